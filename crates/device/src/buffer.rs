@@ -1,0 +1,251 @@
+//! Buffers: storage that programs read and write.
+
+use std::any::Any;
+use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Instant;
+
+use half::slice::HalfFloatSliceExt;
+use mil::Element;
+
+use crate::{Counters, Error, Result};
+
+/// What a device implements for [`Buffer`]; lengths are checked before a call arrives here.
+pub trait RawBuffer: Send + Sync {
+    /// The device's name, for errors.
+    fn device(&self) -> &str;
+    /// The shape that it was allocated with.
+    fn shape(&self) -> &[usize];
+    /// Converts `values` into the buffer.
+    fn write_f32(&self, values: &[f32]);
+    /// Converts the buffer into `values`.
+    fn read_f32(&self, values: &mut [f32]);
+    /// Adds the buffer to `sums`.
+    fn add_to_f32(&self, sums: &mut [f32]);
+    /// Calls `update` on the buffer's own memory when it is `f32` in host memory; otherwise
+    /// returns false without a call.
+    fn map_f32(&self, update: &mut dyn FnMut(&mut [f32])) -> bool {
+        let _ = update;
+        false
+    }
+    /// The concrete buffer, for the device that made it.
+    fn as_any(&self) -> &dyn Any;
+}
+
+/// Storage for one tensor in a device's element type. Clones are the same storage.
+///
+/// A transfer waits until the run that uses the buffer is over; what a submitted run will read or
+/// write must not be touched before its ticket is done.
+#[derive(Clone)]
+pub struct Buffer(Arc<dyn RawBuffer>);
+
+impl Buffer {
+    /// Wraps a device's buffer.
+    pub fn new(raw: Arc<dyn RawBuffer>) -> Self {
+        Buffer(raw)
+    }
+
+    /// The shape that it was allocated with.
+    pub fn shape(&self) -> &[usize] {
+        self.0.shape()
+    }
+
+    /// The number of elements.
+    pub fn numel(&self) -> usize {
+        self.shape().iter().product()
+    }
+
+    /// Whether `self` and `other` are the same storage.
+    pub fn is(&self, other: &Buffer) -> bool {
+        std::ptr::addr_eq(Arc::as_ptr(&self.0), Arc::as_ptr(&other.0))
+    }
+
+    fn check(&self, actual: usize) -> Result<()> {
+        let expected = self.numel();
+        if actual == expected {
+            return Ok(());
+        }
+        Err(Error::Length { device: self.0.device().to_owned(), shape: self.shape().to_vec(), expected, actual })
+    }
+
+    /// Converts `values` (row-major) into the buffer, rounding to nearest even.
+    ///
+    /// # Errors
+    /// [`Error::Length`] when the lengths differ.
+    pub fn write_f32(&self, values: &[f32]) -> Result<()> {
+        self.check(values.len())?;
+        self.0.write_f32(values);
+        Ok(())
+    }
+
+    /// Converts the buffer into `values` (row-major).
+    ///
+    /// # Errors
+    /// [`Error::Length`] when the lengths differ.
+    pub fn read_f32(&self, values: &mut [f32]) -> Result<()> {
+        self.check(values.len())?;
+        self.0.read_f32(values);
+        Ok(())
+    }
+
+    /// Adds the buffer to `sums` in f32.
+    ///
+    /// # Errors
+    /// [`Error::Length`] when the lengths differ.
+    pub fn add_to_f32(&self, sums: &mut [f32]) -> Result<()> {
+        self.check(sums.len())?;
+        self.0.add_to_f32(sums);
+        Ok(())
+    }
+
+    /// The buffer's contents, row-major.
+    pub fn to_vec(&self) -> Vec<f32> {
+        let mut values = vec![0.0; self.numel()];
+        self.0.read_f32(&mut values);
+        values
+    }
+
+    /// Calls `update` on the buffer's own memory when that is `f32` in host memory, so that an
+    /// optimiser can work in place; otherwise returns false without a call.
+    pub fn map_f32(&self, update: &mut dyn FnMut(&mut [f32])) -> bool {
+        self.0.map_f32(update)
+    }
+
+    /// The concrete buffer, for the device that made it.
+    pub fn downcast<T: 'static>(&self) -> Option<&T> {
+        self.0.as_any().downcast_ref()
+    }
+}
+
+impl std::fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Buffer({} {:?})", self.0.device(), self.shape())
+    }
+}
+
+/// A buffer in ordinary memory, for devices that compute on the host. Elements are held as `f32`;
+/// one of [`Element::F16`] holds only values that f16 represents.
+pub struct HostBuffer {
+    device: Arc<str>,
+    element: Element,
+    shape: Vec<usize>,
+    data: RwLock<Vec<f32>>,
+    counters: Arc<Counters>,
+}
+
+impl HostBuffer {
+    /// A zeroed buffer.
+    pub fn new(device: Arc<str>, element: Element, shape: &[usize], counters: Arc<Counters>) -> Self {
+        let data = RwLock::new(vec![0.0; shape.iter().product()]);
+        HostBuffer { device, element, shape: shape.to_vec(), data, counters }
+    }
+
+    /// Wraps it for callers of the device.
+    pub fn into_buffer(self) -> Buffer {
+        Buffer::new(Arc::new(self))
+    }
+
+    /// The elements, while a run reads them.
+    pub fn read(&self) -> RwLockReadGuard<'_, Vec<f32>> {
+        self.data.read().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// The elements, while a run writes them.
+    pub fn write(&self) -> RwLockWriteGuard<'_, Vec<f32>> {
+        self.data.write().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn bytes(&self) -> usize {
+        self.shape.iter().product::<usize>() * self.element.bytes()
+    }
+}
+
+/// Rounds every value to f16 in place (to nearest even).
+pub(crate) fn round_to_f16(values: &mut [f32]) {
+    // Through a small block, so that the vectorised conversions of `half` do the work.
+    let mut block = [half::f16::ZERO; 1024];
+    for chunk in values.chunks_mut(block.len()) {
+        let halves = &mut block[..chunk.len()];
+        halves.convert_from_f32_slice(chunk);
+        halves.convert_to_f32_slice(chunk);
+    }
+}
+
+impl RawBuffer for HostBuffer {
+    fn device(&self) -> &str {
+        &self.device
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn write_f32(&self, values: &[f32]) {
+        let start = Instant::now();
+        let mut data = self.write();
+        data.copy_from_slice(values);
+        if self.element == Element::F16 {
+            round_to_f16(&mut data);
+        }
+        self.counters.wrote(self.bytes(), start.elapsed());
+    }
+
+    fn read_f32(&self, values: &mut [f32]) {
+        let start = Instant::now();
+        values.copy_from_slice(&self.read());
+        self.counters.read(self.bytes(), start.elapsed());
+    }
+
+    fn add_to_f32(&self, sums: &mut [f32]) {
+        let start = Instant::now();
+        for (sum, value) in sums.iter_mut().zip(self.read().iter()) {
+            *sum += value;
+        }
+        self.counters.read(self.bytes(), start.elapsed());
+    }
+
+    fn map_f32(&self, update: &mut dyn FnMut(&mut [f32])) -> bool {
+        if self.element != Element::F32 {
+            return false;
+        }
+        update(&mut self.write());
+        true
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn buffer(element: Element) -> Buffer {
+        HostBuffer::new("test".into(), element, &[2, 2], Arc::default()).into_buffer()
+    }
+
+    /// Oracle: the spacing of f16 near 1 is 2^-10, and ties go to even.
+    #[test]
+    fn f16_storage_rounds_to_nearest_even() {
+        let half = buffer(Element::F16);
+        let step = 2.0_f32.powi(-10);
+        half.write_f32(&[1.0 + 0.5 * step, 1.0 + 1.5 * step, 70_000.0, 1e-8]).unwrap();
+        assert_eq!(half.to_vec(), [1.0, 1.0 + 2.0 * step, f32::INFINITY, 0.0]);
+    }
+
+    #[test]
+    fn a_wrong_length_is_an_error_that_names_both() {
+        let error = buffer(Element::F32).write_f32(&[1.0]).unwrap_err().to_string();
+        assert!(error.contains("holds 4 elements, was given 1"), "{error}");
+    }
+
+    #[test]
+    fn only_f32_host_memory_is_mapped() {
+        assert!(!buffer(Element::F16).map_f32(&mut |_| panic!("not to be called")));
+        let single = buffer(Element::F32);
+        assert!(single.map_f32(&mut |values| values.fill(2.0)));
+        let mut sums = vec![1.0; 4];
+        single.add_to_f32(&mut sums).unwrap();
+        assert_eq!(sums, [3.0; 4]);
+    }
+}

@@ -1,0 +1,98 @@
+//! Reverse-mode differentiation of a program.
+
+use std::collections::HashMap;
+
+use crate::program::Scope;
+use crate::{Builder, Error, Op, Program, Result, ValueId};
+
+/// The name of the gradient of the port `name`: of an input as an output, of an output as an
+/// input.
+pub fn gradient_name(name: &str) -> String {
+    format!("d_{name}")
+}
+
+/// The program that computes `forward` and its gradients together.
+///
+/// It has the inputs of `forward` and, for each output y, an input `d_y`; the outputs of `forward`
+/// and, for each input x named in `wrt`, an output `d_x` = Σ over outputs of (dy/dx)ᵀ d_y. Forward
+/// statements come first and keep their scopes; backward statements carry the scope of the
+/// statement that they differentiate, with [`Scope::backward`] set, so that a cut can tell them
+/// apart.
+///
+/// # Errors
+/// [`Error::Gradient`] when the way from an output to an input leads through an op that has none;
+/// [`Error::Program`] when a name in `wrt` is no input, or no output depends on it.
+pub fn differentiate(forward: &Program, wrt: &[&str]) -> Result<Program> {
+    let mut b = Builder::new(forward.element());
+    let mut map: HashMap<ValueId, ValueId> = HashMap::new();
+    for info in forward.values() {
+        b.reserve_name(&info.name);
+    }
+    for id in forward.inputs() {
+        let info = forward.value(*id);
+        map.insert(*id, b.typed_input(&info.name, info.ty.clone())?);
+    }
+    let wanted = wrt
+        .iter()
+        .map(|name| {
+            forward
+                .inputs()
+                .iter()
+                .copied()
+                .find(|id| forward.value(*id).name == *name)
+                .ok_or_else(|| Error::program(format!("gradient asked of `{name}`, which is no input")))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let mut grads: HashMap<ValueId, ValueId> = HashMap::new();
+    for id in forward.outputs() {
+        let info = forward.value(*id);
+        grads.insert(*id, b.typed_input(&gradient_name(&info.name), info.ty.clone())?);
+    }
+    for stmt in forward.stmts() {
+        let args: Vec<ValueId> = stmt.args.iter().map(|a| map[a]).collect();
+        b.set_scope(stmt.scope.clone());
+        let results = b.push(stmt.op.clone(), &args)?;
+        for (old, new) in stmt.results.iter().zip(results) {
+            b.name(new, &forward.value(*old).name)?;
+            map.insert(*old, new);
+        }
+    }
+    // Only what lies on a way from a wanted input to an output is differentiated.
+    let mut varies: Vec<bool> = vec![false; forward.values().len()];
+    wanted.iter().for_each(|id| varies[id.index()] = true);
+    for stmt in forward.stmts() {
+        if stmt.args.iter().any(|a| varies[a.index()]) {
+            stmt.results.iter().for_each(|r| varies[r.index()] = true);
+        }
+    }
+    for stmt in forward.stmts().iter().rev() {
+        let reached = stmt.results.iter().any(|r| grads.contains_key(r));
+        if !reached || matches!(stmt.op, Op::Const(_)) || !stmt.args.iter().any(|a| varies[a.index()]) {
+            continue;
+        }
+        b.set_scope(Scope { name: stmt.scope.name.clone(), backward: true });
+        let args: Vec<ValueId> = stmt.args.iter().map(|a| map[a]).collect();
+        let results: Vec<ValueId> = stmt.results.iter().map(|r| map[r]).collect();
+        let douts: Vec<Option<ValueId>> = stmt.results.iter().map(|r| grads.get(r).copied()).collect();
+        let dargs = stmt.op.backward(&mut b, &args, &results, &douts)?;
+        for (arg, darg) in stmt.args.iter().zip(dargs) {
+            let Some(darg) = darg.filter(|_| varies[arg.index()]) else { continue };
+            let total = match grads.get(arg) {
+                Some(so_far) => b.add(*so_far, darg)?,
+                None => darg,
+            };
+            grads.insert(*arg, total);
+        }
+    }
+    b.set_scope(Scope::default());
+    for id in forward.outputs() {
+        b.output(&forward.value(*id).name, map[id])?;
+    }
+    for (id, name) in wanted.iter().zip(wrt) {
+        let grad = grads
+            .get(id)
+            .ok_or_else(|| Error::program(format!("gradient asked of `{name}`, on which no output depends")))?;
+        b.output(&gradient_name(name), *grad)?;
+    }
+    b.finish()
+}

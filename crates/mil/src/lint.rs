@@ -1,0 +1,1 @@
+//! The linter: what the engine rule catalogue says about a program before any compiler sees it.

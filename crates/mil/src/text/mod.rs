@@ -1,0 +1,1 @@
+//! Apple's text form of MIL, written and read.

@@ -1,0 +1,193 @@
+//! Element types, tensor types and constants.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// What a tensor holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DType {
+    /// IEEE 754 half precision, MIL `fp16`.
+    F16,
+    /// IEEE 754 single precision, MIL `fp32`.
+    F32,
+    /// Signed 32-bit integer, MIL `int32`.
+    I32,
+    /// Truth value, MIL `bool`.
+    Bool,
+    /// Text, MIL `string`; only constants hold it.
+    Str,
+}
+
+impl DType {
+    /// All of them, for tests that walk the list.
+    pub const ALL: [DType; 5] = [DType::F16, DType::F32, DType::I32, DType::Bool, DType::Str];
+
+    /// MIL's spelling.
+    pub fn mil_name(self) -> &'static str {
+        match self {
+            DType::F16 => "fp16",
+            DType::F32 => "fp32",
+            DType::I32 => "int32",
+            DType::Bool => "bool",
+            DType::Str => "string",
+        }
+    }
+
+    /// The type that MIL spells so.
+    pub fn from_mil_name(name: &str) -> Option<Self> {
+        DType::ALL.into_iter().find(|dtype| dtype.mil_name() == name)
+    }
+
+    /// Whether arithmetic and differentiation are defined on it.
+    pub fn is_float(self) -> bool {
+        matches!(self, DType::F16 | DType::F32)
+    }
+}
+
+/// The float type that a program is built for: the same builder code serves both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Element {
+    /// Apple routes and `sim`.
+    F16,
+    /// `cpu`.
+    F32,
+}
+
+impl Element {
+    /// The tensor element type of this program's floats.
+    pub fn dtype(self) -> DType {
+        match self {
+            Element::F16 => DType::F16,
+            Element::F32 => DType::F32,
+        }
+    }
+
+    /// Bytes of one element in device memory.
+    pub fn bytes(self) -> usize {
+        match self {
+            Element::F16 => 2,
+            Element::F32 => 4,
+        }
+    }
+
+    /// `value` as this type holds it (round to nearest even).
+    pub fn round(self, value: f32) -> f32 {
+        match self {
+            Element::F16 => half::f16::from_f32(value).to_f32(),
+            Element::F32 => value,
+        }
+    }
+}
+
+/// Element type and static shape. An empty shape is a scalar.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct TensorType {
+    /// What each element is.
+    pub dtype: DType,
+    /// The extent of each axis, outermost first.
+    pub shape: Vec<usize>,
+}
+
+impl TensorType {
+    /// A tensor of `shape`.
+    pub fn new(dtype: DType, shape: &[usize]) -> Self {
+        TensorType { dtype, shape: shape.to_vec() }
+    }
+
+    /// A scalar.
+    pub fn scalar(dtype: DType) -> Self {
+        TensorType { dtype, shape: Vec::new() }
+    }
+
+    /// The number of axes.
+    pub fn rank(&self) -> usize {
+        self.shape.len()
+    }
+
+    /// The number of elements: 1 for a scalar.
+    pub fn numel(&self) -> usize {
+        self.shape.iter().product()
+    }
+}
+
+impl fmt::Display for TensorType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.shape.is_empty() {
+            return f.write_str(self.dtype.mil_name());
+        }
+        write!(f, "tensor<{}, {:?}>", self.dtype.mil_name(), self.shape)
+    }
+}
+
+/// The elements of a constant, row-major. Floats are held as `f32` whatever their type; a
+/// [`Constant`] of type `fp16` holds values that `fp16` represents exactly.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ConstData {
+    /// `fp16` or `fp32`.
+    Float(Arc<[f32]>),
+    /// `int32`.
+    Int(Arc<[i32]>),
+    /// `bool`.
+    Bool(Arc<[bool]>),
+    /// `string`, always one.
+    Str(Arc<str>),
+}
+
+impl ConstData {
+    /// The number of elements.
+    pub fn len(&self) -> usize {
+        match self {
+            ConstData::Float(values) => values.len(),
+            ConstData::Int(values) => values.len(),
+            ConstData::Bool(values) => values.len(),
+            ConstData::Str(_) => 1,
+        }
+    }
+
+    /// Whether there is no element.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A tensor known when the program is built.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Constant {
+    /// Its type; `ty.numel()` equals `data.len()`.
+    pub ty: TensorType,
+    /// Its elements.
+    pub data: ConstData,
+}
+
+impl Constant {
+    /// A float tensor of `element`'s type; each value is rounded to it.
+    pub fn float(element: Element, shape: &[usize], values: impl IntoIterator<Item = f32>) -> Self {
+        let data: Arc<[f32]> = values.into_iter().map(|v| element.round(v)).collect();
+        let ty = TensorType::new(element.dtype(), shape);
+        assert_eq!(ty.numel(), data.len(), "a constant has as many values as its shape says");
+        Constant { ty, data: ConstData::Float(data) }
+    }
+
+    /// The same constant for another float type; what is not a float stays.
+    pub fn with_element(&self, element: Element) -> Self {
+        match &self.data {
+            ConstData::Float(values) => Constant::float(element, &self.ty.shape, values.iter().copied()),
+            _ => self.clone(),
+        }
+    }
+
+    /// The elements of a float constant.
+    pub fn as_floats(&self) -> Option<&[f32]> {
+        match &self.data {
+            ConstData::Float(values) => Some(values),
+            _ => None,
+        }
+    }
+
+    /// Whether every element has the same value (what a fill can replace).
+    pub fn splat(&self) -> Option<f32> {
+        let values = self.as_floats()?;
+        let first = *values.first()?;
+        values.iter().all(|v| v.to_bits() == first.to_bits()).then_some(first)
+    }
+}
