@@ -193,7 +193,9 @@ def along_axes():
 
 def movement():
     case("transpose", "transpose", dict(perm=[0, 3, 1, 2]), dict(x=normal(2, 3, 4, 5)), lambda x: x.permute(0, 3, 1, 2))
-    case("reshape", "reshape", dict(shape=[1, 4, -1, 6]), dict(x=normal(1, 12, 1, 10)), lambda x: x.reshape(1, 4, -1, 6))
+    case(
+        "reshape", "reshape", dict(shape=[1, 4, -1, 6]), dict(x=normal(1, 12, 1, 10)), lambda x: x.reshape(1, 4, -1, 6)
+    )
     case(
         "slice_by_size", "slice_by_size", dict(begin=[0, 2, 0, 3], size=[1, 3, -1, 4]), dict(x=normal(1, 6, 2, 9)),
         lambda x: x[:, 2:5, :, 3:7],
