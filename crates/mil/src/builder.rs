@@ -52,6 +52,27 @@ impl Builder {
         }
     }
 
+    /// Goes on building a finished program: more statements, more outputs.
+    pub fn from_program(program: Program) -> Self {
+        let Program { element, values, inputs, outputs, inouts, stmts } = program;
+        Builder {
+            element,
+            auto_named: vec![false; values.len()],
+            names: values.iter().map(|v| v.name.clone()).collect(),
+            values,
+            inputs,
+            outputs,
+            inouts,
+            stmts,
+            ..Builder::new(element)
+        }
+    }
+
+    /// The value called `name`.
+    pub fn find(&self, name: &str) -> Option<ValueId> {
+        self.values.iter().position(|v| v.name == name).map(|at| ValueId(at as u32))
+    }
+
     /// The float type that is being built for.
     pub fn element(&self) -> Element {
         self.element
@@ -167,14 +188,18 @@ impl Builder {
         self.reserved.insert(name.to_owned());
     }
 
-    /// Whether some value is called `name`.
-    pub fn is_named(&self, name: &str) -> bool {
-        self.names.contains(name)
-    }
-
     /// Statements built by `build` belong to the part of the model called `name`.
     pub fn in_scope<T>(&mut self, name: &str, build: impl FnOnce(&mut Self) -> T) -> T {
         let inner = Scope { name: name.into(), backward: self.scope.backward };
+        let outer = std::mem::replace(&mut self.scope, inner);
+        let result = build(self);
+        self.scope = outer;
+        result
+    }
+
+    /// As [`Builder::in_scope`], for statements that belong to the backward pass.
+    pub fn in_backward_scope<T>(&mut self, name: &str, build: impl FnOnce(&mut Self) -> T) -> T {
+        let inner = Scope { name: name.into(), backward: true };
         let outer = std::mem::replace(&mut self.scope, inner);
         let result = build(self);
         self.scope = outer;
@@ -193,6 +218,7 @@ impl Builder {
     /// [`Error::Op`] when the op does not accept them.
     pub fn push(&mut self, op: Op, args: &[ValueId]) -> Result<Vec<ValueId>> {
         let types: Vec<&TensorType> = args.iter().map(|a| self.ty(*a)).collect();
+        let op = op.rounded(self.element);
         let inferred = op.infer(self.element, &types)?;
         let results: Vec<ValueId> = inferred.into_iter().map(|ty| self.value(None, ty)).collect();
         self.stmts.push(Stmt { op, args: args.to_vec(), results: results.clone(), scope: self.scope.clone() });

@@ -11,18 +11,29 @@ pub fn gradient_name(name: &str) -> String {
     format!("d_{name}")
 }
 
+/// [`differentiate_through`] all outputs of `forward`.
+///
+/// # Errors
+/// As there.
+pub fn differentiate(forward: &Program, wrt: &[&str]) -> Result<Program> {
+    let outputs: Vec<&str> = forward.outputs().iter().map(|id| forward.value(*id).name.as_str()).collect();
+    differentiate_through(forward, &outputs, wrt)
+}
+
 /// The program that computes `forward` and its gradients together.
 ///
-/// It has the inputs of `forward` and, for each output y, an input `d_y`; the outputs of `forward`
-/// and, for each input x named in `wrt`, an output `d_x` = Σ over outputs of (dy/dx)ᵀ d_y. Forward
+/// It has the inputs of `forward` and, for each output y named in `through`, an input `d_y`; the
+/// outputs of `forward` and, for each input x named in `wrt`, an output `d_x` = Σ over those y of
+/// (dy/dx)ᵀ d_y. Outputs that are not in `through` are watched only. Forward
 /// statements come first and keep their scopes; backward statements carry the scope of the
 /// statement that they differentiate, with [`Scope::backward`] set, so that a cut can tell them
 /// apart.
 ///
 /// # Errors
 /// [`Error::Gradient`] when the way from an output to an input leads through an op that has none;
-/// [`Error::Program`] when a name in `wrt` is no input, or no output depends on it.
-pub fn differentiate(forward: &Program, wrt: &[&str]) -> Result<Program> {
+/// [`Error::Program`] when a name in `through` is no output, one in `wrt` no input, or no output
+/// depends on it.
+pub fn differentiate_through(forward: &Program, through: &[&str], wrt: &[&str]) -> Result<Program> {
     let mut b = Builder::new(forward.element());
     let mut map: HashMap<ValueId, ValueId> = HashMap::new();
     for info in forward.values() {
@@ -44,9 +55,11 @@ pub fn differentiate(forward: &Program, wrt: &[&str]) -> Result<Program> {
         })
         .collect::<Result<Vec<_>>>()?;
     let mut grads: HashMap<ValueId, ValueId> = HashMap::new();
-    for id in forward.outputs() {
-        let info = forward.value(*id);
-        grads.insert(*id, b.typed_input(&gradient_name(&info.name), info.ty.clone())?);
+    for name in through {
+        let Some(id) = forward.outputs().iter().copied().find(|id| forward.value(*id).name == *name) else {
+            return Err(Error::program(format!("gradient asked through `{name}`, which is no output")));
+        };
+        grads.insert(id, b.typed_input(&gradient_name(name), forward.ty(id).clone())?);
     }
     for stmt in forward.stmts() {
         let args: Vec<ValueId> = stmt.args.iter().map(|a| map[a]).collect();

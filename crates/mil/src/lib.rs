@@ -55,7 +55,7 @@ mod types;
 
 pub use attr::AttrValue;
 pub use builder::{Builder, REDUCE_SUM_MAX};
-pub use differentiate::{differentiate, gradient_name};
+pub use differentiate::{differentiate, differentiate_through, gradient_name};
 pub use error::Error;
 pub use ops::Op;
 pub use partition::{Segment, partition};

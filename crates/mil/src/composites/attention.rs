@@ -150,25 +150,30 @@ fn probabilities(b: &mut Builder, shape: &AttentionShape, q: ValueId, k: ValueId
 
 pub(super) fn decompose(b: &mut Builder, op: &Op, args: &[ValueId]) -> Result<Vec<ValueId>> {
     let shape = AttentionShape::of(op).expect("called for attention only");
-    let q = to_heads(b, args[0], shape.heads, shape.seq)?;
-    let k = to_heads(b, args[1], shape.kv_heads, shape.seq)?;
-    let v = to_heads(b, args[2], shape.kv_heads, shape.seq)?;
-    let (k, v) = (repeat_heads(b, k, shape.heads)?, repeat_heads(b, v, shape.heads)?);
+    let queries = |b: &mut Builder, x| to_heads(b, x, shape.heads, shape.seq);
+    let keys = |b: &mut Builder, x| {
+        let x = to_heads(b, x, shape.kv_heads, shape.seq)?;
+        repeat_heads(b, x, shape.heads)
+    };
     if matches!(op, Op::Attention { .. }) {
+        let (q, k, v) = (queries(b, args[0])?, keys(b, args[1])?, keys(b, args[2])?);
         let p = probabilities(b, &shape, q, k)?;
         // [D, keys] x [queries, keys]ᵀ
         let o = b.matmul(v, p, false, true)?;
         return Ok(vec![from_heads(b, o)?]);
     }
-    let o = to_heads(b, args[3], shape.heads, shape.seq)?;
-    let d_o = to_heads(b, args[4], shape.heads, shape.seq)?;
     // dP = doᵀ v; dS = P (dP - Σ_keys P dP), and that sum is Σ_D o do, which is short. The two
     // scopes are where the finest cut goes through.
     let (p, dp, dv) = b.in_scope("attention_grad.1", |b| -> Result<_> {
+        let (q, k, v, d_o) = (queries(b, args[0])?, keys(b, args[1])?, keys(b, args[2])?, queries(b, args[4])?);
         let p = probabilities(b, &shape, q, k)?;
-        Ok((p, b.matmul(d_o, v, true, false)?, b.matmul(d_o, p, false, false)?))
+        let dp = b.matmul(d_o, v, true, false)?;
+        let dv = b.matmul(d_o, p, false, false)?;
+        let dv = sum_groups(b, dv, shape.kv_heads)?;
+        Ok((p, dp, from_heads(b, dv)?))
     })?;
     let (dq, dk) = b.in_scope("attention_grad.2", |b| -> Result<_> {
+        let (q, k, o, d_o) = (queries(b, args[0])?, keys(b, args[1])?, queries(b, args[3])?, queries(b, args[4])?);
         let odo = b.mul(o, d_o)?;
         let ones = b.full(&[1, 1, b.shape(o)[2], 1], 1.0);
         // [D, queries]ᵀ x [D, 1]: a column, one for each query.
@@ -176,11 +181,13 @@ pub(super) fn decompose(b: &mut Builder, op: &Op, args: &[ValueId]) -> Result<Ve
         let centred = b.sub(dp, delta)?;
         let ds = b.mul(p, centred)?;
         let dq = b.matmul(k, ds, false, true)?;
-        let q_scaled = b.scale(q, shape.scale)?;
-        Ok((b.scale(dq, shape.scale)?, b.matmul(q_scaled, ds, false, false)?))
+        let dq = b.scale(dq, shape.scale)?;
+        let q = b.scale(q, shape.scale)?;
+        let dk = b.matmul(q, ds, false, false)?;
+        let dk = sum_groups(b, dk, shape.kv_heads)?;
+        Ok((from_heads(b, dq)?, from_heads(b, dk)?))
     })?;
-    let (dk, dv) = (sum_groups(b, dk, shape.kv_heads)?, sum_groups(b, dv, shape.kv_heads)?);
-    Ok(vec![from_heads(b, dq)?, from_heads(b, dk)?, from_heads(b, dv)?])
+    Ok(vec![dq, dk, dv])
 }
 
 pub(super) fn examples() -> Vec<Example> {

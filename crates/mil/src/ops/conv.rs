@@ -60,7 +60,7 @@ pub(super) fn infer(op: &Op, args: &[&TensorType]) -> Result<Vec<TensorType>> {
     if x.rank() != 4 || weight.rank() != 4 || x.dtype != weight.dtype || !x.dtype.is_float() {
         return Err(Error::op("conv", format!("x is {x}, weight is {weight}; both must have four axes and one float type")));
     }
-    let groups = *groups as usize;
+    let groups = usize::try_from(*groups).ok().filter(|groups| *groups <= x.shape[1]).unwrap_or(0);
     if groups == 0 || x.shape[1] != weight.shape[1] * groups || weight.shape[0] % groups != 0 {
         return Err(Error::op(
             "conv",

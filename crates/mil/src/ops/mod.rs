@@ -402,6 +402,16 @@ impl Op {
         }
     }
 
+    /// The op with its float attributes rounded to `element`, as text and engine hold them. Those
+    /// of composites stay: their decomposition says what becomes of them.
+    pub(crate) fn rounded(self, element: Element) -> Op {
+        match self {
+            Op::Log { epsilon } => Op::Log { epsilon: element.round(epsilon) },
+            Op::Rsqrt { epsilon } => Op::Rsqrt { epsilon: element.round(epsilon) },
+            op => op,
+        }
+    }
+
     /// Whether it can be differentiated, and if not, why.
     pub fn gradient(&self) -> Gradient {
         match self {

@@ -58,7 +58,8 @@ fn reshaped(from: &[usize], to: &[i32]) -> Result<Vec<usize>> {
     if to.iter().any(|v| *v < -1 || *v == 0) || to.iter().filter(|v| **v == -1).count() > 1 {
         return Err(Error::op("reshape", format!("shape {to:?}: extents are positive, and at most one is -1")));
     }
-    let known: usize = to.iter().filter(|v| **v > 0).map(|v| *v as usize).product();
+    let known = to.iter().filter(|v| **v > 0).try_fold(1_usize, |product, v| product.checked_mul(*v as usize));
+    let Some(known) = known.filter(|known| *known <= count) else { return Err(wrong()) };
     let shape: Vec<usize> = to.iter().map(|v| if *v == -1 { count / known } else { *v as usize }).collect();
     if shape.iter().product::<usize>() != count {
         return Err(wrong());

@@ -1,1 +1,0 @@
-//! The linter: what the engine rule catalogue says about a program before any compiler sees it.

@@ -1,0 +1,221 @@
+//! The linter: what the engine rule catalogue says about a program before any compiler sees it.
+//!
+//! A rule is data: an id, a statement, where it was seen, and a check. [`RULES`] is the list;
+//! [`Program::lint`] runs what applies to a chip and a route over the program in primitive ops.
+//! Ids `ANE-nnn` are those of the catalogue of facts that the project keeps; `ANE-RANK` and
+//! `ANE-AXIS` stand for two lines of its table of tensor rules that have no number.
+//!
+//! ```
+//! use mil::lint::{Chip, Route, Severity};
+//! use mil::{Builder, Element, Op};
+//!
+//! let mut b = Builder::new(Element::F16);
+//! let x = b.input("x", &[1, 64, 1, 512])?;
+//! let sum = b.push1(Op::ReduceSum { axes: vec![3], keep_dims: true }, &[x])?;
+//! b.output("y", sum)?;
+//! let findings = b.finish()?.lint(Chip::M4, Route::Ane);
+//! assert!(findings.iter().any(|f| f.rule == "ANE-058" && f.severity == Severity::Warning));
+//! # Ok::<(), mil::Error>(())
+//! ```
+
+use std::fmt;
+
+use crate::{Program, Stmt, TensorType, ValueId};
+
+mod rules;
+
+pub use rules::RULES;
+
+/// A generation of Apple Silicon. M(n) carries engine H(n + 12).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Chip {
+    /// Engine H13.
+    M1,
+    /// Engine H14.
+    M2,
+    /// Engine H15.
+    M3,
+    /// Engine H16.
+    M4,
+    /// Engine H17s.
+    M5,
+}
+
+impl Chip {
+    /// All of them, oldest first.
+    pub const ALL: [Chip; 5] = [Chip::M1, Chip::M2, Chip::M3, Chip::M4, Chip::M5];
+}
+
+/// A way to the engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Route {
+    /// Espresso's `e5rt` interface: ports by name, of any size.
+    Ane,
+    /// `_ANEInMemoryModel`: packed surfaces.
+    AneInMem,
+}
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Severity {
+    /// Good to know.
+    Info,
+    /// Runs, but slower or less exactly than one might think, or wrong for some values.
+    Warning,
+    /// Refused by the compiler, or wrong results.
+    Error,
+}
+
+/// What a finding is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// The program as a whole.
+    Program,
+    /// The port of this name.
+    Port(String),
+    /// A statement of the program in primitive ops.
+    Statement {
+        /// Its position.
+        index: usize,
+        /// MIL's name of the op.
+        op: &'static str,
+        /// The name of its first result.
+        result: String,
+    },
+}
+
+/// Something that a rule says about a program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// Whose it is.
+    pub rule: &'static str,
+    /// How bad it is.
+    pub severity: Severity,
+    /// Where.
+    pub place: Place,
+    /// What was found, with values.
+    pub message: String,
+    /// What to do about it.
+    pub remedy: &'static str,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let severity = match self.severity {
+            Severity::Info => "info",
+            Severity::Warning => "warning",
+            Severity::Error => "error",
+        };
+        write!(f, "{severity} {}: ", self.rule)?;
+        match &self.place {
+            Place::Program => write!(f, "program")?,
+            Place::Port(name) => write!(f, "port `{name}`")?,
+            Place::Statement { index, op, result } => {
+                write!(f, "statement {index}, `{result}` = {op}")?;
+            }
+        }
+        write!(f, ": {}; {}", self.message, self.remedy)
+    }
+}
+
+/// An entry of the catalogue.
+#[derive(Debug, Clone, Copy)]
+pub struct Rule {
+    /// Its name.
+    pub id: &'static str,
+    /// What holds.
+    pub statement: &'static str,
+    /// What to do.
+    pub remedy: &'static str,
+    /// Which project found it, on what.
+    pub source: &'static str,
+    /// Where it applies, and how bad it is there.
+    pub routes: &'static [(Route, Severity)],
+    /// Where it applies.
+    pub chips: &'static [Chip],
+    /// How it is checked.
+    pub check: Check,
+}
+
+/// How a rule is checked.
+#[derive(Debug, Clone, Copy)]
+pub enum Check {
+    /// By looking at a program.
+    Program(fn(&Subject<'_>) -> Vec<(Place, String)>),
+    /// No [`Program`] can break it; this says why.
+    Always(&'static str),
+}
+
+/// What a check looks at: a program in primitive ops, and for whom.
+#[derive(Debug)]
+pub struct Subject<'a> {
+    /// Without composites.
+    pub program: &'a Program,
+    /// On which chip it shall run.
+    pub chip: Chip,
+    /// By which route.
+    pub route: Route,
+    /// For each value the statement that makes it.
+    producers: Vec<Option<usize>>,
+}
+
+impl Subject<'_> {
+    fn ty(&self, id: ValueId) -> &TensorType {
+        self.program.ty(id)
+    }
+
+    /// The statement that makes a value; `None` for an input.
+    fn producer(&self, id: ValueId) -> Option<&Stmt> {
+        self.producers[id.index()].map(|index| &self.program.stmts()[index])
+    }
+
+    /// Where a value is made: its port or its statement.
+    fn place_of(&self, id: ValueId) -> Place {
+        match self.producers[id.index()] {
+            Some(index) => self.place(index),
+            None => Place::Port(self.program.value(id).name.clone()),
+        }
+    }
+
+    fn place(&self, index: usize) -> Place {
+        let stmt = &self.program.stmts()[index];
+        let result = self.program.value(stmt.results[0]).name.clone();
+        Place::Statement { index, op: stmt.op.name(), result }
+    }
+
+    /// Every input, then every result in order.
+    fn values(&self) -> impl Iterator<Item = ValueId> {
+        let results = self.program.stmts().iter().flat_map(|stmt| &stmt.results);
+        self.program.inputs().iter().chain(results).copied()
+    }
+
+    fn statements(&self) -> impl Iterator<Item = (usize, &Stmt)> {
+        self.program.stmts().iter().enumerate()
+    }
+}
+
+impl Program {
+    /// What the catalogue says about this program on `chip` by `route`, worst first.
+    pub fn lint(&self, chip: Chip, route: Route) -> Vec<Finding> {
+        // A composite that does not decompose would be a bug that its own tests find.
+        let expanded = self.expand_all();
+        let program = expanded.as_ref().unwrap_or(self);
+        let subject = Subject { program, chip, route, producers: program.producers() };
+        let mut findings = Vec::new();
+        for rule in RULES.iter().filter(|rule| rule.chips.contains(&chip)) {
+            let Some((_, severity)) = rule.routes.iter().find(|(r, _)| *r == route) else {
+                continue;
+            };
+            let Check::Program(check) = rule.check else { continue };
+            findings.extend(check(&subject).into_iter().map(|(place, message)| Finding {
+                rule: rule.id,
+                severity: *severity,
+                place,
+                message,
+                remedy: rule.remedy,
+            }));
+        }
+        findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+        findings
+    }
+}

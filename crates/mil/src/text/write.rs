@@ -1,0 +1,282 @@
+//! From a program in primitive ops to text.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt::Write as _;
+
+use super::number::hex_float;
+use super::{Header, MODEL_PATH, WeightFile, WeightFiles, WriteOptions, Written};
+use crate::{
+    AttrValue, ConstData, Constant, DType, Error, Op, Program, Result, Stmt, TensorType, ValueId,
+    blob,
+};
+
+/// Words that have a meaning of their own where a name may stand.
+const RESERVED: [&str; 9] =
+    ["true", "false", "inf", "infinity", "nan", "tensor", "const", "func", "BLOBFILE"];
+
+pub(super) fn program(program: &Program, options: &WriteOptions) -> Result<Written> {
+    let names: HashSet<&str> = program.values().iter().map(|v| v.name.as_str()).collect();
+    let mut writer = Writer {
+        program,
+        options,
+        names,
+        next_name: 0,
+        attributes: HashMap::new(),
+        one_file: blob::Writer::new(),
+        weights: Vec::new(),
+        lines: String::new(),
+    };
+    for info in program.values() {
+        check_name(&info.name)?;
+    }
+    for stmt in program.stmts() {
+        writer.statement(stmt)?;
+    }
+    Ok(writer.finish())
+}
+
+fn check_name(name: &str) -> Result<()> {
+    let mut bytes = name.bytes();
+    let first = bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
+    let identifier = first && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    if identifier && !RESERVED.contains(&name) {
+        return Ok(());
+    }
+    Err(Error::program(format!(
+        "the name `{name}` cannot stand in MIL text; use letters, digits and `_`, and no reserved word"
+    )))
+}
+
+/// Attributes are shared by type and value; floats by their bits, so that -0 stays -0.
+#[derive(PartialEq, Eq, Hash)]
+enum AttrKey {
+    Bool(bool),
+    Int(i32),
+    Float(u32),
+    Str(String),
+    Ints(Vec<i32>),
+}
+
+struct Writer<'p> {
+    program: &'p Program,
+    options: &'p WriteOptions,
+    names: HashSet<&'p str>,
+    next_name: usize,
+    attributes: HashMap<AttrKey, String>,
+    one_file: blob::Writer,
+    weights: Vec<WeightFile>,
+    lines: String,
+}
+
+impl Writer<'_> {
+    // Spelling.
+
+    fn ty(&self, ty: &TensorType) -> String {
+        if ty.shape.is_empty() {
+            return self.scalar_type(ty.dtype.mil_name());
+        }
+        ty.to_string()
+    }
+
+    fn scalar_type(&self, name: &str) -> String {
+        match self.options.header {
+            Header::Ios18 => name.to_owned(),
+            Header::Ios16 => format!("tensor<{name}, []>"),
+        }
+    }
+
+    fn string(&self, text: &str) -> String {
+        let escaped = text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+        format!("{}(\"{escaped}\")", self.scalar_type("string"))
+    }
+
+    fn name(&self, id: ValueId) -> &str {
+        &self.program.value(id).name
+    }
+
+    /// `TYPE NAME = OP(ARGUMENTS)[name = string("NAME")…];`
+    fn line(&mut self, declared: &str, name: &str, op: &str, arguments: &str, attributes: &str) {
+        let name = self.string(name);
+        writeln!(self.lines, "        {declared} = {op}({arguments})[name = {name}{attributes}];")
+            .expect("a String takes everything");
+    }
+
+    // Statements.
+
+    fn statement(&mut self, stmt: &Stmt) -> Result<()> {
+        if let Op::Const(constant) = &stmt.op {
+            let name = self.name(stmt.results[0]).to_owned();
+            let value = self.constant(&name, constant)?;
+            let declared = format!("{} {name}", self.ty(&constant.ty));
+            self.line(&declared, &name, "const", "", &format!(", val = {value}"));
+            return Ok(());
+        }
+        let kind = stmt.op.kind().expect("every op but a constant has a kind");
+        // Apple's own printer sorts arguments by name, and so does this one: text can be compared.
+        let mut arguments: Vec<(&str, String)> = Vec::new();
+        if kind.variadic {
+            let values: Vec<&str> = stmt.args.iter().map(|id| self.name(*id)).collect();
+            arguments.push((kind.operands[0], format!("({})", values.join(", "))));
+        } else {
+            let operands = kind.operands.iter().zip(&stmt.args);
+            arguments.extend(operands.map(|(operand, id)| (*operand, self.name(*id).to_owned())));
+        }
+        for (attr, value) in stmt.op.attrs() {
+            arguments.push((attr, self.attribute(value)?));
+        }
+        arguments.sort_by_key(|(argument, _)| *argument);
+        let arguments: Vec<String> =
+            arguments.into_iter().map(|(argument, value)| format!("{argument} = {value}")).collect();
+        let declared: Vec<String> = stmt
+            .results
+            .iter()
+            .map(|id| format!("{} {}", self.ty(self.program.ty(*id)), self.name(*id)))
+            .collect();
+        let name = self.name(stmt.results[0]).to_owned();
+        self.line(&declared.join(", "), &name, kind.name, &arguments.join(", "), "");
+        Ok(())
+    }
+
+    // Constants.
+
+    /// The name of the constant that holds an attribute; declared here when it is new.
+    fn attribute(&mut self, value: AttrValue) -> Result<String> {
+        let element = self.program.element();
+        let (key, constant) = match value {
+            AttrValue::Bool(v) => (AttrKey::Bool(v), scalar(DType::Bool, ConstData::Bool([v].into()))),
+            AttrValue::Int(v) => (AttrKey::Int(v), scalar(DType::I32, ConstData::Int([v].into()))),
+            AttrValue::Float(v) => {
+                let v = element.round(v);
+                (AttrKey::Float(v.to_bits()), Constant::float(element, &[], [v]))
+            }
+            AttrValue::Str(v) => {
+                let data = ConstData::Str(v.as_str().into());
+                (AttrKey::Str(v), scalar(DType::Str, data))
+            }
+            AttrValue::Ints(v) => {
+                let ty = TensorType::new(DType::I32, &[v.len()]);
+                let data = ConstData::Int(v.as_slice().into());
+                (AttrKey::Ints(v), Constant { ty, data })
+            }
+        };
+        if let Some(name) = self.attributes.get(&key) {
+            return Ok(name.clone());
+        }
+        let name = self.fresh_name();
+        let value = self.inline(&name, &constant)?;
+        let declared = format!("{} {name}", self.ty(&constant.ty));
+        self.line(&declared, &name, "const", "", &format!(", val = {value}"));
+        self.attributes.insert(key, name.clone());
+        Ok(name)
+    }
+
+    fn fresh_name(&mut self) -> String {
+        loop {
+            let name = format!("c{}", self.next_name);
+            self.next_name += 1;
+            if !self.names.contains(name.as_str()) {
+                return name;
+            }
+        }
+    }
+
+    /// The value of a constant called `name`: in the text, or as a reference to a blob file.
+    fn constant(&mut self, name: &str, constant: &Constant) -> Result<String> {
+        match &constant.data {
+            ConstData::Float(values) if values.len() > self.options.inline_max => {
+                let (path, offset) = self.blob(name, constant.ty.dtype, values);
+                Ok(format!(
+                    "{}(BLOBFILE(path = {}, offset = {}({offset})))",
+                    self.ty(&constant.ty),
+                    self.string(&path),
+                    self.scalar_type("uint64"),
+                ))
+            }
+            _ => self.inline(name, constant),
+        }
+    }
+
+    fn blob(&mut self, name: &str, dtype: DType, values: &[f32]) -> (String, u64) {
+        let add = |file: &mut blob::Writer| match dtype {
+            DType::F32 => file.add_f32(values),
+            _ => file.add_f16(values),
+        };
+        match &self.options.weights {
+            WeightFiles::One(path) => (format!("{MODEL_PATH}{path}"), add(&mut self.one_file)),
+            WeightFiles::OneEach(folder) => {
+                let slash = if folder.is_empty() { "" } else { "/" };
+                let path = format!("{MODEL_PATH}{folder}{slash}{name}.bin");
+                let mut file = blob::Writer::new();
+                let offset = add(&mut file);
+                self.weights.push(WeightFile { path: path.clone(), bytes: file.finish() });
+                (path, offset)
+            }
+        }
+    }
+
+    fn inline(&self, name: &str, constant: &Constant) -> Result<String> {
+        let elements: Vec<String> = match &constant.data {
+            ConstData::Float(values) => {
+                if values.iter().any(|v| v.is_nan()) {
+                    return Err(Error::program(format!(
+                        "the constant `{name}` holds NaN, for which MIL text has no spelling"
+                    )));
+                }
+                values.iter().map(|v| hex_float(*v)).collect()
+            }
+            ConstData::Int(values) => values.iter().map(i32::to_string).collect(),
+            ConstData::Bool(values) => values.iter().map(bool::to_string).collect(),
+            ConstData::Str(text) => return Ok(self.string(text)),
+        };
+        let ty = self.ty(&constant.ty);
+        match (&constant.ty.shape[..], &elements[..]) {
+            ([], [element]) => Ok(format!("{ty}({element})")),
+            (shape, elements) => Ok(format!("{ty}({})", nested(shape, elements))),
+        }
+    }
+
+    fn finish(mut self) -> Written {
+        if let WeightFiles::One(path) = &self.options.weights
+            && self.one_file.count() > 0
+        {
+            let path = format!("{MODEL_PATH}{path}");
+            self.weights.push(WeightFile { path, bytes: self.one_file.clone().finish() });
+        }
+        let (version, system, string) = match self.options.header {
+            Header::Ios18 => ("1.3", "ios18", "string"),
+            Header::Ios16 => ("1.0", "ios16", "tensor<string, []>"),
+        };
+        let info: Vec<String> =
+            self.options.build_info.iter().map(|(k, v)| format!("{{{k:?}, {v:?}}}")).collect();
+        let declare = |id: &ValueId| format!("{} {}", self.ty(self.program.ty(*id)), self.name(*id));
+        let inputs: Vec<String> = self.program.inputs().iter().map(declare).collect();
+        let outputs: Vec<&str> = self.program.outputs().iter().map(|id| self.name(*id)).collect();
+        let text = format!(
+            "program({version})\n\
+             [buildInfo = dict<{string}, {string}>({{{}}})]\n\
+             {{\n    func main<{system}>({}) {{\n{}    }} -> ({});\n}}\n",
+            info.join(", "),
+            inputs.join(", "),
+            self.lines,
+            outputs.join(", "),
+        );
+        Written { text, weights: self.weights }
+    }
+}
+
+fn scalar(dtype: DType, data: ConstData) -> Constant {
+    Constant { ty: TensorType::scalar(dtype), data }
+}
+
+/// Row-major elements as a list of lists, as deep as the shape has axes.
+fn nested(shape: &[usize], elements: &[String]) -> String {
+    let [_, inner @ ..] = shape else { return elements.join(", ") };
+    let parts: Vec<String> = match inner {
+        [] => elements.to_vec(),
+        _ => {
+            let size = inner.iter().product::<usize>().max(1);
+            elements.chunks(size).map(|part| nested(inner, part)).collect()
+        }
+    };
+    format!("[{}]", parts.join(", "))
+}

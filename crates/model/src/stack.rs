@@ -1,0 +1,796 @@
+//! A model on a device: every layer's buffers bound to the compiled segments, and the passes that
+//! run them.
+//!
+//! All layers share the same few compiled programs; a layer owns its weights, its gradients and its
+//! taps. Everything that a segment hands to a later one goes through a buffer under the value's own
+//! name: what the backward pass reads is a tap and each layer has its own, everything else is
+//! scratch that the layers share.
+
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+use std::sync::Arc;
+
+use device::{Binding, Buffer, Device, Executable, Invocation, Mode};
+use mil::composites::cross_entropy::{Statistics, target_rows};
+use mil::{PortKind, Program, Segment, gradient_name};
+
+use crate::parameter::{CLASSIFIER, EMBEDDING, FINAL_NORM};
+use crate::{Cut, Error, ModelConfig, Parameter, Result, Taps, head, layer};
+
+/// How a model is laid out on a device.
+#[derive(Debug, Clone)]
+pub struct StackOptions {
+    /// Sequences in a batch, B.
+    pub batch: usize,
+    /// How layers are divided; `None` takes the coarsest cut that the device compiles.
+    pub cut: Option<Cut>,
+    /// Which activations are kept for the backward pass.
+    pub taps: Taps,
+    /// Longest vocabulary tile; `None` takes what the device's axes allow.
+    pub max_tile: Option<usize>,
+}
+
+impl Default for StackOptions {
+    fn default() -> Self {
+        StackOptions { batch: 1, cut: None, taps: Taps::Keep, max_tile: None }
+    }
+}
+
+/// What one pass over a batch gave.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StepReport {
+    /// Loss of each target in nats, `[N]`, not scaled.
+    pub nll: Vec<f32>,
+    /// Largest magnitude in the residual stream after each layer, `[L]`.
+    pub act_max: Vec<f32>,
+    /// Largest magnitude in the gradient of each layer's input, times the scale, `[L]`; empty after
+    /// a forward pass alone.
+    pub d_max: Vec<f32>,
+}
+
+/// Where a gradient is summed.
+enum Sum {
+    /// In the device's own buffer, by `Accumulate` ports.
+    Device(Buffer),
+    /// In host memory; the device stores each batch's share into the buffer, which layers may
+    /// share. Without a buffer the host computes the share itself.
+    Host(Option<Buffer>, Vec<f32>),
+}
+
+/// A run of elements of a parameter that has a device buffer of its own.
+struct Part {
+    /// Within the flattened parameter.
+    range: Range<usize>,
+    /// What programs read; `None` for a table that only the host looks things up in.
+    weight: Option<Buffer>,
+    /// The f32 master copy, empty when the device's own memory is the master.
+    master: Vec<f32>,
+    sum: Sum,
+}
+
+impl Part {
+    fn with_master<T>(&mut self, read: impl FnOnce(&mut [f32]) -> T) -> T {
+        if !self.master.is_empty() {
+            return read(&mut self.master);
+        }
+        let buffer = self.weight.as_ref().expect("a part without master has a buffer");
+        in_place(buffer, read)
+    }
+
+    fn with_sum<T>(&mut self, read: impl FnOnce(&mut [f32]) -> T) -> T {
+        match &mut self.sum {
+            Sum::Device(buffer) => in_place(buffer, read),
+            Sum::Host(_, sum) => read(sum),
+        }
+    }
+
+    /// Brings the device's copy up to date with the master.
+    fn publish(&self) -> Result<()> {
+        match &self.weight {
+            Some(buffer) if !self.master.is_empty() => Ok(buffer.write_f32(&self.master)?),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn in_place<T>(buffer: &Buffer, read: impl FnOnce(&mut [f32]) -> T) -> T {
+    let (mut read, mut result) = (Some(read), None);
+    let mapped = buffer.map_f32(&mut |values| {
+        if let Some(read) = read.take() {
+            result = Some(read(values));
+        }
+    });
+    assert!(mapped, "a buffer is used in place only where the device maps it");
+    result.expect("map_f32 calls its argument")
+}
+
+/// The forward and backward invocations of one layer.
+struct Layer {
+    forward: Vec<Invocation>,
+    /// For a batch that begins a sum of gradients, and for one that goes on with it. Without
+    /// accumulating ports there is only the first.
+    backward: Vec<Vec<Invocation>>,
+    act_max: Buffer,
+    d_max: Buffer,
+}
+
+struct HeadTile {
+    rows: Range<usize>,
+    hi: Buffer,
+    lo: Buffer,
+    stats: [Buffer; 3],
+    run_stats: Invocation,
+    /// As [`Layer::backward`]; empty when one program does it all.
+    run_grad: Vec<Invocation>,
+}
+
+struct Head {
+    run_norm: Invocation,
+    tiles: Vec<HeadTile>,
+    /// Loss and gradients in one program, when the vocabulary is one tile.
+    fused: Vec<Invocation>,
+    run_norm_grad: Vec<Invocation>,
+    log_scale: Buffer,
+    lse: [Buffer; 2],
+}
+
+/// Gradients as the optimiser sees them: one slice for each part of a parameter.
+pub type Gradients<'a> = &'a mut dyn FnMut(usize, &[f32]);
+
+/// A model on a device.
+pub struct Stack {
+    config: ModelConfig,
+    device: Arc<dyn Device>,
+    options: StackOptions,
+    cut: Cut,
+    choices: Vec<String>,
+    parameters: Vec<Parameter>,
+    parts: Vec<Vec<Part>>,
+    embedding: usize,
+    layers: Vec<Layer>,
+    head: Head,
+    /// The stream before each layer and after the last, `[1, C, 1, N]` each.
+    streams: Vec<Buffer>,
+    /// Gradient of the first layer's input.
+    d_embedding: Buffer,
+    host: Vec<f32>,
+}
+
+/// Compiled segments of a layer, and where each value that passes between them is born and read.
+struct Compiled {
+    executables: Vec<Executable>,
+    taps: HashSet<String>,
+}
+
+impl Stack {
+    /// Compiles the programs, allocates every buffer and binds them. Weights are zero until they
+    /// are set.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for an impossible configuration, [`Error::Device`] when the device takes
+    /// no cut of the layer or has no room.
+    pub fn new(config: &ModelConfig, device: Arc<dyn Device>, options: &StackOptions) -> Result<Stack> {
+        config.validate()?;
+        if options.batch == 0 {
+            return Err(Error::Batch("it must hold at least one sequence".into()));
+        }
+        let element = device.element();
+        let n = options.batch * config.seq_len;
+        let limits = device.limits().clone();
+        let joint = layer::joint(config, options.batch, element)?;
+        let mut choices = Vec::new();
+        let (cut, compiled) = compile_ladder(device.as_ref(), &joint, options, &mut choices)?;
+
+        let parameters = Parameter::all(config);
+        let longest = options.max_tile.unwrap_or(usize::MAX).min(limits.max_axis).max(1);
+        let tile_rows = head::tiles(config.vocab_size, longest);
+        let mut scratch = Scratch { device: device.as_ref(), buffers: HashMap::new() };
+        let parts = parameters
+            .iter()
+            .map(|parameter| allocate(config, device.as_ref(), parameter, &tile_rows, &mut scratch))
+            .collect::<Result<Vec<_>>>()?;
+        let position = |name: &str| parameters.iter().position(|p| p.name == name);
+
+        let stream_shape = [1, config.width, 1, n];
+        let streams =
+            (0..=config.n_layers).map(|_| device.alloc(&stream_shape)).collect::<std::result::Result<Vec<_>, _>>()?;
+        // The gradient of the stream goes down through two buffers by turns.
+        let d_streams = [device.alloc(&stream_shape)?, device.alloc(&stream_shape)?];
+        let d_of = |layer: usize| &d_streams[layer % 2];
+
+        let modes: &[Mode] = if limits.accumulate { &[Mode::Store, Mode::Accumulate] } else { &[Mode::Store] };
+        let mut layers = Vec::with_capacity(config.n_layers);
+        for at in 0..config.n_layers {
+            let mut taps: HashMap<String, Buffer> = HashMap::new();
+            let (act_max, d_max) = (device.alloc(&[1, 1, 1, 1])?, device.alloc(&[1, 1, 1, 1])?);
+            let mut bind = |executable: &Executable, mode: Mode| -> Result<Invocation> {
+                let program = executable.program();
+                let mut bound = Vec::new();
+                for port in program.ports() {
+                    let weight = parameters.iter().position(|p| p.layer == Some(at) && p.port == port.name);
+                    let gradient =
+                        parameters.iter().position(|p| p.layer == Some(at) && gradient_name(p.port) == port.name);
+                    let (buffer, mode) = match (port.name, weight, gradient) {
+                        ("x", ..) => (streams[at].clone(), Mode::Store),
+                        ("y", ..) => (streams[at + 1].clone(), Mode::Store),
+                        ("d_y", ..) => (d_of(at + 1).clone(), Mode::Store),
+                        ("d_x", ..) => (d_of(at).clone(), Mode::Store),
+                        ("act_max", ..) => (act_max.clone(), Mode::Store),
+                        ("d_max", ..) => (d_max.clone(), Mode::Store),
+                        (_, Some(weight), _) => (weight_buffer(&parts[weight][0]), Mode::Store),
+                        (_, _, Some(gradient)) => (sum_buffer(&parts[gradient][0]), mode),
+                        (name, ..) if compiled.taps.contains(name) => {
+                            let buffer = match taps.get(name) {
+                                Some(buffer) => buffer.clone(),
+                                None => device.alloc(&port.ty.shape)?,
+                            };
+                            taps.insert(name.to_owned(), buffer.clone());
+                            (buffer, Mode::Store)
+                        }
+                        (name, ..) => (scratch.get(name, &port.ty.shape)?, Mode::Store),
+                    };
+                    bound.push((port.name, buffer, mode));
+                }
+                bind_all(executable, &bound)
+            };
+            let (forward, backward) = compiled.executables.split_at(cut.forward_segments());
+            let forward = forward.iter().map(|e| bind(e, Mode::Store)).collect::<Result<Vec<_>>>()?;
+            let backward = modes
+                .iter()
+                .map(|mode| backward.iter().map(|e| bind(e, *mode)).collect::<Result<Vec<_>>>())
+                .collect::<Result<Vec<_>>>()?;
+            layers.push(Layer { forward, backward, act_max, d_max });
+        }
+
+        let classifier = if config.tied { EMBEDDING } else { CLASSIFIER };
+        let head = build_head(
+            config,
+            device.as_ref(),
+            n,
+            &tile_rows,
+            &parts[position(classifier).expect("every model has a classifier")],
+            &parts[position(FINAL_NORM).expect("every model has a last norm")][0],
+            &streams[config.n_layers],
+            d_of(config.n_layers),
+            modes,
+        )?;
+        Ok(Stack {
+            config: config.clone(),
+            options: options.clone(),
+            cut,
+            choices,
+            embedding: position(EMBEDDING).expect("every model has an embedding"),
+            parameters,
+            parts,
+            layers,
+            head,
+            streams,
+            d_embedding: d_of(0).clone(),
+            host: vec![0.0; config.width * n],
+            device,
+        })
+    }
+
+    /// What the model is.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The device that it runs on.
+    pub fn device(&self) -> &Arc<dyn Device> {
+        &self.device
+    }
+
+    /// Sequences in a batch, B.
+    pub fn batch(&self) -> usize {
+        self.options.batch
+    }
+
+    /// Targets in a batch, N = B * S.
+    pub fn tokens(&self) -> usize {
+        self.options.batch * self.config.seq_len
+    }
+
+    /// The cut that the device took.
+    pub fn cut(&self) -> Cut {
+        self.cut
+    }
+
+    /// What was decided for this device and why, for people and for `events.jsonl`.
+    pub fn choices(&self) -> &[String] {
+        &self.choices
+    }
+
+    /// What it learns, in the order of weight files; indices below refer to it.
+    pub fn parameters(&self) -> &[Parameter] {
+        &self.parameters
+    }
+
+    /// Replaces the values of parameter `index` (row-major, as in weight files).
+    ///
+    /// # Errors
+    /// [`Error::Device`] when the length is wrong.
+    pub fn set_weights(&mut self, index: usize, values: &[f32]) -> Result<()> {
+        for part in &mut self.parts[index] {
+            let range = part.range.clone();
+            part.with_master(|master| master.copy_from_slice(&values[range]));
+            part.publish()?;
+        }
+        Ok(())
+    }
+
+    /// The f32 master values of parameter `index`.
+    pub fn weights(&mut self, index: usize) -> Vec<f32> {
+        let mut values = Vec::with_capacity(self.parameters[index].numel());
+        for part in &mut self.parts[index] {
+            part.with_master(|master| values.extend_from_slice(master));
+        }
+        values
+    }
+
+    /// The summed gradient of parameter `index`, times the scale that was used.
+    pub fn gradient(&mut self, index: usize) -> Vec<f32> {
+        let mut values = Vec::with_capacity(self.parameters[index].numel());
+        self.visit_gradient(index, &mut |_, gradient| values.extend_from_slice(gradient));
+        values
+    }
+
+    /// Calls `visit(offset, gradient)` for each run of elements of parameter `index`, without a
+    /// copy.
+    pub fn visit_gradient(&mut self, index: usize, visit: Gradients<'_>) {
+        for part in &mut self.parts[index] {
+            let start = part.range.start;
+            part.with_sum(|gradient| visit(start, gradient));
+        }
+    }
+
+    /// Calls `update(offset, weights, gradient)` for each run of elements of parameter `index`, in
+    /// place, and brings the device's copies up to date: the optimiser's way in.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when the device cannot be written.
+    pub fn update(&mut self, index: usize, update: &mut dyn FnMut(usize, &mut [f32], &[f32])) -> Result<()> {
+        for part in &mut self.parts[index] {
+            let start = part.range.start;
+            let sum = std::mem::replace(&mut part.sum, Sum::Host(None, Vec::new()));
+            match &sum {
+                Sum::Device(buffer) => {
+                    in_place(buffer, |gradient| part.with_master(|master| update(start, master, gradient)));
+                }
+                Sum::Host(_, gradient) => part.with_master(|master| update(start, master, gradient)),
+            }
+            part.sum = sum;
+            part.publish()?;
+        }
+        Ok(())
+    }
+
+    /// Forward pass: the loss of each target.
+    ///
+    /// * `ids`, `targets`: `[B, S]` row-major
+    ///
+    /// # Errors
+    /// [`Error::Batch`] for wrong lengths or ids beyond the vocabulary, [`Error::Device`].
+    pub fn evaluate(&mut self, ids: &[u32], targets: &[u32]) -> Result<StepReport> {
+        self.check_batch(ids, targets)?;
+        let act_max = self.forward_layers(ids)?;
+        let nll = self.head_statistics(targets)?.into_iter().map(Statistics::nll).collect();
+        Ok(StepReport { nll, act_max, d_max: Vec::new() })
+    }
+
+    /// Forward and backward pass: gradients of exp(`log_scale`) times the *sum* of the losses go to
+    /// the sums of gradients, which begin anew when `first`.
+    ///
+    /// * `ids`, `targets`: `[B, S]` row-major
+    ///
+    /// # Errors
+    /// As [`Stack::evaluate`].
+    pub fn forward_backward(
+        &mut self,
+        ids: &[u32],
+        targets: &[u32],
+        log_scale: f32,
+        first: bool,
+    ) -> Result<StepReport> {
+        self.check_batch(ids, targets)?;
+        let act_max = self.forward_layers(ids)?;
+        self.head.log_scale.write_f32(&[log_scale])?;
+        let nll = self.head_backward(targets, first)?;
+        let mut d_max = vec![0.0; self.layers.len()];
+        for at in (0..self.layers.len()).rev() {
+            let layer = &self.layers[at];
+            let accumulates = layer.backward.len() > 1;
+            for invocation in &layer.backward[usize::from(!first && accumulates)] {
+                invocation.run()?;
+            }
+            layer.d_max.read_f32(std::slice::from_mut(&mut d_max[at]))?;
+            self.collect(Some(at), first)?;
+        }
+        self.embedding_backward(ids, first)?;
+        Ok(StepReport { nll, act_max, d_max })
+    }
+
+    /// exp(`log_scale`) as the device's programs see it: what gradients are to be divided by.
+    pub fn effective_scale(&self, log_scale: f32) -> f64 {
+        let element = self.device.element();
+        let rounded = element.round(log_scale);
+        match element {
+            mil::Element::F32 => f64::from(rounded).exp(),
+            // The program takes exp in f16.
+            mil::Element::F16 => f64::from(element.round(rounded.exp())),
+        }
+    }
+
+    fn check_batch(&self, ids: &[u32], targets: &[u32]) -> Result<()> {
+        let n = self.tokens();
+        if ids.len() != n || targets.len() != n {
+            return Err(Error::Batch(format!(
+                "{} ids and {} targets, expected {n} = {} sequences of {}",
+                ids.len(),
+                targets.len(),
+                self.options.batch,
+                self.config.seq_len
+            )));
+        }
+        match ids.iter().chain(targets).find(|id| **id as usize >= self.config.vocab_size) {
+            Some(id) => Err(Error::Batch(format!(
+                "token id {id} is beyond the vocabulary of {}; the data was made with another tokenizer",
+                self.config.vocab_size
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// Looks up the embeddings and runs all layers; the largest magnitude after each.
+    fn forward_layers(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
+        let (c, n) = (self.config.width, ids.len());
+        for part in &mut self.parts[self.embedding] {
+            let rows = part.range.start / c..part.range.end / c;
+            let host = &mut self.host;
+            part.with_master(|table| {
+                for (column, id) in ids.iter().enumerate().filter(|(_, id)| rows.contains(&(**id as usize))) {
+                    let row = &table[(*id as usize - rows.start) * c..][..c];
+                    row.iter().enumerate().for_each(|(channel, value)| host[channel * n + column] = *value);
+                }
+            });
+        }
+        self.streams[0].write_f32(&self.host)?;
+        for layer in &self.layers {
+            for invocation in &layer.forward {
+                invocation.run()?;
+            }
+        }
+        let mut act_max = vec![0.0; self.layers.len()];
+        for (layer, value) in self.layers.iter().zip(&mut act_max) {
+            layer.act_max.read_f32(std::slice::from_mut(value))?;
+        }
+        Ok(act_max)
+    }
+
+    fn write_targets(&self, targets: &[u32]) -> Result<()> {
+        for tile in &self.head.tiles {
+            let (hi, lo): (Vec<f32>, Vec<f32>) =
+                targets.iter().map(|id| target_rows(*id, tile.rows.start, tile.rows.len())).unzip();
+            tile.hi.write_f32(&hi)?;
+            tile.lo.write_f32(&lo)?;
+        }
+        Ok(())
+    }
+
+    /// Joins what the tiles say about each target.
+    fn join_statistics(&self) -> Result<Vec<Statistics>> {
+        let n = self.tokens();
+        let mut joined: Vec<Option<Statistics>> = vec![None; n];
+        let mut rows = [vec![0.0; n], vec![0.0; n], vec![0.0; n]];
+        for tile in &self.head.tiles {
+            for (row, buffer) in rows.iter_mut().zip(&tile.stats) {
+                buffer.read_f32(row)?;
+            }
+            for (at, total) in joined.iter_mut().enumerate() {
+                let tile = Statistics { max: rows[0][at], sum_exp: rows[1][at], target: rows[2][at] };
+                *total = Some(total.map_or(tile, |total| total.join(tile)));
+            }
+        }
+        Ok(joined.into_iter().map(|s| s.expect("there is at least one tile")).collect())
+    }
+
+    fn head_statistics(&mut self, targets: &[u32]) -> Result<Vec<Statistics>> {
+        self.write_targets(targets)?;
+        self.head.run_norm.run()?;
+        for tile in &self.head.tiles {
+            tile.run_stats.run()?;
+        }
+        self.join_statistics()
+    }
+
+    /// Loss of each target; gradients of the last stream, the last norm and the classifier.
+    fn head_backward(&mut self, targets: &[u32], first: bool) -> Result<Vec<f32>> {
+        let accumulates = self.device.limits().accumulate;
+        let mode = usize::from(!first && accumulates);
+        let statistics = if self.head.fused.is_empty() {
+            let statistics = self.head_statistics(targets)?;
+            // The log-sum-exp in two rows: what the device's element holds of it, and the rest.
+            let element = self.device.element();
+            let (coarse, fine): (Vec<f32>, Vec<f32>) = statistics
+                .iter()
+                .map(|s| {
+                    let lse = s.log_sum_exp();
+                    let coarse = element.round(lse);
+                    (coarse, lse - coarse)
+                })
+                .unzip();
+            self.head.lse[0].write_f32(&coarse)?;
+            self.head.lse[1].write_f32(&fine)?;
+            for tile in &self.head.tiles {
+                tile.run_grad[mode].run()?;
+            }
+            self.head.run_norm_grad[mode].run()?;
+            statistics
+        } else {
+            self.write_targets(targets)?;
+            self.head.fused[mode].run()?;
+            self.join_statistics()?
+        };
+        self.collect(None, first)?;
+        Ok(statistics.into_iter().map(Statistics::nll).collect())
+    }
+
+    /// Takes the stored gradients of one layer (or of the head) into the host's sums, where the
+    /// device does not sum by itself.
+    fn collect(&mut self, layer: Option<usize>, first: bool) -> Result<()> {
+        for (parameter, parts) in self.parameters.iter().zip(&mut self.parts) {
+            if parameter.layer != layer {
+                continue;
+            }
+            for part in parts {
+                if let Sum::Host(Some(share), sum) = &mut part.sum {
+                    if first {
+                        share.read_f32(sum)?;
+                    } else {
+                        share.add_to_f32(sum)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the gradient of each column of the first stream to the row of its token.
+    fn embedding_backward(&mut self, ids: &[u32], first: bool) -> Result<()> {
+        let (c, n) = (self.config.width, ids.len());
+        self.d_embedding.read_f32(&mut self.host)?;
+        let (host, tied) = (&self.host, self.config.tied);
+        for part in &mut self.parts[self.embedding] {
+            let rows = part.range.start / c..part.range.end / c;
+            part.with_sum(|sum| {
+                if first && !tied {
+                    sum.fill(0.0);
+                }
+                for (column, id) in ids.iter().enumerate().filter(|(_, id)| rows.contains(&(**id as usize))) {
+                    let row = &mut sum[(*id as usize - rows.start) * c..][..c];
+                    row.iter_mut().enumerate().for_each(|(channel, value)| *value += host[channel * n + column]);
+                }
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Buffers that layers share, by the name of the value that passes through them.
+struct Scratch<'a> {
+    device: &'a dyn Device,
+    buffers: HashMap<(String, Vec<usize>), Buffer>,
+}
+
+impl Scratch<'_> {
+    fn get(&mut self, name: &str, shape: &[usize]) -> Result<Buffer> {
+        let key = (name.to_owned(), shape.to_vec());
+        if let Some(buffer) = self.buffers.get(&key) {
+            return Ok(buffer.clone());
+        }
+        let buffer = self.device.alloc(shape)?;
+        self.buffers.insert(key, buffer.clone());
+        Ok(buffer)
+    }
+}
+
+fn weight_buffer(part: &Part) -> Buffer {
+    part.weight.clone().expect("what a program reads has a buffer")
+}
+
+fn sum_buffer(part: &Part) -> Buffer {
+    match &part.sum {
+        Sum::Device(buffer) | Sum::Host(Some(buffer), _) => buffer.clone(),
+        Sum::Host(None, _) => unreachable!("what a program computes has a buffer"),
+    }
+}
+
+fn bind_all(executable: &Executable, bound: &[(&str, Buffer, Mode)]) -> Result<Invocation> {
+    let bindings: Vec<Binding<'_>> =
+        bound.iter().map(|(port, buffer, mode)| Binding { port, buffer, mode: *mode }).collect();
+    Ok(executable.bind(&bindings)?)
+}
+
+/// Buffers, master copy and gradient sum of one parameter.
+fn allocate(
+    config: &ModelConfig,
+    device: &dyn Device,
+    parameter: &Parameter,
+    tile_rows: &[Range<usize>],
+    scratch: &mut Scratch<'_>,
+) -> Result<Vec<Part>> {
+    let host_only = parameter.name == EMBEDDING && !config.tied;
+    let classifier = parameter.name == if config.tied { EMBEDDING } else { CLASSIFIER };
+    let part = |range: Range<usize>, shape: Option<Vec<usize>>, scratch: &mut Scratch<'_>| -> Result<Part> {
+        let count = range.len();
+        let Some(shape) = shape else {
+            return Ok(Part { range, weight: None, master: vec![0.0; count], sum: Sum::Host(None, vec![0.0; count]) });
+        };
+        let weight = device.alloc(&shape)?;
+        let mapped = weight.map_f32(&mut |_| {});
+        let sum = if device.limits().accumulate && mapped {
+            Sum::Device(device.alloc(&shape)?)
+        } else {
+            Sum::Host(Some(scratch.get(&gradient_name(parameter.port), &shape)?), vec![0.0; count])
+        };
+        Ok(Part { range, weight: Some(weight), master: if mapped { Vec::new() } else { vec![0.0; count] }, sum })
+    };
+    if host_only {
+        return Ok(vec![part(0..parameter.numel(), None, scratch)?]);
+    }
+    if !classifier {
+        return Ok(vec![part(0..parameter.numel(), Some(parameter.port_shape()), scratch)?]);
+    }
+    let c = config.width;
+    tile_rows
+        .iter()
+        .map(|rows| {
+            // Tiles run before any of their gradients is collected, so they do not share scratch.
+            let mut own = Scratch { device, buffers: HashMap::new() };
+            part(rows.start * c..rows.end * c, Some(vec![1, 1, rows.len(), c]), &mut own)
+        })
+        .collect()
+}
+
+/// Compiles the coarsest cut that the device takes.
+fn compile_ladder(
+    device: &dyn Device,
+    joint: &Program,
+    options: &StackOptions,
+    choices: &mut Vec<String>,
+) -> Result<(Cut, Compiled)> {
+    let candidates: Vec<Cut> = options.cut.map_or(Cut::ALL.to_vec(), |cut| vec![cut]);
+    let mut refused = None;
+    for cut in candidates {
+        let segments = cut.divide(joint, options.taps)?;
+        match segments.iter().map(|s| device.compile(&s.name, &s.program)).collect::<std::result::Result<Vec<_>, _>>() {
+            Ok(executables) => {
+                let time: std::time::Duration = executables.iter().map(Executable::compile_time).sum();
+                let why = if options.cut.is_some() { "as configured" } else { "the coarsest that the device takes" };
+                choices.push(format!(
+                    "cut {}: {} programs for all layers, compiled in {:.1} ms ({why})",
+                    cut.name(),
+                    executables.len(),
+                    time.as_secs_f64() * 1e3
+                ));
+                let taps = taps_of(&segments, cut.forward_segments());
+                return Ok((cut, Compiled { executables, taps }));
+            }
+            Err(error) => {
+                choices.push(format!("cut {}: refused: {error}", cut.name()));
+                refused = Some(error);
+            }
+        }
+    }
+    Err(Error::Device(refused.expect("there is at least one candidate")))
+}
+
+/// Values that a forward segment computes and a backward segment reads.
+fn taps_of(segments: &[Segment], forward_count: usize) -> HashSet<String> {
+    let names = |segment: &Segment, kind: PortKind| -> Vec<String> {
+        segment.program.ports().filter(|p| p.kind == kind).map(|p| p.name.to_owned()).collect()
+    };
+    let (forward, backward) = segments.split_at(forward_count);
+    let read: HashSet<String> = backward.iter().flat_map(|s| names(s, PortKind::Input)).collect();
+    forward.iter().flat_map(|s| names(s, PortKind::Output)).filter(|name| read.contains(name)).collect()
+}
+
+fn build_head(
+    config: &ModelConfig,
+    device: &dyn Device,
+    n: usize,
+    tile_rows: &[Range<usize>],
+    classifier: &[Part],
+    norm: &Part,
+    stream: &Buffer,
+    d_stream: &Buffer,
+    modes: &[Mode],
+) -> Result<Head> {
+    let element = device.element();
+    let row = || device.alloc(&[1, 1, 1, n]);
+    let h = device.alloc(stream.shape())?;
+    let gain = weight_buffer(norm);
+    let log_scale = device.alloc(&[1, 1, 1, 1])?;
+    let lse = [row()?, row()?];
+    let norm_program = head::norm(config, n, element)?;
+    let run_norm = bind_all(
+        &device.compile("head_norm", &norm_program)?,
+        &[("x", stream.clone(), Mode::Store), ("norm", gain.clone(), Mode::Store), ("h", h.clone(), Mode::Store)],
+    )?;
+    let tiled = tile_rows.len() > 1;
+    let mut compiled: HashMap<(bool, usize), Executable> = HashMap::new();
+    for rows in tile_rows.iter().map(Range::len) {
+        if !compiled.contains_key(&(false, rows)) {
+            let stats = head::stats(config, n, rows, element)?;
+            compiled.insert((false, rows), device.compile("head_stats", &stats)?);
+            if tiled {
+                let grad = head::grad(config, n, rows, element)?;
+                compiled.insert((true, rows), device.compile("head_grad", &grad)?);
+            }
+        }
+    }
+    let mut tiles = Vec::new();
+    let mut shares = Vec::new();
+    for (rows, part) in tile_rows.iter().zip(classifier) {
+        let (hi, lo, stats) = (row()?, row()?, [row()?, row()?, row()?]);
+        let mut inputs = vec![
+            ("h", h.clone(), Mode::Store),
+            ("w", weight_buffer(part), Mode::Store),
+            ("hi", hi.clone(), Mode::Store),
+            ("lo", lo.clone(), Mode::Store),
+        ];
+        let outputs = ["max", "sum_exp", "target"].into_iter().zip(&stats).map(|(p, b)| (p, b.clone(), Mode::Store));
+        let run_stats = bind_all(
+            &compiled[&(false, rows.len())],
+            &inputs.iter().cloned().chain(outputs).collect::<Vec<_>>(),
+        )?;
+        let mut run_grad = Vec::new();
+        if tiled {
+            let share = device.alloc(stream.shape())?;
+            inputs.extend([
+                ("lse_hi", lse[0].clone(), Mode::Store),
+                ("lse_lo", lse[1].clone(), Mode::Store),
+                ("log_scale", log_scale.clone(), Mode::Store),
+                ("d_h", share.clone(), Mode::Store),
+            ]);
+            for mode in modes {
+                let mut bound = inputs.clone();
+                bound.push(("d_w", sum_buffer(part), *mode));
+                run_grad.push(bind_all(&compiled[&(true, rows.len())], &bound)?);
+            }
+            shares.push(share);
+        }
+        tiles.push(HeadTile { rows: rows.clone(), hi, lo, stats, run_stats, run_grad });
+    }
+    let x = [("x", stream.clone(), Mode::Store), ("norm", gain, Mode::Store), ("d_x", d_stream.clone(), Mode::Store)];
+    let (mut fused, mut run_norm_grad) = (Vec::new(), Vec::new());
+    if tiled {
+        let executable = device.compile("head_norm_grad", &head::norm_grad(config, n, tile_rows.len(), element)?)?;
+        let names: Vec<String> = (0..shares.len()).map(|tile| format!("d_h{tile}")).collect();
+        for mode in modes {
+            let mut bound = x.to_vec();
+            bound.extend(names.iter().zip(&shares).map(|(name, share)| (name.as_str(), share.clone(), Mode::Store)));
+            bound.push(("d_norm", sum_buffer(norm), *mode));
+            run_norm_grad.push(bind_all(&executable, &bound)?);
+        }
+    } else {
+        let executable = device.compile("head", &head::fused(config, n, element)?)?;
+        let tile = &tiles[0];
+        for mode in modes {
+            let mut bound = x.to_vec();
+            bound.extend([
+                ("w", weight_buffer(&classifier[0]), Mode::Store),
+                ("hi", tile.hi.clone(), Mode::Store),
+                ("lo", tile.lo.clone(), Mode::Store),
+                ("log_scale", log_scale.clone(), Mode::Store),
+                ("max", tile.stats[0].clone(), Mode::Store),
+                ("sum_exp", tile.stats[1].clone(), Mode::Store),
+                ("target", tile.stats[2].clone(), Mode::Store),
+                ("d_norm", sum_buffer(norm), *mode),
+                ("d_w", sum_buffer(&classifier[0]), *mode),
+            ]);
+            fused.push(bind_all(&executable, &bound)?);
+        }
+    }
+    Ok(Head { run_norm, tiles, fused, run_norm_grad, log_scale, lse })
+}

@@ -1,0 +1,66 @@
+//! Whole models against PyTorch: forward, loss and every gradient.
+//!
+//! Oracle: `tests/golden/make_model_goldens.py`, which computes in f64 and stores f32.
+
+mod common;
+
+use common::{Golden, compare_model, devices_f32, sim_f16};
+use model::StackOptions;
+
+const GOLDENS: &[&str] = &["model_swiglu_tied.safetensors", "model_odd.safetensors", "model_window.safetensors"];
+
+/// f32 rounds to 6e-8; sums of up to a few hundred terms through two layers and back multiply that
+/// by well under a thousand.
+const F32_TOLERANCE: f64 = 1e-5;
+
+#[test]
+fn f32_devices_agree_with_pytorch() {
+    for name in GOLDENS {
+        let golden = Golden::read(name);
+        for device in devices_f32() {
+            let what = format!("{name} on {}", device.describe());
+            let mut stack = golden.stack(device, StackOptions::default());
+            let misses = compare_model(&golden, &mut stack, F32_TOLERANCE);
+            assert!(misses.0.is_empty(), "{what}:\n{}", misses.0.join("\n"));
+        }
+    }
+}
+
+/// f16 rounds to 4.9e-4 (half a unit in the last place of 11 bits). Errors of the roundings along a
+/// path of some tens of ops add up like a random walk: sqrt(40) * 4.9e-4 = 3e-3 for typical
+/// quantities, and several times that for gradients that are small differences of large terms
+/// (queries and keys, through softmax's centred gradient).
+const F16_TOLERANCE: f64 = 2e-2;
+
+#[test]
+fn sim_in_f16_agrees_with_pytorch_within_f16() {
+    for name in GOLDENS {
+        let golden = Golden::read(name);
+        for chip in ["m1", "m4"] {
+            let mut stack = golden.stack(sim_f16(chip), StackOptions::default());
+            let misses = compare_model(&golden, &mut stack, F16_TOLERANCE);
+            assert!(misses.0.is_empty(), "{name} on {chip}:\n{}", misses.0.join("\n"));
+        }
+    }
+}
+
+/// The comparison can fail: a gradient that lost the residual scale on one branch, or a thousandth
+/// of its size, is found.
+#[test]
+fn a_dropped_factor_is_found() {
+    let golden = Golden::read(GOLDENS[0]);
+    assert_ne!(golden.config.residual_scale, 1.0);
+    let name = "grad.model.layers.1.mlp.down_proj.weight";
+    let expected = golden.tensor(name);
+    for factor in [1.0 / golden.config.residual_scale, 0.999] {
+        let faulty: Vec<f32> = expected.iter().map(|g| g * factor).collect();
+        let mut misses = common::Misses::default();
+        misses.check(name, &faulty, expected, F32_TOLERANCE);
+        assert_eq!(misses.0.len(), 1, "factor {factor} went unnoticed");
+    }
+    // And in the program itself: the same model with another residual scale disagrees widely.
+    let mut changed = Golden::read(GOLDENS[0]);
+    changed.config.residual_scale = 1.0;
+    let mut stack = changed.stack(devices_f32().remove(0), StackOptions::default());
+    assert!(!compare_model(&golden, &mut stack, F16_TOLERANCE).0.is_empty());
+}
