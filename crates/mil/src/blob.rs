@@ -51,8 +51,13 @@ pub enum DataType {
 
 impl DataType {
     /// All of them.
-    pub const ALL: [DataType; 5] =
-        [DataType::Float16, DataType::Float32, DataType::UInt8, DataType::Int8, DataType::Int32];
+    pub const ALL: [DataType; 5] = [
+        DataType::Float16,
+        DataType::Float32,
+        DataType::UInt8,
+        DataType::Int8,
+        DataType::Int32,
+    ];
 
     /// Bytes of one element.
     pub fn bytes(self) -> usize {
@@ -95,7 +100,10 @@ impl Default for Writer {
 impl Writer {
     /// A file without blobs.
     pub fn new() -> Self {
-        Writer { bytes: vec![0; BLOCK_BYTES], count: 0 }
+        Writer {
+            bytes: vec![0; BLOCK_BYTES],
+            count: 0,
+        }
     }
 
     /// The number of blobs so far.
@@ -105,7 +113,8 @@ impl Writer {
 
     /// Appends a blob; the result is the offset by which text refers to it.
     pub fn add(&mut self, ty: DataType, payload: &[u8]) -> u64 {
-        self.bytes.resize(self.bytes.len().next_multiple_of(BLOCK_BYTES), 0);
+        self.bytes
+            .resize(self.bytes.len().next_multiple_of(BLOCK_BYTES), 0);
         let offset = self.bytes.len();
         let mut descriptor = [0; BLOCK_BYTES];
         descriptor[0..4].copy_from_slice(&MAGIC.to_le_bytes());
@@ -120,8 +129,10 @@ impl Writer {
 
     /// Appends half-precision floats, each rounded to nearest even.
     pub fn add_f16(&mut self, values: &[f32]) -> u64 {
-        let payload: Vec<u8> =
-            values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect();
+        let payload: Vec<u8> = values
+            .iter()
+            .flat_map(|v| f16::from_f32(*v).to_le_bytes())
+            .collect();
         self.add(DataType::Float16, &payload)
     }
 
@@ -201,11 +212,17 @@ impl Blob<'_> {
     /// The elements as floats; integers as floats of their value.
     pub fn to_floats(&self) -> Vec<f32> {
         match self.ty {
-            DataType::Float16 => {
-                self.words::<2>().map(|w| f16::from_le_bytes(w).to_f32()).collect()
-            }
+            DataType::Float16 => self
+                .words::<2>()
+                .map(|w| f16::from_le_bytes(w).to_f32())
+                .collect(),
             DataType::Float32 => self.words::<4>().map(f32::from_le_bytes).collect(),
-            _ => self.to_ints().unwrap_or_default().into_iter().map(|v| v as f32).collect(),
+            _ => self
+                .to_ints()
+                .unwrap_or_default()
+                .into_iter()
+                .map(|v| v as f32)
+                .collect(),
         }
     }
 
@@ -214,15 +231,20 @@ impl Blob<'_> {
         match self.ty {
             DataType::Float16 | DataType::Float32 => None,
             DataType::UInt8 => Some(self.payload.iter().map(|v| i32::from(*v)).collect()),
-            DataType::Int8 => {
-                Some(self.payload.iter().map(|v| i32::from(i8::from_le_bytes([*v]))).collect())
-            }
+            DataType::Int8 => Some(
+                self.payload
+                    .iter()
+                    .map(|v| i32::from(i8::from_le_bytes([*v])))
+                    .collect(),
+            ),
             DataType::Int32 => Some(self.words::<4>().map(i32::from_le_bytes).collect()),
         }
     }
 
     fn words<const N: usize>(&self) -> impl Iterator<Item = [u8; N]> {
-        self.payload.chunks_exact(N).map(|chunk| chunk.try_into().expect("chunks have N bytes"))
+        self.payload
+            .chunks_exact(N)
+            .map(|chunk| chunk.try_into().expect("chunks have N bytes"))
     }
 }
 
@@ -284,7 +306,10 @@ impl<'a> File<'a> {
                 .iter()
                 .map(|ty| format!("{} ({})", *ty as u32, ty.mil_name()))
                 .collect();
-            self.error(offset + 4, format!("type is {code}, expected one of {}", known.join(", ")))
+            self.error(
+                offset + 4,
+                format!("type is {code}, expected one of {}", known.join(", ")),
+            )
         })?;
         let (size, payload) = (self.u64(at + 8), self.u64(at + 16));
         let expected = offset + BLOCK_BYTES as u64;
@@ -320,7 +345,11 @@ impl<'a> File<'a> {
                 ),
             ));
         }
-        Ok(Blob { offset, ty, payload: &self.bytes[start..end] })
+        Ok(Blob {
+            offset,
+            ty,
+            payload: &self.bytes[start..end],
+        })
     }
 
     /// Every blob in order, whether descriptors are aligned or follow the payloads at once.
@@ -363,6 +392,10 @@ impl<'a> File<'a> {
     }
 
     fn error(&self, offset: u64, problem: impl Into<String>) -> Error {
-        Error::Blob { file: self.name.to_owned(), offset, problem: problem.into() }
+        Error::Blob {
+            file: self.name.to_owned(),
+            offset,
+            problem: problem.into(),
+        }
     }
 }

@@ -62,7 +62,9 @@ pub(super) fn tokens<'t>(source: &Source<'t>) -> Result<Vec<(Token<'t>, usize)>>
         match first {
             b' ' | b'\t' | b'\r' | b'\n' => at += 1,
             b'/' if next == Some(b'/') => {
-                at = text[at..].find('\n').map_or(text.len(), |length| at + length);
+                at = text[at..]
+                    .find('\n')
+                    .map_or(text.len(), |length| at + length);
             }
             b'/' if next == Some(b'*') => {
                 let length = text[at + 2..]
@@ -101,7 +103,10 @@ pub(super) fn tokens<'t>(source: &Source<'t>) -> Result<Vec<(Token<'t>, usize)>>
 }
 
 fn span(bytes: &[u8], from: usize, belongs: impl Fn(u8) -> bool) -> usize {
-    bytes[from..].iter().position(|b| !belongs(*b)).map_or(bytes.len(), |length| from + length)
+    bytes[from..]
+        .iter()
+        .position(|b| !belongs(*b))
+        .map_or(bytes.len(), |length| from + length)
 }
 
 /// A sign, then letters, digits and points, where a sign may follow an exponent's letter.
@@ -111,9 +116,8 @@ fn number_end(bytes: &[u8], from: usize) -> usize {
     let mut at = body;
     while let Some(byte) = bytes.get(at).copied() {
         let letter = if hex { b'p' } else { b'e' };
-        let exponent_sign = matches!(byte, b'-' | b'+')
-            && at > body
-            && bytes[at - 1].eq_ignore_ascii_case(&letter);
+        let exponent_sign =
+            matches!(byte, b'-' | b'+') && at > body && bytes[at - 1].eq_ignore_ascii_case(&letter);
         if !(byte.is_ascii_alphanumeric() || byte == b'.' || exponent_sign) {
             break;
         }
@@ -134,7 +138,10 @@ fn string(source: &Source<'_>, open: usize) -> Result<(String, usize)> {
                 Some((_, 't')) => string.push('\t'),
                 Some((_, c @ ('"' | '\\'))) => string.push(c),
                 Some((_, c)) => {
-                    return Err(source.error(open + 1 + at, format!("the escape `\\{}` is unknown", c.escape_debug())));
+                    return Err(source.error(
+                        open + 1 + at,
+                        format!("the escape `\\{}` is unknown", c.escape_debug()),
+                    ));
                 }
                 None => break,
             },

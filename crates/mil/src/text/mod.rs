@@ -1,6 +1,6 @@
 //! Apple's text form of MIL, written and read.
 //!
-//! [`write`] gives what the compilers on every Apple route take: composites expanded, every
+//! [`write()`] gives what the compilers on every Apple route take: composites expanded, every
 //! attribute a named constant (rule ANE-034), floats in C's hexadecimal form, large constants in
 //! [blob files](crate::blob). [`parse`] reads it back to an equal [`Program`], and reads the text
 //! of other writers: other headers and orders, literals as arguments, decimals, scalars spelled as
@@ -64,7 +64,7 @@ pub enum WeightFiles {
     OneEach(String),
 }
 
-/// How [`write`] writes.
+/// How [`write()`] writes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WriteOptions {
     /// Which generation of the language.
@@ -100,7 +100,10 @@ impl Default for WriteOptions {
 impl WriteOptions {
     /// For `ane`: as ANEForge writes, with the weights beside the text.
     pub fn ane() -> Self {
-        WriteOptions { weights: WeightFiles::One("weights.bin".to_owned()), ..Self::default() }
+        WriteOptions {
+            weights: WeightFiles::One("weights.bin".to_owned()),
+            ..Self::default()
+        }
     }
 
     /// For `ane-inmem` on M1: the older header and one file for each matrix.
@@ -161,7 +164,10 @@ pub struct ModelFolder(
 impl BlobSource for ModelFolder {
     fn read(&self, path: &str) -> Result<Cow<'_, [u8]>> {
         let inside = Path::new(path.strip_prefix(MODEL_PATH).unwrap_or(path));
-        if !inside.components().all(|part| matches!(part, Component::Normal(_))) {
+        if !inside
+            .components()
+            .all(|part| matches!(part, Component::Normal(_)))
+        {
             return Err(blob_error(path, "it lies outside the model's folder"));
         }
         match fs::read(self.0.join(inside)) {
@@ -172,7 +178,11 @@ impl BlobSource for ModelFolder {
 }
 
 fn blob_error(path: &str, problem: &str) -> Error {
-    Error::Blob { file: path.to_owned(), offset: 0, problem: problem.to_owned() }
+    Error::Blob {
+        file: path.to_owned(),
+        offset: 0,
+        problem: problem.to_owned(),
+    }
 }
 
 /// How [`parse`] reads.
@@ -198,7 +208,11 @@ impl std::fmt::Debug for ParseOptions<'_> {
 
 impl Default for ParseOptions<'_> {
     fn default() -> Self {
-        ParseOptions { file: "<text>", blobs: None, element: None }
+        ParseOptions {
+            file: "<text>",
+            blobs: None,
+            element: None,
+        }
     }
 }
 
@@ -219,7 +233,10 @@ pub fn write(program: &Program, options: &WriteOptions) -> Result<Written> {
 /// # Errors
 /// [`Error::Text`] with the place of what cannot be read.
 pub fn parse(text: &str, options: &ParseOptions<'_>) -> Result<Program> {
-    let source = lex::Source { file: options.file, text };
+    let source = lex::Source {
+        file: options.file,
+        text,
+    };
     let function = syntax::parse(&source)?;
     read::program(source, &function, options)
 }
@@ -228,12 +245,15 @@ pub fn parse(text: &str, options: &ParseOptions<'_>) -> Result<Program> {
 /// path of the text, which appears last, by rename.
 ///
 /// # Errors
-/// As [`write`]; [`Error::Blob`] with the file that the system did not let us write.
+/// As [`write()`]; [`Error::Blob`] with the file that the system did not let us write.
 pub fn write_to_dir(program: &Program, dir: &Path, options: &WriteOptions) -> Result<PathBuf> {
     let written = write(program, options)?;
     let make = |path: &Path| {
         fs::create_dir_all(path).map_err(|error| {
-            blob_error(&path.display().to_string(), &format!("cannot make the folder: {error}"))
+            blob_error(
+                &path.display().to_string(),
+                &format!("cannot make the folder: {error}"),
+            )
         })
     };
     make(dir)?;
@@ -260,5 +280,12 @@ pub fn read_file(path: &Path) -> Result<Program> {
         problem: format!("cannot read it: {error}"),
     })?;
     let folder = ModelFolder(path.parent().unwrap_or(Path::new("")).to_owned());
-    parse(&text, &ParseOptions { file: &name, blobs: Some(&folder), element: None })
+    parse(
+        &text,
+        &ParseOptions {
+            file: &name,
+            blobs: Some(&folder),
+            element: None,
+        },
+    )
 }

@@ -32,7 +32,13 @@ pub(super) fn hex_float(value: f32) -> String {
 pub(super) fn parse_float(spelling: &str, dtype: DType) -> Result<f32, String> {
     let (negative, magnitude) = split_sign(spelling);
     let half = dtype == DType::F16;
-    let round = |value: f64| if half { f16::from_f64(value).to_f32() } else { value as f32 };
+    let round = |value: f64| {
+        if half {
+            round_to_half(value)
+        } else {
+            value as f32
+        }
+    };
     let value = if let Some(hex) = strip_hex(magnitude) {
         if let Some((digits, exponent)) = hex.split_once(['p', 'P']) {
             round(hex_value(digits, exponent).ok_or_else(|| malformed(spelling))?)
@@ -53,7 +59,10 @@ pub(super) fn parse_float(spelling: &str, dtype: DType) -> Result<f32, String> {
         }
     };
     if value.is_infinite() && !magnitude.starts_with("inf") {
-        return Err(format!("`{spelling}` is too large for {}", dtype.mil_name()));
+        return Err(format!(
+            "`{spelling}` is too large for {}",
+            dtype.mil_name()
+        ));
     }
     Ok(if negative { -value } else { value })
 }
@@ -80,6 +89,19 @@ pub(super) fn is_float_spelling(spelling: &str) -> bool {
     }
 }
 
+/// `value` rounded to half precision, once. `f16::from_f64` looks at the upper half of the bits
+/// only, so the way leads through a single rounded to odd, which decides no tie.
+fn round_to_half(value: f64) -> f32 {
+    let near = value as f32;
+    let odd = if f64::from(near) == value {
+        near
+    } else {
+        let away = f64::from(near).abs() > value.abs();
+        f32::from_bits((near.to_bits() - u32::from(away)) | 1)
+    };
+    f16::from_f32(odd).to_f32()
+}
+
 fn malformed(spelling: &str) -> String {
     format!("`{spelling}` is no number")
 }
@@ -92,7 +114,9 @@ fn split_sign(spelling: &str) -> (bool, &str) {
 }
 
 fn strip_hex(magnitude: &str) -> Option<&str> {
-    magnitude.strip_prefix("0x").or_else(|| magnitude.strip_prefix("0X"))
+    magnitude
+        .strip_prefix("0x")
+        .or_else(|| magnitude.strip_prefix("0X"))
 }
 
 /// The value of `digits` (hexadecimal, perhaps with a point) times 2 to the power of `exponent`,
@@ -174,20 +198,42 @@ mod tests {
         let above = "0x1.002000000000000000001p+0";
         assert_eq!(parse_float(above, DType::F16), Ok(1.0 + 2_f32.powi(-10)));
         assert_eq!(parse_float("0x1.002p+0", DType::F16), Ok(1.0));
-        assert_eq!(parse_float("0x1.00000100000000001p+0", DType::F32), Ok(1.0 + f32::EPSILON));
+        assert_eq!(
+            parse_float("0x1.00000100000000001p+0", DType::F32),
+            Ok(1.0 + f32::EPSILON)
+        );
     }
 
     #[test]
     fn spellings_of_others() {
-        for (spelling, value) in
-            [("-1", -1.0), ("1e-5", 1e-5), ("+2.50", 2.5), (".5", 0.5), ("0X1P1", 2.0), ("0x10p-4", 1.0), ("0x.8p0", 0.5)]
-        {
+        for (spelling, value) in [
+            ("-1", -1.0),
+            ("1e-5", 1e-5),
+            ("+2.50", 2.5),
+            (".5", 0.5),
+            ("0X1P1", 2.0),
+            ("0x10p-4", 1.0),
+            ("0x.8p0", 0.5),
+        ] {
             assert_eq!(parse_float(spelling, DType::F32), Ok(value), "{spelling}");
         }
-        for spelling in ["", "-", "0x", "0xp1", "0x1.2.3p0", "0x1p", "1.2.3", "0x3c00", "1e99"] {
+        for spelling in [
+            "",
+            "-",
+            "0x",
+            "0xp1",
+            "0x1.2.3p0",
+            "0x1p",
+            "1.2.3",
+            "0x3c00",
+            "1e99",
+        ] {
             assert!(parse_float(spelling, DType::F32).is_err(), "{spelling}");
         }
-        assert!(parse_float("65520", DType::F16).is_err(), "it rounds to infinity");
+        assert!(
+            parse_float("65520", DType::F16).is_err(),
+            "it rounds to infinity"
+        );
         assert_eq!(parse_int("0x10"), Ok(16));
         assert_eq!(parse_int("-1"), Ok(-1));
         assert!(parse_int("2147483648").is_err());
