@@ -26,7 +26,8 @@ struct Shared {
 /// Runs programs with the arithmetic of a [`Profile`].
 ///
 /// It neither accumulates into buffers nor shares them between an input and an output, because the
-/// engine does not: who trains here takes the engine's path.
+/// engine does not: who trains here takes the engine's path. A run is over when `submit` returns;
+/// it must not be submitted from inside a task of the thread pool that it uses itself.
 pub struct SimDevice {
     profile: Profile,
     element: Element,

@@ -40,7 +40,7 @@ pub(super) fn infer(op: &Op, args: &[&TensorType]) -> Result<Vec<TensorType>> {
         Op::Split { num_splits, axis } => {
             let axis = resolve_axis(op, *axis, x.rank())?;
             let parts = *num_splits;
-            if parts < 1 || x.shape[axis] % parts as usize != 0 {
+            if parts < 1 || !x.shape[axis].is_multiple_of(parts as usize) {
                 return Err(Error::op("split", format!("axis {axis} of {:?} does not divide into {parts} equal parts", x.shape)));
             }
             let mut shape = x.shape.clone();
