@@ -135,7 +135,10 @@ pub fn compare_model(golden: &Golden, stack: &mut Stack, tolerance: f64) -> Miss
 
 /// Every device that computes in f32.
 pub fn devices_f32() -> Vec<Arc<dyn Device>> {
-    vec![Arc::new(sim::SimDevice::with_element(sim::Profile::m4(), mil::Element::F32))]
+    vec![
+        Arc::new(cpu::CpuDevice::new(2)),
+        Arc::new(sim::SimDevice::with_element(sim::Profile::m4(), mil::Element::F32)),
+    ]
 }
 
 /// The engine's arithmetic, by chip profile.

@@ -1,0 +1,244 @@
+//! The host's cores as a device.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use device::{
+    Bound, Buffer, Counters, Device, Error, Executable, HostBuffer, Limits, Mode, RawExecutable, RawInvocation,
+    Result, Telemetry, Ticket,
+};
+use mil::{Element, Program};
+
+use crate::plan::Plan;
+use crate::plan::memory::{Memory, Storage};
+use crate::pool::Pool;
+use crate::Write;
+
+const NAME: &str = "cpu";
+
+/// Time and work of one step of a program, summed over runs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StepProfile {
+    /// The program's name.
+    pub program: String,
+    /// The op, or the ops of a fused pass.
+    pub label: String,
+    /// How often it ran.
+    pub runs: u64,
+    /// Time in all runs.
+    pub time: Duration,
+    /// Floating-point operations of matrix products in all runs.
+    pub flops: f64,
+}
+
+#[derive(Default)]
+struct Lane {
+    /// Grows to the largest arena that a plan needs; runs use it one after another.
+    arena: Vec<Line>,
+    /// By program and step, while profiling.
+    profile: Option<HashMap<(String, usize), StepProfile>>,
+}
+
+/// A cache line, so that the arena is aligned for the widest vectors.
+#[derive(Clone, Copy, Default)]
+#[repr(C, align(64))]
+struct Line([f32; 16]);
+
+/// What the device's executables and invocations share.
+struct Shared {
+    pool: Pool,
+    counters: Arc<Counters>,
+    lane: Mutex<Lane>,
+}
+
+/// Runs programs of `f32` on a fixed pool of threads.
+pub struct CpuDevice {
+    limits: Limits,
+    shared: Arc<Shared>,
+}
+
+impl CpuDevice {
+    /// A device of `threads` threads; 0 means one for each available core. Results do not depend on
+    /// the number.
+    pub fn new(threads: usize) -> Self {
+        let limits = Limits { max_axis: usize::MAX, max_programs: None, accumulate: true, inout: false };
+        let shared = Shared { pool: Pool::new(threads), counters: Arc::default(), lane: Mutex::default() };
+        CpuDevice { limits, shared: Arc::new(shared) }
+    }
+
+    /// The pool that its kernels run on, for host work between runs.
+    pub fn pool(&self) -> &Pool {
+        &self.shared.pool
+    }
+
+    /// Begins to measure every step of every run.
+    pub fn start_profile(&self) {
+        self.shared.lane().profile = Some(HashMap::new());
+    }
+
+    /// Ends the measurement; what took longest comes first.
+    pub fn take_profile(&self) -> Vec<StepProfile> {
+        let mut steps: Vec<StepProfile> =
+            self.shared.lane().profile.take().unwrap_or_default().into_values().collect();
+        steps.sort_by(|a, b| b.time.cmp(&a.time).then_with(|| a.label.cmp(&b.label)));
+        steps
+    }
+}
+
+impl Shared {
+    fn lane(&self) -> std::sync::MutexGuard<'_, Lane> {
+        self.lane.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Device for CpuDevice {
+    fn name(&self) -> &str {
+        NAME
+    }
+
+    fn describe(&self) -> String {
+        let threads = self.shared.pool.threads();
+        format!("cpu ({threads} thread{}, {:?}, f32)", if threads == 1 { "" } else { "s" }, crate::simd::level())
+    }
+
+    fn element(&self) -> Element {
+        Element::F32
+    }
+
+    fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    fn compile(&self, name: &str, program: &Program) -> Result<Executable> {
+        let start = Instant::now();
+        let fail = |problem: String| Error::Compile { device: NAME.to_owned(), program: name.to_owned(), problem };
+        if program.element() != Element::F32 {
+            return Err(fail("it is built for f16; this device computes in f32".to_owned()));
+        }
+        let plan = Plan::new(program).map_err(fail)?;
+        self.shared.counters.compiled();
+        let program = Arc::new(program.clone());
+        let raw = CpuExecutable {
+            name: name.into(),
+            plan: Arc::new(plan),
+            program: program.clone(),
+            shared: self.shared.clone(),
+        };
+        Ok(Executable::new(self, name, program, start.elapsed(), Box::new(raw)))
+    }
+
+    fn alloc(&self, shape: &[usize]) -> Result<Buffer> {
+        let bytes = shape.iter().try_fold(4_usize, |bytes, extent| bytes.checked_mul(*extent));
+        if bytes.is_none_or(|bytes| bytes > isize::MAX as usize) {
+            return Err(Error::Alloc {
+                device: NAME.to_owned(),
+                shape: shape.to_vec(),
+                bytes: usize::MAX,
+                problem: "it is larger than the address space".to_owned(),
+            });
+        }
+        Ok(HostBuffer::new(NAME.into(), Element::F32, shape, self.shared.counters.clone()).into_buffer())
+    }
+
+    fn telemetry(&self) -> Telemetry {
+        self.shared.counters.snapshot()
+    }
+}
+
+struct CpuExecutable {
+    name: Arc<str>,
+    plan: Arc<Plan>,
+    program: Arc<Program>,
+    shared: Arc<Shared>,
+}
+
+impl RawExecutable for CpuExecutable {
+    fn bind(&self, bound: Bound) -> Result<Box<dyn RawInvocation>> {
+        for (port, (_, mode)) in bound.outputs.iter().enumerate() {
+            if *mode == Mode::Accumulate && self.plan.output_is_read[port] {
+                return Err(Error::Bind {
+                    device: NAME.to_owned(),
+                    program: self.name.to_string(),
+                    port: self.program.value(self.program.outputs()[port]).name.clone(),
+                    problem: "the program also reads this value, so its buffer cannot accumulate".to_owned(),
+                });
+            }
+        }
+        let foreign = bound.inputs.iter().chain(bound.outputs.iter().map(|(buffer, _)| buffer)).any(|buffer| {
+            buffer.downcast::<HostBuffer>().is_none()
+        });
+        assert!(!foreign, "cpu programs are bound to buffers of the cpu device");
+        Ok(Box::new(CpuInvocation { name: self.name.clone(), plan: self.plan.clone(), bound, shared: self.shared.clone() }))
+    }
+}
+
+struct CpuInvocation {
+    name: Arc<str>,
+    plan: Arc<Plan>,
+    bound: Bound,
+    shared: Arc<Shared>,
+}
+
+fn host(buffer: &Buffer) -> &HostBuffer {
+    buffer.downcast().expect("checked when it was bound")
+}
+
+impl RawInvocation for CpuInvocation {
+    fn submit(&self) -> Result<Ticket> {
+        let start = Instant::now();
+        let mut lane = self.shared.lane();
+        let Lane { arena, profile } = &mut *lane;
+        let lines = self.plan.arena_len.div_ceil(16);
+        if arena.len() < lines {
+            arena.resize(lines, Line::default());
+        }
+        // One guard for each buffer, however many ports it is bound to.
+        let mut readers = Vec::new();
+        let mut input_runs: Vec<(*mut f32, usize)> = Vec::new();
+        for (at, buffer) in self.bound.inputs.iter().enumerate() {
+            if let Some(same) = self.bound.inputs[..at].iter().position(|other| other.is(buffer)) {
+                input_runs.push(input_runs[same]);
+                continue;
+            }
+            let guard = host(buffer).read();
+            input_runs.push((guard.as_ptr().cast_mut(), guard.len()));
+            readers.push(guard);
+        }
+        let mut writers: Vec<_> = self.bound.outputs.iter().map(|(buffer, _)| host(buffer).write()).collect();
+        let output_runs: Vec<(*mut f32, usize)> =
+            writers.iter_mut().map(|guard| (guard.as_mut_ptr(), guard.len())).collect();
+        let base = arena.as_mut_ptr().cast::<f32>();
+        let memory = Memory::new(self.plan.storages.iter().map(|storage| match storage {
+            Storage::Input(port) => (input_runs[*port].0, input_runs[*port].1, Write::Store),
+            Storage::Output(port) => {
+                let write = match self.bound.outputs[*port].1 {
+                    Mode::Store => Write::Store,
+                    Mode::Accumulate => Write::Accumulate,
+                };
+                (output_runs[*port].0, output_runs[*port].1, write)
+            }
+            Storage::Const(values) => (values.as_ptr().cast_mut(), values.len(), Write::Store),
+            // In bounds: the arena holds `arena_len` elements, and `place` put the run inside them.
+            Storage::Temp { offset, len } => (base.wrapping_add(*offset), *len, Write::Store),
+        }));
+        self.plan.run(&self.shared.pool, &memory, |index, run| {
+            let Some(profile) = profile else { return run() };
+            let start = Instant::now();
+            run();
+            let step = &self.plan.steps[index];
+            let entry = profile.entry((self.name.to_string(), index)).or_insert_with(|| StepProfile {
+                program: self.name.to_string(),
+                label: step.label.clone(),
+                runs: 0,
+                time: Duration::ZERO,
+                flops: 0.0,
+            });
+            entry.runs += 1;
+            entry.time += start.elapsed();
+            entry.flops += step.flops;
+        });
+        self.shared.counters.ran(start.elapsed());
+        Ok(Ticket::done())
+    }
+}

@@ -1,0 +1,87 @@
+//! Where values live while a plan runs.
+
+use std::sync::Arc;
+
+use crate::Write;
+use crate::pool::with_scratch;
+
+/// A run of memory that a plan knows: an index into its table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct StorageId(pub(crate) usize);
+
+/// What is behind a [`StorageId`].
+#[derive(Debug, Clone)]
+pub(crate) enum Storage {
+    /// The buffer bound to input port number i.
+    Input(usize),
+    /// The buffer bound to output port number i.
+    Output(usize),
+    /// Known when the plan was made.
+    Const(Arc<[f32]>),
+    /// A part of the arena, placed by liveness; `offset` is filled in at the end of planning.
+    Temp { offset: usize, len: usize },
+}
+
+/// The table with addresses filled in, for one run.
+pub(crate) struct Memory {
+    runs: Vec<(*mut f32, usize)>,
+    modes: Vec<Write>,
+}
+
+// SAFETY: a step's tasks share the table to look addresses up; who may read or write what is
+// written comes from the plan (see `Memory::read`).
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    /// One entry for each storage: address, length, and how it is written.
+    pub(crate) fn new(entries: impl Iterator<Item = (*mut f32, usize, Write)>) -> Memory {
+        let (runs, modes) = entries.map(|(base, len, mode)| ((base, len), mode)).unzip();
+        Memory { runs, modes }
+    }
+
+    /// How the storage is written: [`Write::Accumulate`] only for outputs that are bound so.
+    pub(crate) fn mode(&self, id: StorageId) -> Write {
+        self.modes[id.0]
+    }
+
+    /// The storage's values.
+    ///
+    /// # Safety
+    /// The calling step must have declared `id` among its reads, so that the plan has kept every
+    /// overlapping write out of it, and the memory behind the table must be live.
+    pub(crate) unsafe fn read<'a>(&self, id: StorageId) -> &'a [f32] {
+        let (base, len) = self.runs[id.0];
+        // SAFETY: live by this function's contract; no overlapping write during the step.
+        unsafe { std::slice::from_raw_parts(base, len) }
+    }
+
+    /// The storage, to be written.
+    ///
+    /// # Safety
+    /// As [`Memory::read`], with `id` among the step's writes; to be called once in a step for each
+    /// storage.
+    #[allow(clippy::mut_from_ref, reason = "exclusive by the plan, not by the table")]
+    pub(crate) unsafe fn write<'a>(&self, id: StorageId) -> &'a mut [f32] {
+        let (base, len) = self.runs[id.0];
+        // SAFETY: live and exclusive by this function's contract.
+        unsafe { std::slice::from_raw_parts_mut(base, len) }
+    }
+
+    /// Has `compute` fill the storage, or a scratch block that is then added to it where the
+    /// storage accumulates: for kernels that cannot add by themselves.
+    ///
+    /// # Safety
+    /// As [`Memory::write`].
+    pub(crate) unsafe fn put<R>(&self, id: StorageId, compute: impl FnOnce(&mut [f32]) -> R) -> R {
+        // SAFETY: passed on.
+        let out = unsafe { self.write(id) };
+        match self.mode(id) {
+            Write::Store => compute(out),
+            Write::Accumulate => with_scratch(out.len(), |scratch| {
+                let result = compute(scratch);
+                out.iter_mut().zip(scratch).for_each(|(sum, share)| *sum += *share);
+                result
+            }),
+        }
+    }
+}
