@@ -465,10 +465,15 @@ fn cross_entropy_flops(kernel: &CrossEntropy, products: f64) -> f64 {
     products * 2.0 * (kernel.channels * kernel.tokens) as f64 * kernel.vocab as f64
 }
 
-/// Ids from the two rows in which targets enter a program. Where the target lies in another tile
-/// (hi = -1) the id is beyond every vocabulary: the softmax's gradient still flows.
+/// Ids from the two rows in which targets enter a program. Where the rows are the digits of no id
+/// (hi = -1: the target lies in another tile) the id is beyond every vocabulary, so that nothing
+/// matches and the softmax's gradient still flows.
 fn target_ids(hi: &[f32], lo: &[f32]) -> Vec<i32> {
-    let id = |(hi, lo): (&f32, &f32)| if *hi < 0.0 { i32::MAX } else { *hi as i32 * TARGET_BASE as i32 + *lo as i32 };
+    let base = TARGET_BASE as f32;
+    let is_digit = |digit: f32| digit >= 0.0 && digit.fract() == 0.0;
+    let id = |(hi, lo): (&f32, &f32)| {
+        if is_digit(*hi) && is_digit(*lo) && *lo < base { (hi * base + lo) as i32 } else { i32::MAX }
+    };
     hi.iter().zip(lo).map(id).collect()
 }
 
