@@ -1,0 +1,461 @@
+//! Where text comes from: the `--data` string, the documents behind it, and what is held out for validation.
+//!
+//! Documents stream in sorted file order with constant memory. What is read:
+//!
+//! | file | documents |
+//! | --- | --- |
+//! | `.txt`, `.md` | one per file up to 64 KiB; a longer file is cut at blank lines into documents of 8 to 16 KiB |
+//! | `.jsonl` | one per line, the string field `text` |
+//! | `.parquet` | one per row, the string column `text` |
+//!
+//! A folder is read without its subfolders and holds one kind: Parquet files if there are any, else `.jsonl`, else text.
+//! Documents of no characters are passed over.
+//!
+//! Held out for validation (the first rule that applies):
+//! 1. the built-in stories: a stream of their own;
+//! 2. a folder with files whose names start with `valid` or are `val`, `val_…`, `val-…`, `val.…`: these (files named `test…` are
+//!    then read by nobody); a folder with files named `test…`: these;
+//! 3. a folder with `shard_06542.parquet` (the pinned shard of climbmix-400b-shuffle): that shard;
+//! 4. a single text file: from the first blank line after 95% of its bytes (else the next line, else the next character);
+//! 5. otherwise every 100th document, counting from the first, at most 1,000.
+
+mod files;
+
+use crate::stories::Stories;
+use crate::{Error, Result, Split};
+use files::{FileDocuments, Kind};
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+/// Without validation files, one document in this many is held out.
+pub const HELD_OUT_EVERY: u64 = 100;
+/// … until this many are.
+pub const HELD_OUT_MOST: u64 = 1000;
+/// A single text file keeps this share of its bytes for training.
+pub const TEXT_TRAIN_SHARE: f64 = 0.95;
+/// The file that climbmix-400b-shuffle pins as validation.
+pub const PINNED_SHARD: &str = "shard_06542.parquet";
+
+/// Bytes of training stories unless the source says otherwise.
+pub const STORIES_TRAIN_BYTES: u64 = 10_000_000;
+/// Bytes of validation stories.
+pub const STORIES_VALID_BYTES: u64 = 300_000;
+
+/// A data source as the user names it.
+///
+/// ```
+/// use data::Source;
+/// assert_eq!("stories".parse::<Source>()?, Source::stories(1));
+/// assert_eq!("stories:7".parse::<Source>()?, Source::stories(7));
+/// assert!(matches!("books/".parse::<Source>()?, Source::Path(_)));
+/// # Ok::<(), data::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The built-in stories.
+    Stories {
+        /// Seed of the two streams.
+        seed: u64,
+        /// Training stories are told until they have this many bytes.
+        train_bytes: u64,
+        /// Validation stories likewise.
+        valid_bytes: u64,
+    },
+    /// A file or a folder.
+    Path(PathBuf),
+}
+
+impl Source {
+    /// The built-in stories of this seed in their default size.
+    pub fn stories(seed: u64) -> Self {
+        Source::Stories {
+            seed,
+            train_bytes: STORIES_TRAIN_BYTES,
+            valid_bytes: STORIES_VALID_BYTES,
+        }
+    }
+}
+
+impl FromStr for Source {
+    type Err = Error;
+
+    /// `stories`, `stories:SEED`, or a path (write `./stories` for a folder of that name).
+    fn from_str(text: &str) -> Result<Self> {
+        if text == "stories" {
+            return Ok(Source::stories(1));
+        }
+        if let Some(seed) = text.strip_prefix("stories:") {
+            return seed
+                .parse()
+                .map(Source::stories)
+                .map_err(|_| Error::Source {
+                    path: text.into(),
+                    why: format!("the seed {seed:?} is not a whole number"),
+                });
+        }
+        Ok(Source::Path(text.into()))
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Stories { seed, .. } => write!(f, "stories:{seed}"),
+            Source::Path(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+/// One document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Document {
+    /// Its text; never empty.
+    pub text: String,
+}
+
+/// A source whose files have been listed and whose split has been decided.
+#[derive(Clone, Debug)]
+pub struct Corpus {
+    source: Source,
+    kind: Kind,
+    files: Vec<PathBuf>,
+    held_out: HeldOut,
+}
+
+#[derive(Clone, Debug)]
+enum HeldOut {
+    /// The stories' own validation stream.
+    Stream,
+    /// These files.
+    Files(Vec<PathBuf>),
+    /// The bytes of the only file from this offset on.
+    From(u64),
+    /// Every [`HELD_OUT_EVERY`]th document.
+    Documents,
+}
+
+impl Corpus {
+    /// Lists the files and decides the split; reads no documents (only, for a single text file, where to cut it).
+    pub fn open(source: &Source) -> Result<Corpus> {
+        let path = match source {
+            Source::Stories { .. } => {
+                let (kind, held_out) = (Kind::Text, HeldOut::Stream);
+                return Ok(Corpus {
+                    source: source.clone(),
+                    kind,
+                    files: Vec::new(),
+                    held_out,
+                });
+            }
+            Source::Path(path) => path,
+        };
+        let about = |why: String| Error::Source {
+            path: path.clone(),
+            why,
+        };
+        let found = fs::metadata(path).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => about("there is no such file or folder".into()),
+            _ => Error::Io {
+                path: path.clone(),
+                doing: "look at it",
+                source: e,
+            },
+        })?;
+        if !found.is_dir() {
+            let kind = Kind::of(path).ok_or_else(|| about(unreadable_kind(path)))?;
+            let held_out = match kind {
+                Kind::Text => HeldOut::From(text_cut(path)?),
+                _ => HeldOut::Documents,
+            };
+            return Ok(Corpus {
+                source: source.clone(),
+                kind,
+                files: vec![path.clone()],
+                held_out,
+            });
+        }
+        let mut all = Vec::new();
+        for entry in fs::read_dir(path).map_err(Error::io(path, "list the folder"))? {
+            let entry = entry.map_err(Error::io(path, "list the folder"))?;
+            let hidden = entry.file_name().to_string_lossy().starts_with('.');
+            if !hidden && fs::metadata(entry.path()).is_ok_and(|m| m.is_file()) {
+                all.push(entry.path());
+            }
+        }
+        all.sort();
+        let kind = [Kind::Parquet, Kind::JsonLines, Kind::Text]
+            .into_iter()
+            .find(|kind| all.iter().any(|file| Kind::of(file) == Some(*kind)))
+            .ok_or_else(|| {
+                about(format!(
+                    "the folder holds no such file among its {} (subfolders are not read)",
+                    all.len()
+                ))
+            })?;
+        all.retain(|file| Kind::of(file) == Some(kind));
+        let (files, held_out) = split_files(all);
+        if files.is_empty() {
+            return Err(about("every file in the folder is named as validation or test data; none is left to train on".into()));
+        }
+        Ok(Corpus {
+            source: source.clone(),
+            kind,
+            files,
+            held_out,
+        })
+    }
+
+    /// The source as given.
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// Every file that may be read, training files first.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let held_out = match &self.held_out {
+            HeldOut::Files(files) => files.as_slice(),
+            _ => &[],
+        };
+        self.files.iter().chain(held_out).map(PathBuf::as_path)
+    }
+
+    /// One sentence on what is held out for validation, for people.
+    pub fn split_rule(&self) -> String {
+        match &self.held_out {
+            HeldOut::Stream => "validation stories are a stream of their own".into(),
+            HeldOut::Files(files) => {
+                let names: Vec<_> = files
+                    .iter()
+                    .filter_map(|f| f.file_name())
+                    .map(|n| n.to_string_lossy())
+                    .collect();
+                format!("validation is {}", names.join(", "))
+            }
+            HeldOut::From(cut) => format!("validation is the file's end, from byte {cut}"),
+            HeldOut::Documents => {
+                format!("every {HELD_OUT_EVERY}th document is held out, at most {HELD_OUT_MOST}")
+            }
+        }
+    }
+
+    /// The documents of one split, in order. Nothing is read ahead of the iterator.
+    pub fn documents(&self, split: Split) -> Documents<'_> {
+        let reading = match (&self.source, &self.held_out, split) {
+            (
+                Source::Stories {
+                    seed,
+                    train_bytes,
+                    valid_bytes,
+                },
+                ..,
+            ) => {
+                let left = if split == Split::Train {
+                    *train_bytes
+                } else {
+                    *valid_bytes
+                };
+                return Documents(Reading::Stories {
+                    stories: Stories::new(*seed, split),
+                    left,
+                });
+            }
+            (_, HeldOut::Files(files), Split::Valid) => FileReading::new(self.kind, files, None),
+            (_, HeldOut::From(cut), Split::Train) => {
+                FileReading::new(self.kind, &self.files, Some((0, *cut)))
+            }
+            (_, HeldOut::From(cut), Split::Valid) => {
+                FileReading::new(self.kind, &self.files, Some((*cut, u64::MAX)))
+            }
+            (_, HeldOut::Documents, _) => {
+                let mut reading = FileReading::new(self.kind, &self.files, None);
+                reading.pick = Some(split);
+                reading
+            }
+            _ => FileReading::new(self.kind, &self.files, None),
+        };
+        Documents(Reading::Files(Box::new(reading)))
+    }
+}
+
+/// Parts a folder's files into those to train on and what is held out.
+fn split_files(mut files: Vec<PathBuf>) -> (Vec<PathBuf>, HeldOut) {
+    let stem = |f: &PathBuf| {
+        f.file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .to_lowercase()
+    };
+    let is_valid = |f: &PathBuf| {
+        let stem = stem(f);
+        stem.starts_with("valid")
+            || stem
+                .strip_prefix("val")
+                .is_some_and(|rest| !rest.starts_with(char::is_alphanumeric))
+    };
+    let is_test = |f: &PathBuf| stem(f).starts_with("test");
+    let pinned = |f: &PathBuf| f.file_name().is_some_and(|n| n == PINNED_SHARD);
+    let valid: Vec<_> = files.iter().filter(|f| is_valid(f)).cloned().collect();
+    let test: Vec<_> = files.iter().filter(|f| is_test(f)).cloned().collect();
+    if !valid.is_empty() || !test.is_empty() {
+        files.retain(|f| !is_valid(f) && !is_test(f));
+        return (
+            files,
+            HeldOut::Files(if valid.is_empty() { test } else { valid }),
+        );
+    }
+    match files.iter().position(pinned) {
+        Some(at) if files.len() > 1 => {
+            let shard = files.remove(at);
+            (files, HeldOut::Files(vec![shard]))
+        }
+        _ => (files, HeldOut::Documents),
+    }
+}
+
+fn unreadable_kind(path: &Path) -> String {
+    match path.extension().map(|e| e.to_string_lossy().to_lowercase()) {
+        Some(e) if ["gz", "zst", "zip", "bz2", "xz"].contains(&e.as_str()) => {
+            "compressed files are not read; unpack it".into()
+        }
+        Some(e) => format!("files of kind .{e} are not read"),
+        None => "the file's name has no ending that says what it holds".into(),
+    }
+}
+
+/// Where a single text file is cut: the end of the first blank line at or after 95% of its bytes, else of the first
+/// line, else the next character boundary. Looks at most 64 KiB ahead.
+fn text_cut(path: &Path) -> Result<u64> {
+    let mut file = File::open(path).map_err(Error::io(path, "open it"))?;
+    let bytes = file
+        .metadata()
+        .map_err(Error::io(path, "ask for its size"))?
+        .len();
+    if bytes == 0 {
+        let why = "the file is empty (0 bytes); give a file with text in it".into();
+        return Err(Error::NoText {
+            path: path.to_path_buf(),
+            why,
+        });
+    }
+    let from = (bytes as f64 * TEXT_TRAIN_SHARE) as u64;
+    file.seek(SeekFrom::Start(from))
+        .map_err(Error::io(path, "read it"))?;
+    let mut reader = BufReader::new(file);
+    let (mut at, mut first_line, mut line) = (from, None, Vec::new());
+    while at - from < 64 << 10 {
+        line.clear();
+        let read = reader
+            .read_until(b'\n', &mut line)
+            .map_err(Error::io(path, "read it"))?;
+        at += read as u64;
+        if read == 0 || at >= bytes {
+            break;
+        }
+        // The first piece may be the rest of a line, so only a later one can be a blank line.
+        if first_line.is_some() && line.iter().all(u8::is_ascii_whitespace) {
+            return Ok(at);
+        }
+        first_line.get_or_insert(at);
+    }
+    if let Some(cut) = first_line {
+        return Ok(cut);
+    }
+    // One long line: step over the continuation bytes (0b10xxxxxx) of a character that the cut would split.
+    let mut file = reader.into_inner();
+    file.seek(SeekFrom::Start(from))
+        .map_err(Error::io(path, "read it"))?;
+    let mut next = [0u8; 4];
+    let read = std::io::Read::read(&mut file, &mut next).map_err(Error::io(path, "read it"))?;
+    Ok(from
+        + next[..read]
+            .iter()
+            .take_while(|b| **b & 0xC0 == 0x80)
+            .count() as u64)
+}
+
+/// An iterator over the documents of one split.
+pub struct Documents<'c>(Reading<'c>);
+
+enum Reading<'c> {
+    Stories { stories: Stories, left: u64 },
+    Files(Box<FileReading<'c>>),
+}
+
+struct FileReading<'c> {
+    kind: Kind,
+    files: std::slice::Iter<'c, PathBuf>,
+    /// A span of bytes, for the two parts of a single text file.
+    span: Option<(u64, u64)>,
+    /// With [`HeldOut::Documents`]: which split is wanted.
+    pick: Option<Split>,
+    seen: u64,
+    open: Option<FileDocuments>,
+    failed: bool,
+}
+
+impl<'c> FileReading<'c> {
+    fn new(kind: Kind, files: &'c [PathBuf], span: Option<(u64, u64)>) -> Self {
+        FileReading {
+            kind,
+            files: files.iter(),
+            span,
+            pick: None,
+            seen: 0,
+            open: None,
+            failed: false,
+        }
+    }
+
+    fn next_document(&mut self) -> Result<Option<Document>> {
+        loop {
+            let Some(open) = &mut self.open else {
+                let Some(file) = self.files.next() else {
+                    return Ok(None);
+                };
+                self.open = Some(FileDocuments::open(self.kind, file, self.span)?);
+                continue;
+            };
+            match open.next_text()? {
+                None => self.open = None,
+                Some(text) if text.is_empty() => {}
+                Some(text) => {
+                    let number = self.seen;
+                    self.seen += 1;
+                    let held_out = number.is_multiple_of(HELD_OUT_EVERY)
+                        && number / HELD_OUT_EVERY < HELD_OUT_MOST;
+                    if self
+                        .pick
+                        .is_none_or(|split| held_out == (split == Split::Valid))
+                    {
+                        return Ok(Some(Document { text }));
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Iterator for Documents<'_> {
+    type Item = Result<Document>;
+
+    /// After an error the iterator is over.
+    fn next(&mut self) -> Option<Self::Item> {
+        match &mut self.0 {
+            Reading::Stories { left: 0, .. } => None,
+            Reading::Stories { stories, left } => {
+                let text = stories.next()?.text;
+                *left = left.saturating_sub(text.len() as u64);
+                Some(Ok(Document { text }))
+            }
+            Reading::Files(reading) if reading.failed => None,
+            Reading::Files(reading) => {
+                let next = reading.next_document();
+                reading.failed = next.is_err();
+                next.transpose()
+            }
+        }
+    }
+}

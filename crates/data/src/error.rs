@@ -1,0 +1,133 @@
+//! What can go wrong in this room. Every message names the file, the place, the value and the repair.
+
+use std::path::{Path, PathBuf};
+
+/// The result of this room's fallible functions.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An error of this room.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused something.
+    #[error("{}: cannot {doing}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What was being done, as in "cannot …".
+        doing: &'static str,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The data source does not exist, or is nothing that can be read.
+    #[error("{path}: {why}; give `stories`, a .txt, .md, .jsonl or .parquet file, or a folder of one of these", path = path.display())]
+    Source {
+        /// What was given.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Text that is not UTF-8.
+    #[error("{path}, {place}: byte 0x{byte:02x} at byte offset {offset} is not valid UTF-8; convert it first, for example with `iconv -t utf-8`", path = path.display())]
+    Utf8 {
+        /// The file.
+        path: PathBuf,
+        /// Line, or row group and row.
+        place: String,
+        /// Offset of the byte in the file, or in the row's text for Parquet.
+        offset: u64,
+        /// The byte.
+        byte: u8,
+    },
+    /// A line of a .jsonl file that is not an object with a string field `text`.
+    #[error("{path}, line {line} (byte offset {offset}): {why}; every line must be a JSON object with a string field `text`", path = path.display())]
+    JsonLine {
+        /// The file.
+        path: PathBuf,
+        /// Line number from 1.
+        line: u64,
+        /// Offset of the line's first byte.
+        offset: u64,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A Parquet file that cannot be read.
+    #[error("{path}, {place}: {why}; download or write the file again", path = path.display())]
+    Parquet {
+        /// The file.
+        path: PathBuf,
+        /// Footer, or row group and row.
+        place: String,
+        /// What the reader said.
+        why: String,
+    },
+    /// A Parquet file without a usable `text` column.
+    #[error("{path}: {why}; its columns are {found}; rename or convert the one that holds the text to a string column named `text`", path = path.display())]
+    Column {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+        /// The columns found with their types.
+        found: String,
+    },
+    /// A source that holds no text, or too little for the split in question.
+    #[error("{path}: {why}", path = path.display())]
+    NoText {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is missing and what to do.
+        why: String,
+    },
+    /// A tokenizer file that cannot be used.
+    #[error("{path}: {why}", path = path.display())]
+    Tokenizer {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        why: String,
+    },
+    /// A vocabulary size that training cannot give.
+    #[error("vocabulary of {asked}: {why}")]
+    Vocabulary {
+        /// The size asked for, special tokens included.
+        asked: usize,
+        /// What is possible.
+        why: String,
+    },
+    /// A token shard that is not what it should be.
+    #[error("{path}, {field}: found {found}, expected {expected}; {remedy}", path = path.display())]
+    Shard {
+        /// The file.
+        path: PathBuf,
+        /// The header field or the part of the payload.
+        field: &'static str,
+        /// What is there.
+        found: String,
+        /// What should be there.
+        expected: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// Fewer tokens than one window needs.
+    #[error(
+        "{tokens} tokens are too few for windows of {seq_len} + 1; use more text or a shorter sequence length"
+    )]
+    TooShort {
+        /// Tokens at hand.
+        tokens: usize,
+        /// Sequence length T asked for.
+        seq_len: usize,
+    },
+}
+
+impl Error {
+    /// For `map_err` on an i/o operation: `File::open(p).map_err(Error::io(p, "open it"))`.
+    pub(crate) fn io(path: &Path, doing: &'static str) -> impl FnOnce(std::io::Error) -> Error {
+        move |source| Error::Io {
+            path: path.to_path_buf(),
+            doing,
+            source,
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! Byte-pair encoding: training the merges, and applying them to one piece.
+//!
+//! Token ids 0 to 255 are the bytes, 256 + i is what merge i gives.
+
+use std::cmp::Reverse;
+use std::collections::hash_map::Entry;
+use std::collections::{BinaryHeap, HashMap, HashSet};
+
+/// Two adjacent token ids.
+pub type Pair = (u32, u32);
+
+/// Learns up to `merges` merges from the pieces of a text and how often each occurs.
+///
+/// Each step merges the pair with the highest count, of several the smallest by ids, everywhere from left to right; it
+/// stops early when no pair is left. Exactly what the crate `rustbpe` does, with one exception that has not been seen
+/// in practice: a pair whose bytes are those of an existing token is passed over, since a tokenizer file names tokens
+/// by their bytes. The result does not depend on the order of the pieces.
+///
+/// ```
+/// let words = std::collections::HashMap::from([("abab".to_string(), 3), ("b".to_string(), 9)]);
+/// assert_eq!(data::tokenizer::bpe::train(&words, 10), [(97, 98), (256, 256)]);
+/// ```
+pub fn train(words: &HashMap<String, u64>, merges: usize) -> Vec<Pair> {
+    let mut sorted: Vec<(&String, u64)> = words.iter().map(|(w, n)| (w, *n)).collect();
+    sorted.sort_unstable();
+    let mut tokens: Vec<Vec<u32>> = sorted
+        .iter()
+        .map(|(w, _)| w.bytes().map(u32::from).collect())
+        .collect();
+    let weights: Vec<i64> = sorted.iter().map(|(_, n)| *n as i64).collect();
+
+    let mut counts: HashMap<Pair, i64> = HashMap::new();
+    // The words in which a pair has occurred; some may have lost it since, and some stand there twice.
+    let mut places: HashMap<Pair, Vec<u32>> = HashMap::new();
+    for (i, word) in tokens.iter().enumerate() {
+        for pair in word.windows(2) {
+            let pair = (pair[0], pair[1]);
+            *counts.entry(pair).or_default() += weights[i];
+            places.entry(pair).or_default().push(i as u32);
+        }
+    }
+    // A pair's count only falls once the pair exists, so an outdated entry is too high and is put back when it comes up.
+    let mut heap: BinaryHeap<(i64, Reverse<Pair>)> =
+        counts.iter().map(|(p, n)| (*n, Reverse(*p))).collect();
+
+    let mut bytes_of: Vec<Vec<u8>> = (0..=255).map(|b| vec![b]).collect();
+    let mut known: HashSet<Vec<u8>> = HashSet::new();
+    let mut learned = Vec::with_capacity(merges);
+    while learned.len() < merges
+        && let Some((count, Reverse(pair))) = heap.pop()
+    {
+        let current = counts.get(&pair).copied().unwrap_or(0);
+        if current != count {
+            if current > 0 {
+                heap.push((current, Reverse(pair)));
+            }
+            continue;
+        }
+        let bytes = [
+            &bytes_of[pair.0 as usize][..],
+            &bytes_of[pair.1 as usize][..],
+        ]
+        .concat();
+        if count <= 0 || !known.insert(bytes.clone()) {
+            continue;
+        }
+        let new = bytes_of.len() as u32;
+        bytes_of.push(bytes);
+        learned.push(pair);
+
+        let mut fresh: HashMap<Pair, Vec<u32>> = HashMap::new();
+        let mut within = places.remove(&pair).unwrap_or_default();
+        within.dedup();
+        for i in within {
+            let weight = weights[i as usize];
+            merge_everywhere(&mut tokens[i as usize], pair, new, |changed, by| {
+                *counts.entry(changed).or_default() += by * weight;
+                if by > 0 {
+                    fresh.entry(changed).or_default().push(i);
+                }
+            });
+        }
+        counts.remove(&pair);
+        for (changed, at) in fresh {
+            if let Some(count) = counts.get(&changed).filter(|n| **n > 0) {
+                heap.push((*count, Reverse(changed)));
+                places.insert(changed, at);
+            }
+        }
+    }
+    learned
+}
+
+/// Replaces `pair` by `new` from left to right and reports by how much each neighbouring pair's count changes.
+fn merge_everywhere(word: &mut Vec<u32>, pair: Pair, new: u32, mut change: impl FnMut(Pair, i64)) {
+    let (mut from, mut to) = (0, 0);
+    while from < word.len() {
+        if from + 1 < word.len() && (word[from], word[from + 1]) == pair {
+            if to > 0 {
+                change((word[to - 1], pair.0), -1);
+                change((word[to - 1], new), 1);
+            }
+            if let Some(&right) = word.get(from + 2) {
+                change((pair.1, right), -1);
+                change((new, right), 1);
+            }
+            change(pair, -1);
+            word[to] = new;
+            from += 2;
+        } else {
+            word[to] = word[from];
+            from += 1;
+        }
+        to += 1;
+    }
+    word.truncate(to);
+}
+
+/// The merges in the form that encoding needs: what a pair becomes. A lower result was learned earlier and goes first.
+#[derive(Clone, Debug)]
+pub struct Merges(HashMap<Pair, u32>);
+
+impl Merges {
+    /// From the merges in the order in which they were learned.
+    pub fn new(merges: &[Pair]) -> Self {
+        Merges(
+            merges
+                .iter()
+                .enumerate()
+                .map(|(i, pair)| (*pair, 256 + i as u32))
+                .collect(),
+        )
+    }
+
+    /// Appends the tokens of one piece to `out`: repeatedly the earliest learned merge, leftmost first.
+    /// O(n log n) in the piece's bytes.
+    pub fn encode(&self, piece: &[u8], out: &mut Vec<u32>) {
+        // A list of tokens linked by `next` and `previous`; a merge keeps the left slot and empties the right one.
+        const NONE: usize = usize::MAX;
+        let mut token: Vec<u32> = piece.iter().map(|b| u32::from(*b)).collect();
+        let mut next: Vec<usize> = (1..=piece.len()).collect();
+        let mut previous: Vec<usize> = (0..piece.len()).map(|i| i.wrapping_sub(1)).collect();
+        if let Some(last) = next.last_mut() {
+            *last = NONE;
+        }
+        let mut heap = BinaryHeap::new();
+        let candidate = |token: &[u32], left: usize, right: usize| {
+            let pair = (token[left], token[right]);
+            self.0
+                .get(&pair)
+                .map(|merged| Reverse((*merged, left, pair)))
+        };
+        for left in 1..piece.len() {
+            heap.extend(candidate(&token, left - 1, left));
+        }
+        while let Some(Reverse((merged, left, pair))) = heap.pop() {
+            let right = next[left];
+            if right == NONE || (token[left], token[right]) != pair {
+                continue;
+            }
+            token[left] = merged;
+            token[right] = u32::MAX;
+            next[left] = next[right];
+            if next[left] != NONE {
+                previous[next[left]] = left;
+                heap.extend(candidate(&token, left, next[left]));
+            }
+            if previous[left] != NONE {
+                heap.extend(candidate(&token, previous[left], left));
+            }
+        }
+        out.extend(token.into_iter().filter(|t| *t != u32::MAX));
+    }
+}
+
+/// Counts the pieces of many texts.
+#[derive(Clone, Debug, Default)]
+pub struct WordCounts(pub HashMap<String, u64>);
+
+impl WordCounts {
+    /// Adds the pieces of a text.
+    pub fn add(&mut self, text: &str) {
+        for piece in super::pieces(text) {
+            match self.0.get_mut(piece) {
+                Some(count) => *count += 1,
+                None => {
+                    self.0.insert(piece.to_string(), 1);
+                }
+            }
+        }
+    }
+
+    /// The sum of both; sums do not depend on who counted what.
+    pub fn merge(self, other: WordCounts) -> WordCounts {
+        let (mut large, small) = if self.0.len() >= other.0.len() {
+            (self, other)
+        } else {
+            (other, self)
+        };
+        for (word, count) in small.0 {
+            match large.0.entry(word) {
+                Entry::Occupied(mut entry) => *entry.get_mut() += count,
+                Entry::Vacant(entry) => {
+                    entry.insert(count);
+                }
+            }
+        }
+        large
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The slow twin: counts every pair anew before every merge.
+    fn train_slowly(words: &HashMap<String, u64>, merges: usize) -> Vec<Pair> {
+        let mut tokens: Vec<(Vec<u32>, i64)> = words
+            .iter()
+            .map(|(w, n)| (w.bytes().map(u32::from).collect(), *n as i64))
+            .collect();
+        let mut learned = Vec::new();
+        while learned.len() < merges {
+            let mut counts: HashMap<Pair, i64> = HashMap::new();
+            for (word, n) in &tokens {
+                for pair in word.windows(2) {
+                    *counts.entry((pair[0], pair[1])).or_default() += n;
+                }
+            }
+            let Some((pair, _)) = counts.into_iter().min_by_key(|(pair, n)| (-n, *pair)) else {
+                break;
+            };
+            let new = 256 + learned.len() as u32;
+            for (word, _) in &mut tokens {
+                merge_everywhere(word, pair, new, |_, _| {});
+            }
+            learned.push(pair);
+        }
+        learned
+    }
+
+    /// The slow twin of encoding: looks for the earliest merge over the whole piece, again and again.
+    fn encode_slowly(merges: &Merges, piece: &[u8]) -> Vec<u32> {
+        let mut tokens: Vec<u32> = piece.iter().map(|b| u32::from(*b)).collect();
+        while let Some((merged, at)) = (1..tokens.len())
+            .filter_map(|i| Some((*merges.0.get(&(tokens[i - 1], tokens[i]))?, i - 1)))
+            .min()
+        {
+            tokens[at] = merged;
+            tokens.remove(at + 1);
+        }
+        tokens
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(150))]
+
+        #[test]
+        fn incremental_training_equals_counting_anew(
+            words in proptest::collection::hash_map("[abc]{1,9}", 1..6u64, 1..12), merges in 0..30usize
+        ) {
+            prop_assert_eq!(train(&words, merges), train_slowly(&words, merges));
+        }
+
+        #[test]
+        fn the_heap_finds_the_merges_that_a_full_search_finds(
+            words in proptest::collection::hash_map("[abc]{1,9}", 1..6u64, 1..12), piece in "[abcd]{0,40}"
+        ) {
+            let merges = Merges::new(&train(&words, 40));
+            let mut fast = Vec::new();
+            merges.encode(piece.as_bytes(), &mut fast);
+            prop_assert_eq!(fast, encode_slowly(&merges, piece.as_bytes()));
+        }
+    }
+
+    #[test]
+    fn a_long_piece_takes_no_quadratic_time() {
+        let merges = Merges::new(&train(&HashMap::from([("a".repeat(64), 1)]), 6));
+        let mut out = Vec::new();
+        merges.encode("a".repeat(1_000_000).as_bytes(), &mut out);
+        assert_eq!(out.len(), 1_000_000 / 64);
+    }
+}
