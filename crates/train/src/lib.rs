@@ -1,1 +1,69 @@
-//! The `train` room.
+//! Training: optimiser, schedule, the step, the guard against overflow, validation, and runs that
+//! survive being killed.
+//!
+//! Walk it from the inside out: [`AdamW`] moves weights; a [`Schedule`] says how fast, as a
+//! function of the progress in a [`Budget`]; a [`LossScale`] judges each step's gradients on
+//! devices of f16; a [`Trainer`] puts them together into the step; [`train_run`] is the loop around
+//! it, with a [`RunDir`] and [`Checkpoints`]. What a run is stands in its [`RunConfig`].
+//!
+//! What it refuses: printing (an [`Observer`] is told everything), choosing a device, and a forward
+//! pass of its own. Numbers: weights, moments and sums of gradients are f32, losses and norms are
+//! summed in f64, in an order that does not depend on the number of threads. With a budget in steps
+//! or tokens a run is a pure function of configuration, data, seed and device; with one in time, of
+//! these and the progress of its steps, which `metrics.jsonl` records and `replay` takes.
+//!
+//! ```no_run
+//! use std::sync::atomic::AtomicBool;
+//! use train::{Outcome, RunOptions, Start, UserConfig, train_run};
+//! # fn device() -> std::sync::Arc<dyn device::Device> { unimplemented!() }
+//!
+//! let mut config = UserConfig::default();
+//! config.set("preset", "tiny", "--preset");
+//! config.set("budget", "500steps", "--budget");
+//! let start = Start::New { config, runs_dir: "runs".into(), name: None };
+//! let options = RunOptions { start, device: device(), cache_dir: "cache".into() };
+//! match train_run(options, &mut (), &AtomicBool::new(false))? {
+//!     Outcome::Finished(summary) => println!("val_bpb {:.4}", summary.val_bpb),
+//!     Outcome::Interrupted { resume, .. } => println!("go on with: {resume}"),
+//! }
+//! # Ok::<(), train::Error>(())
+//! ```
+
+mod adamw;
+mod budget;
+pub mod checkpoint;
+mod config;
+mod error;
+mod evaluate;
+mod event;
+mod gradient;
+pub mod json_lines;
+pub mod loss_scale;
+pub mod run_dir;
+mod schedule;
+mod session;
+mod tensor_file;
+mod trainer;
+mod user_config;
+mod whole_file;
+
+pub use adamw::{AdamW, Betas, Moments, Rates};
+pub use budget::{Budget, Spent, Stretch};
+pub use checkpoint::{Checkpoint, Checkpoints, TrainerState};
+pub use config::{
+    Auto, CheckpointConfig, DEFAULT_PRESET, DEFAULT_STEP_TOKENS, DataConfig, EvalConfig,
+    LossScaleConfig, Multipliers, OptimizerConfig, OptimizerKind, REFERENCE_LR, REFERENCE_WIDTH,
+    RunConfig, ScheduleConfig,
+};
+pub use error::{Error, Result};
+pub use evaluate::{Evaluation, evaluate, window_starts};
+pub use event::Event;
+pub use gradient::{Measure, Peak};
+pub use loss_scale::{LossScale, LossScaleState};
+pub use run_dir::RunDir;
+pub use schedule::{Schedule, ScheduleKind};
+pub use session::{
+    Observer, Outcome, RunOptions, Start, Summary, Trained, load_trained, prepare_data, train_run,
+};
+pub use trainer::{Guard, StepMetrics, Timings, Trainer};
+pub use user_config::UserConfig;

@@ -1,0 +1,665 @@
+//! Checkpoints: a folder for each that appears by rename, whole and synced, or not at all.
+//!
+//! ```text
+//! checkpoints/step_000500/weights.safetensors    under Hugging Face names
+//!                         optimizer.safetensors  exp_avg.<name> and exp_avg_sq.<name> for each weight
+//!                         state.json             written last: the rest of the state, and every file's checksum
+//! ```
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use model::{ModelConfig, Parameter};
+use serde::{Deserialize, Serialize};
+
+use crate::adamw::Moments;
+use crate::loss_scale::LossScaleState;
+use crate::tensor_file::{self, Entry, FileSum};
+use crate::{Error, Result, Spent, whole_file};
+
+/// The weights' file name.
+pub const WEIGHTS: &str = "weights.safetensors";
+/// The optimiser's file name.
+pub const OPTIMIZER: &str = "optimizer.safetensors";
+/// The state's file name.
+pub const STATE: &str = "state.json";
+/// Changes when older programs could not read a checkpoint.
+const FORMAT: u32 = 1;
+
+/// A trainer's state beside weights and moments.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainerState {
+    /// The run's seed.
+    pub seed: u64,
+    /// Steps, tokens and time.
+    pub spent: Spent,
+    /// Number of the next window of the sampler.
+    pub next_window: u64,
+    /// Updates of the optimiser: its bias correction's time.
+    pub updates: u64,
+    /// The loss scale.
+    pub loss_scale: LossScaleState,
+}
+
+/// The contents of `state.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StateFile {
+    format: u32,
+    step: u64,
+    /// The share of the budget that was spent.
+    progress: f64,
+    /// Validation at this very step, if there was one.
+    val_bpb: Option<f64>,
+    trainer: TrainerState,
+    files: BTreeMap<String, FileSum>,
+    /// Of this file as it would be with nothing in this field.
+    sha256: String,
+}
+
+impl StateFile {
+    fn sum(&self) -> String {
+        let unsigned = StateFile {
+            sha256: String::new(),
+            ..self.clone()
+        };
+        FileSum::of(&serde_json::to_vec(&unsigned).expect("numbers and strings can be written"))
+            .sha256
+    }
+
+    /// Reads and checks a `state.json`, not the files beside it.
+    fn read(path: &Path) -> Result<StateFile> {
+        let fail = |problem: String| Error::Checkpoint {
+            path: path.to_owned(),
+            problem,
+        };
+        let bytes = fs::read(path).map_err(|e| {
+            fail(format!(
+                "it cannot be read ({e}): the checkpoint is not whole"
+            ))
+        })?;
+        let state: StateFile = serde_json::from_slice(&bytes)
+            .map_err(|e| fail(format!("it does not describe a checkpoint ({e})")))?;
+        if state.format != FORMAT {
+            return Err(fail(format!(
+                "format {} is not {FORMAT}, which this program reads",
+                state.format
+            )));
+        }
+        if state.sum() != state.sha256 {
+            return Err(fail("its contents do not fit its checksum".into()));
+        }
+        Ok(state)
+    }
+}
+
+/// What a checkpoint is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct Snapshot<'a> {
+    /// Everything but the tensors.
+    pub state: &'a TrainerState,
+    /// The share of the budget that is spent.
+    pub progress: f64,
+    /// Validation at this step, if there was one.
+    pub val_bpb: Option<f64>,
+    /// Names and shapes.
+    pub parameters: &'a [Parameter],
+    /// One for each parameter.
+    pub weights: &'a [Vec<f32>],
+    /// One for each parameter.
+    pub moments: &'a [Moments],
+}
+
+/// A checkpoint that was read back.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Checkpoint {
+    /// Its folder.
+    pub path: PathBuf,
+    /// Everything but the tensors.
+    pub state: TrainerState,
+    /// Validation at its step, if there was one.
+    pub val_bpb: Option<f64>,
+    /// One for each parameter, in the order of [`Parameter::all`].
+    pub weights: Vec<Vec<f32>>,
+    /// Likewise.
+    pub moments: Vec<Moments>,
+}
+
+/// What was found among a run's checkpoints.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Found {
+    /// The newest that is whole; `None` when the run has none at all.
+    pub checkpoint: Option<Checkpoint>,
+    /// Newer ones that are not, and why.
+    pub skipped: Vec<(PathBuf, String)>,
+}
+
+/// The folder `checkpoints` of a run.
+#[derive(Debug, Clone)]
+pub struct Checkpoints {
+    dir: PathBuf,
+}
+
+impl Checkpoints {
+    /// Of the run at `run`.
+    pub fn of_run(run: &Path) -> Checkpoints {
+        Checkpoints {
+            dir: run.join("checkpoints"),
+        }
+    }
+
+    /// Steps and folders, oldest first, whole or not.
+    pub fn list(&self) -> Vec<(u64, PathBuf)> {
+        let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        let step = |path: &Path| {
+            path.file_name()?
+                .to_str()?
+                .strip_prefix("step_")?
+                .parse()
+                .ok()
+        };
+        let mut all: Vec<(u64, PathBuf)> = entries
+            .filter_map(|entry| Some((step(&entry.path())?, entry.path())))
+            .collect();
+        all.sort();
+        all
+    }
+
+    /// Writes a checkpoint; returns its folder and size. Whatever goes wrong, the others stay as
+    /// they are.
+    ///
+    /// # Errors
+    /// [`Error::DiskFull`], [`Error::ReadOnly`], [`Error::Io`], naming the file.
+    pub fn save(&self, snapshot: &Snapshot<'_>) -> Result<(PathBuf, u64)> {
+        let folder = self
+            .dir
+            .join(format!("step_{:06}", snapshot.state.spent.steps));
+        let temporary = whole_file::unfinished(&folder);
+        let needed = needed_bytes(snapshot);
+        let _ = fs::remove_dir_all(&temporary);
+        let saved = fs::create_dir_all(&temporary)
+            .map_err(Error::writing(&temporary, "create this folder", needed))
+            .and_then(|()| write_into(&temporary, snapshot, needed))
+            .and_then(|bytes| self.publish(&temporary, &folder, needed).map(|()| bytes));
+        if saved.is_err() {
+            let _ = fs::remove_dir_all(&temporary);
+        }
+        saved.map(|bytes| (folder, bytes))
+    }
+
+    fn publish(&self, temporary: &Path, folder: &Path, needed: u64) -> Result<()> {
+        // Only one that was found broken, or that says the same, can stand in the way.
+        let old = self.dir.join(".replaced.tmp");
+        let stands_in_the_way = folder.exists();
+        if stands_in_the_way {
+            let _ = fs::remove_dir_all(&old);
+            fs::rename(folder, &old).map_err(Error::writing(
+                folder,
+                "move it out of the way",
+                needed,
+            ))?;
+        }
+        fs::rename(temporary, folder).map_err(Error::writing(
+            folder,
+            "give the checkpoint its name",
+            needed,
+        ))?;
+        whole_file::sync_folder(Some(&self.dir));
+        if stands_in_the_way {
+            let _ = fs::remove_dir_all(&old);
+        }
+        Ok(())
+    }
+
+    /// Removes all but the newest `keep` and the best of those that were validated. To be called
+    /// after a checkpoint was saved, so that a whole one is among the newest.
+    pub fn prune(&self, keep: usize) {
+        let all = self.list();
+        let score = |path: &Path| StateFile::read(&path.join(STATE)).ok()?.val_bpb;
+        let best = all
+            .iter()
+            .filter_map(|(step, path)| Some((score(path)?, *step)))
+            .min_by(|a, b| a.0.total_cmp(&b.0))
+            .map(|(_, step)| step);
+        let old = all.len().saturating_sub(keep.max(1));
+        for (_, path) in all[..old].iter().filter(|(step, _)| Some(*step) != best) {
+            // By way of another name, so that half a checkpoint never looks like a broken one.
+            let gone = whole_file::unfinished(path);
+            if fs::rename(path, &gone).is_ok() {
+                let _ = fs::remove_dir_all(&gone);
+            }
+        }
+    }
+
+    /// The newest checkpoint that verifies.
+    ///
+    /// # Errors
+    /// [`Error::NoValidCheckpoint`] when there are some and none verifies.
+    pub fn newest_valid(&self, config: &ModelConfig) -> Result<Found> {
+        let mut skipped = Vec::new();
+        for (_, path) in self.list().into_iter().rev() {
+            match load(&path, config) {
+                Ok(checkpoint) => {
+                    return Ok(Found {
+                        checkpoint: Some(checkpoint),
+                        skipped,
+                    });
+                }
+                Err(why) => skipped.push((path, why.to_string())),
+            }
+        }
+        if skipped.is_empty() {
+            return Ok(Found::default());
+        }
+        Err(Error::NoValidCheckpoint {
+            dir: self.dir.clone(),
+            skipped,
+        })
+    }
+
+    /// Removes what a killed process left unfinished. Only for who holds the run's lock.
+    pub(crate) fn remove_unfinished(&self) {
+        whole_file::remove_unfinished(&self.dir);
+    }
+}
+
+/// About how large a checkpoint is: its tensors.
+fn needed_bytes(snapshot: &Snapshot<'_>) -> u64 {
+    snapshot
+        .parameters
+        .iter()
+        .map(|p| 3 * 4 * p.numel() as u64)
+        .sum()
+}
+
+/// Writes the three files and syncs them; their size.
+fn write_into(folder: &Path, snapshot: &Snapshot<'_>, needed: u64) -> Result<u64> {
+    let entry = |prefix: &str, parameter: usize, values| {
+        let Parameter { name, shape, .. } = &snapshot.parameters[parameter];
+        Entry {
+            name: format!("{prefix}{name}"),
+            shape,
+            values,
+        }
+    };
+    let weights: Vec<Entry<'_>> = snapshot
+        .weights
+        .iter()
+        .enumerate()
+        .map(|(i, w)| entry("", i, w))
+        .collect();
+    let moments: Vec<Entry<'_>> = (snapshot.moments.iter().enumerate())
+        .flat_map(|(i, m)| {
+            [
+                entry("exp_avg.", i, &m.exp_avg),
+                entry("exp_avg_sq.", i, &m.exp_avg_sq),
+            ]
+        })
+        .collect();
+    let mut files = BTreeMap::new();
+    for (name, entries) in [(WEIGHTS, weights), (OPTIMIZER, moments)] {
+        files.insert(
+            name.to_owned(),
+            tensor_file::write(&folder.join(name), &entries, needed)?,
+        );
+    }
+    let mut state = StateFile {
+        format: FORMAT,
+        step: snapshot.state.spent.steps,
+        progress: snapshot.progress,
+        val_bpb: snapshot.val_bpb,
+        trainer: snapshot.state.clone(),
+        files,
+        sha256: String::new(),
+    };
+    state.sha256 = state.sum();
+    let json = serde_json::to_vec_pretty(&state).expect("numbers and strings can be written");
+    whole_file::write_synced(&folder.join(STATE), &json, needed)?;
+    whole_file::sync_folder(Some(folder));
+    Ok(state.files.values().map(|sum| sum.bytes).sum::<u64>() + json.len() as u64)
+}
+
+/// Reads a checkpoint, every byte of it checked.
+///
+/// # Errors
+/// [`Error::Checkpoint`] or [`Error::Model`], naming the file and what is wrong with it.
+pub fn load(folder: &Path, config: &ModelConfig) -> Result<Checkpoint> {
+    let state = StateFile::read(&folder.join(STATE))?;
+    let verified = |name: &str| -> Result<(PathBuf, Vec<u8>)> {
+        let path = folder.join(name);
+        let fail = |problem: String| Error::Checkpoint {
+            path: path.clone(),
+            problem,
+        };
+        let recorded = state
+            .files
+            .get(name)
+            .ok_or_else(|| fail(format!("{STATE} does not know it")))?;
+        let bytes = fs::read(&path).map_err(|e| fail(format!("it cannot be read ({e})")))?;
+        let found = FileSum::of(&bytes);
+        if found.bytes != recorded.bytes {
+            return Err(fail(format!(
+                "it has {} bytes, {STATE} says {}",
+                found.bytes, recorded.bytes
+            )));
+        }
+        if found != *recorded {
+            return Err(fail(format!(
+                "its checksum is {}, {STATE} says {}",
+                found.sha256, recorded.sha256
+            )));
+        }
+        Ok((path, bytes))
+    };
+    let (path, bytes) = verified(WEIGHTS)?;
+    let weights = model::weights::from_bytes(config, &bytes, &path)?;
+    let (path, bytes) = verified(OPTIMIZER)?;
+    let parameters = Parameter::all(config);
+    let names = |prefix: &str| -> Vec<(String, usize)> {
+        parameters
+            .iter()
+            .map(|p| (format!("{prefix}{}", p.name), p.numel()))
+            .collect()
+    };
+    let exp_avg = tensor_file::read(&path, &bytes, &names("exp_avg."))?;
+    let exp_avg_sq = tensor_file::read(&path, &bytes, &names("exp_avg_sq."))?;
+    let moments = exp_avg
+        .into_iter()
+        .zip(exp_avg_sq)
+        .map(|(exp_avg, exp_avg_sq)| Moments {
+            exp_avg,
+            exp_avg_sq,
+        })
+        .collect();
+    Ok(Checkpoint {
+        path: folder.to_owned(),
+        state: state.trainer,
+        val_bpb: state.val_bpb,
+        weights,
+        moments,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::presets;
+
+    struct Saved {
+        run: tempfile::TempDir,
+        config: ModelConfig,
+        parameters: Vec<Parameter>,
+        weights: Vec<Vec<f32>>,
+        moments: Vec<Moments>,
+    }
+
+    impl Saved {
+        fn new() -> Saved {
+            let config = presets::by_name("odd").unwrap();
+            let parameters = Parameter::all(&config);
+            let values = |seed| {
+                parameters
+                    .iter()
+                    .map(move |p| model::initial_values(&presets::by_name("odd").unwrap(), p, seed))
+            };
+            let moments = values(2)
+                .zip(values(3))
+                .map(|(exp_avg, exp_avg_sq)| Moments {
+                    exp_avg,
+                    exp_avg_sq,
+                })
+                .collect();
+            let weights = values(1).collect();
+            Saved {
+                run: tempfile::tempdir().unwrap(),
+                config,
+                parameters,
+                weights,
+                moments,
+            }
+        }
+
+        fn checkpoints(&self) -> Checkpoints {
+            Checkpoints::of_run(self.run.path())
+        }
+
+        fn state(&self, steps: u64) -> TrainerState {
+            TrainerState {
+                seed: 42,
+                // Numbers whose shortest decimal forms are long.
+                spent: Spent {
+                    steps,
+                    tokens: steps * 21,
+                    seconds: 0.1 + 0.2,
+                    last_step_seconds: 1.0 / 3.0,
+                },
+                next_window: steps,
+                updates: steps,
+                loss_scale: LossScaleState {
+                    scale: 65536.0,
+                    clean_steps: 3,
+                    peak: 0.1,
+                    skipped: 1,
+                    helpless: 0,
+                },
+            }
+        }
+
+        fn save(&self, steps: u64, val_bpb: Option<f64>) -> Result<(PathBuf, u64)> {
+            self.checkpoints()
+                .save(&self.snapshot(&self.state(steps), val_bpb))
+        }
+
+        fn snapshot<'a>(&'a self, state: &'a TrainerState, val_bpb: Option<f64>) -> Snapshot<'a> {
+            Snapshot {
+                state,
+                progress: 0.3,
+                val_bpb,
+                parameters: &self.parameters,
+                weights: &self.weights,
+                moments: &self.moments,
+            }
+        }
+
+        fn steps(&self) -> Vec<u64> {
+            self.checkpoints()
+                .list()
+                .into_iter()
+                .map(|(step, _)| step)
+                .collect()
+        }
+
+        fn newest_step(&self) -> (u64, Vec<(PathBuf, String)>) {
+            let found = self.checkpoints().newest_valid(&self.config).unwrap();
+            (found.checkpoint.unwrap().state.spent.steps, found.skipped)
+        }
+    }
+
+    #[test]
+    fn what_is_saved_is_loaded() {
+        let saved = Saved::new();
+        assert_eq!(
+            saved.checkpoints().newest_valid(&saved.config).unwrap(),
+            Found::default()
+        );
+        let (path, bytes) = saved.save(7, Some(1.25)).unwrap();
+        assert!(path.ends_with("checkpoints/step_000007"));
+        let on_disk: u64 = fs::read_dir(&path)
+            .unwrap()
+            .map(|e| e.unwrap().metadata().unwrap().len())
+            .sum();
+        assert_eq!(bytes, on_disk);
+        let loaded = saved
+            .checkpoints()
+            .newest_valid(&saved.config)
+            .unwrap()
+            .checkpoint
+            .unwrap();
+        assert_eq!(loaded.state, saved.state(7));
+        assert_eq!(loaded.val_bpb, Some(1.25));
+        assert_eq!(loaded.weights, saved.weights);
+        assert_eq!(loaded.moments, saved.moments);
+        assert_eq!(
+            fs::read_dir(path.parent().unwrap()).unwrap().count(),
+            1,
+            "nothing unfinished is left"
+        );
+    }
+
+    #[test]
+    fn a_damaged_checkpoint_is_skipped_and_named() {
+        let saved = Saved::new();
+        saved.save(1, None).unwrap();
+        let damage: [(&str, &dyn Fn(&Path)); 8] = [
+            ("weights.safetensors: its checksum is", &|p| {
+                flip(&p.join(WEIGHTS), 5000)
+            }),
+            ("optimizer.safetensors: its checksum is", &|p| {
+                flip(&p.join(OPTIMIZER), 5000)
+            }),
+            ("weights.safetensors: it has 100 bytes", &|p| {
+                cut(&p.join(WEIGHTS), 100)
+            }),
+            ("optimizer.safetensors: it cannot be read", &|p| {
+                fs::remove_file(p.join(OPTIMIZER)).unwrap()
+            }),
+            ("state.json: it cannot be read", &|p| {
+                fs::remove_file(p.join(STATE)).unwrap()
+            }),
+            ("state.json: it does not describe a checkpoint", &|p| {
+                cut(&p.join(STATE), 50)
+            }),
+            ("state.json: its contents do not fit its checksum", &|p| {
+                replace(&p.join(STATE), "\"seed\": 42", "\"seed\": 43")
+            }),
+            ("state.json: format 2 is not 1", &|p| {
+                replace(&p.join(STATE), "\"format\": 1", "\"format\": 2")
+            }),
+        ];
+        for (wanted, damage) in damage {
+            let (path, _) = saved.save(2, None).unwrap();
+            assert_eq!(saved.newest_step(), (2, Vec::new()));
+            damage(&path);
+            let (step, skipped) = saved.newest_step();
+            assert_eq!(step, 1);
+            assert_eq!(skipped[0].0, path);
+            assert!(
+                skipped[0].1.contains(wanted),
+                "{}\nexpected {wanted}",
+                skipped[0].1
+            );
+        }
+        // Saving over a broken one repairs it.
+        saved.save(2, None).unwrap();
+        assert_eq!(saved.newest_step(), (2, Vec::new()));
+        for (_, path) in saved.checkpoints().list() {
+            cut(&path.join(WEIGHTS), 0);
+        }
+        let error = saved
+            .checkpoints()
+            .newest_valid(&saved.config)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("step_000002") && error.contains("step_000001"),
+            "{error}"
+        );
+        let other = ModelConfig {
+            width: 44,
+            ..saved.config.clone()
+        };
+        saved.save(3, None).unwrap();
+        let error = saved
+            .checkpoints()
+            .newest_valid(&other)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("this model needs"), "{error}");
+    }
+
+    fn flip(path: &Path, at: usize) {
+        let mut bytes = fs::read(path).unwrap();
+        bytes[at] ^= 1;
+        fs::write(path, bytes).unwrap();
+    }
+
+    fn cut(path: &Path, length: usize) {
+        let bytes = fs::read(path).unwrap();
+        fs::write(path, &bytes[..length]).unwrap();
+    }
+
+    fn replace(path: &Path, from: &str, to: &str) {
+        let text = fs::read_to_string(path).unwrap();
+        assert!(text.contains(from), "{text}");
+        fs::write(path, text.replace(from, to)).unwrap();
+    }
+
+    #[test]
+    fn pruning_keeps_the_newest_and_the_best() {
+        let saved = Saved::new();
+        for (step, val_bpb) in [
+            (10, Some(2.0)),
+            (20, Some(1.5)),
+            (30, None),
+            (40, Some(1.7)),
+            (50, None),
+        ] {
+            saved.save(step, val_bpb).unwrap();
+        }
+        saved.checkpoints().prune(2);
+        assert_eq!(saved.steps(), [20, 40, 50]);
+        saved.checkpoints().prune(0);
+        assert_eq!(saved.steps(), [20, 50], "the newest is never removed");
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_removed_and_not_read() {
+        let saved = Saved::new();
+        saved.save(1, None).unwrap();
+        let half = saved.run.path().join("checkpoints/.step_000002.tmp");
+        fs::create_dir(&half).unwrap();
+        fs::write(half.join(WEIGHTS), "half").unwrap();
+        assert_eq!(saved.newest_step(), (1, Vec::new()));
+        saved.checkpoints().remove_unfinished();
+        assert!(!half.exists());
+        assert_eq!(saved.steps(), [1]);
+    }
+
+    /// `/dev/full` says what a full disk says, at any write.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_full_disk_leaves_the_old_ones_alone() {
+        let saved = Saved::new();
+        saved.save(1, None).unwrap();
+        for name in [WEIGHTS, OPTIMIZER, STATE] {
+            let folder = saved.run.path().join("checkpoints/.step_000002.tmp");
+            fs::create_dir(&folder).unwrap();
+            std::os::unix::fs::symlink("/dev/full", folder.join(name)).unwrap();
+            let state = saved.state(2);
+            let snapshot = saved.snapshot(&state, None);
+            let error = write_into(&folder, &snapshot, needed_bytes(&snapshot)).unwrap_err();
+            assert!(matches!(error, Error::DiskFull { .. }), "{error}");
+            let numel: usize = saved.parameters.iter().map(Parameter::numel).sum();
+            assert!(
+                error.to_string().contains(&format!(
+                    "{name}: no room on this disk: {} bytes",
+                    12 * numel
+                )),
+                "{error}"
+            );
+            fs::remove_dir_all(&folder).unwrap();
+            assert_eq!(saved.newest_step(), (1, Vec::new()));
+        }
+        // A file where the folder should be: nothing is written, nothing is lost.
+        let run = tempfile::tempdir().unwrap();
+        fs::write(run.path().join("checkpoints"), "").unwrap();
+        let state = saved.state(2);
+        assert!(
+            Checkpoints::of_run(run.path())
+                .save(&saved.snapshot(&state, None))
+                .is_err()
+        );
+    }
+}

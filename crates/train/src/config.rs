@@ -1,0 +1,611 @@
+//! Everything that a run needs to be repeated: what stands in its `config.toml`.
+//!
+//! Settings take two steps. [`UserConfig`](crate::UserConfig) is what somebody wrote, in files and
+//! options, with the place of each value; [`RunConfig`] is what it means, complete and checked. A
+//! run keeps the second.
+
+use data::Dataset;
+use model::{Cut, ModelConfig, ParameterKind, StackOptions, Taps, presets};
+use serde::{Deserialize, Serialize};
+
+use crate::adamw::Betas;
+use crate::loss_scale::ScaleRules;
+use crate::{Budget, Error, Result, Schedule, ScheduleKind, Stretch};
+
+/// Learning rate of matrices at [`REFERENCE_WIDTH`] channels. 3e-3 is where small models with
+/// zero-initialised output projections learn fastest with AdamW in steps of about 2,000 tokens; with
+/// the width it falls as 1/width, as a matrix's update then changes its layer's output equally
+/// (Yang et al. 2022, arXiv 2203.03466).
+pub const REFERENCE_LR: f64 = 3e-3;
+/// The width that [`REFERENCE_LR`] belongs to: that of the preset `tiny`.
+pub const REFERENCE_WIDTH: f64 = 192.0;
+/// Tokens that a step has by default, in as many sequences as that makes.
+pub const DEFAULT_STEP_TOKENS: usize = 2048;
+/// The preset of those who name none.
+pub const DEFAULT_PRESET: &str = "tiny";
+
+/// A value, or the word `auto`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Auto<T> {
+    /// To be chosen when the run begins; what was chosen and why goes to `events.jsonl`.
+    #[default]
+    Auto,
+    /// As given.
+    Value(T),
+}
+
+impl<T> Auto<T> {
+    /// The value that was given.
+    pub fn value(self) -> Option<T> {
+        match self {
+            Auto::Auto => None,
+            Auto::Value(value) => Some(value),
+        }
+    }
+}
+
+impl<T: Serialize> Serialize for Auto<T> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Auto::Auto => serializer.serialize_str("auto"),
+            Auto::Value(value) => value.serialize(serializer),
+        }
+    }
+}
+
+/// A value that may stand where `auto` stands, and what it looks like.
+trait OrAuto {
+    const EXPECTED: &'static str;
+}
+
+impl OrAuto for Cut {
+    const EXPECTED: &'static str = "expected \"auto\", \"whole\", \"attn|ffn\" or \"ten\"";
+}
+
+impl OrAuto for f64 {
+    const EXPECTED: &'static str = "expected \"auto\" or a number";
+}
+
+impl<'de, T: Deserialize<'de> + OrAuto> Deserialize<'de> for Auto<T> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written<T> {
+            Value(T),
+            Word(String),
+        }
+        match Written::deserialize(deserializer) {
+            Ok(Written::Value(value)) => Ok(Auto::Value(value)),
+            Ok(Written::Word(word)) if word == "auto" => Ok(Auto::Auto),
+            _ => Err(serde::de::Error::custom(T::EXPECTED)),
+        }
+    }
+}
+
+/// A run, fully resolved.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunConfig {
+    /// The preset that `model` started from.
+    pub preset: String,
+    /// Name of the device.
+    pub device: String,
+    /// Seed of the initial weights and of the order of windows.
+    pub seed: u64,
+    /// How long the run is.
+    pub budget: Budget,
+    /// Sequences in a microbatch, B.
+    pub batch: usize,
+    /// Microbatches in a step.
+    pub accum: usize,
+    /// How layers are divided into programs.
+    pub cut: Auto<Cut>,
+    /// Which activations are kept for the backward pass.
+    pub taps: Taps,
+    /// Steps between two lines of `metrics.jsonl`. A run with a budget in time writes every step,
+    /// because its progress is what makes it repeatable.
+    pub log_every: u64,
+    /// A run directory whose recorded progress is used instead of the clock; empty for none.
+    pub replay: String,
+    /// The model.
+    pub model: ModelConfig,
+    /// The data.
+    pub data: DataConfig,
+    /// The optimiser.
+    pub optimizer: OptimizerConfig,
+    /// The learning rate over the run.
+    pub schedule: ScheduleConfig,
+    /// The loss scale, on devices of f16.
+    pub loss_scale: LossScaleConfig,
+    /// Validation.
+    pub eval: EvalConfig,
+    /// Checkpoints.
+    pub checkpoint: CheckpointConfig,
+}
+
+/// Where the tokens come from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataConfig {
+    /// `stories`, `stories:SEED`, or a file or folder of text.
+    pub source: String,
+    /// `train` trains one on the source; otherwise the path of a `tokenizer.json`.
+    pub tokenizer: String,
+    /// The tokenizer's hash; empty until the data is there.
+    pub tokenizer_hash: String,
+    /// Tokens to train on; 0 until the data is there.
+    pub train_tokens: u64,
+    /// Tokens to validate on; 0 until the data is there.
+    pub valid_tokens: u64,
+}
+
+/// The optimiser.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OptimizerConfig {
+    /// Which one.
+    pub kind: OptimizerKind,
+    /// Base learning rate; each kind of parameter multiplies it.
+    pub lr: f64,
+    /// Decay of the mean of gradients.
+    pub beta1: f64,
+    /// Decay of the mean of their squares.
+    pub beta2: f64,
+    /// Added to the root of the mean square.
+    pub eps: f64,
+    /// Decoupled decay of matrices; embeddings, classifier and norms have none.
+    pub weight_decay: f64,
+    /// Largest norm of all gradients together; 0 leaves them.
+    pub grad_clip: f64,
+    /// Factors on `lr`.
+    pub multipliers: Multipliers,
+}
+
+/// The optimisers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimizerKind {
+    /// Adam with decoupled decay.
+    AdamW,
+}
+
+/// Factors on the learning rate by kind of parameter.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Multipliers {
+    /// Weights of products inside layers.
+    pub matrix: f64,
+    /// The token embedding (and classifier, when tied).
+    pub embedding: f64,
+    /// A classifier of its own.
+    pub classifier: f64,
+    /// Gains of norms.
+    pub norm: f64,
+}
+
+impl Multipliers {
+    /// The factor for parameters of `kind`.
+    pub fn of(&self, kind: ParameterKind) -> f64 {
+        match kind {
+            ParameterKind::Matrix => self.matrix,
+            ParameterKind::Embedding => self.embedding,
+            ParameterKind::Classifier => self.classifier,
+            ParameterKind::Norm => self.norm,
+        }
+    }
+}
+
+/// The learning rate over the run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScheduleConfig {
+    /// How the rate falls.
+    pub kind: ScheduleKind,
+    /// For how long it rises first: a share of the run or an amount.
+    pub warmup: Stretch,
+    /// `wsd` only: the last share of the run, in which the rate falls.
+    pub decay: f64,
+    /// The share of the rate that is left at the end.
+    pub final_fraction: f64,
+}
+
+/// The loss scale; see [`crate::loss_scale`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LossScaleConfig {
+    /// The first scale.
+    pub initial: Auto<f64>,
+    /// Steps without a skip before it may double.
+    pub growth_interval: u64,
+    /// It never falls below.
+    pub min: f64,
+    /// It never rises above.
+    pub max: f64,
+}
+
+/// Validation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvalConfig {
+    /// How often; 0 only at the end.
+    pub every: Stretch,
+    /// Windows of the validation tokens, each time.
+    pub windows: usize,
+    /// Windows at the end of the run; 0 takes all there are.
+    pub final_windows: usize,
+}
+
+/// Checkpoints.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckpointConfig {
+    /// How often; 0 only at the end.
+    pub every: Stretch,
+    /// The newest that are kept, beside the one with the best val_bpb.
+    pub keep: usize,
+}
+
+/// A value that cannot be, by its key.
+pub(crate) struct Problem {
+    pub(crate) key: String,
+    pub(crate) value: String,
+    pub(crate) problem: String,
+}
+
+impl RunConfig {
+    /// What a run of a preset is when nobody says anything else.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when there is no such preset.
+    pub fn of_preset(name: &str) -> Result<RunConfig> {
+        let model = presets::by_name(name)?;
+        Ok(RunConfig {
+            preset: name.to_owned(),
+            device: "cpu".into(),
+            seed: 42,
+            budget: Budget::Time(std::time::Duration::from_secs(120)),
+            batch: default_batch(&model),
+            accum: 1,
+            cut: Auto::Auto,
+            taps: Taps::Keep,
+            log_every: 1,
+            replay: String::new(),
+            data: DataConfig {
+                source: "stories".into(),
+                tokenizer: "train".into(),
+                tokenizer_hash: String::new(),
+                train_tokens: 0,
+                valid_tokens: 0,
+            },
+            optimizer: OptimizerConfig {
+                kind: OptimizerKind::AdamW,
+                lr: default_lr(&model),
+                beta1: 0.9,
+                beta2: 0.95,
+                eps: 1e-8,
+                weight_decay: 0.1,
+                grad_clip: 1.0,
+                multipliers: Multipliers {
+                    matrix: 1.0,
+                    embedding: 1.0,
+                    classifier: 1.0,
+                    norm: 1.0,
+                },
+            },
+            schedule: ScheduleConfig {
+                kind: ScheduleKind::Cosine,
+                warmup: Stretch::Share(0.02),
+                decay: 0.4,
+                final_fraction: 0.1,
+            },
+            loss_scale: LossScaleConfig {
+                initial: Auto::Auto,
+                growth_interval: 200,
+                min: 1.0,
+                max: 16_777_216.0,
+            },
+            eval: EvalConfig {
+                every: Stretch::Share(0.1),
+                windows: 32,
+                final_windows: 128,
+            },
+            checkpoint: CheckpointConfig {
+                every: Stretch::Share(0.1),
+                keep: 2,
+            },
+            model,
+        })
+    }
+
+    /// Sequences in a step: microbatches together.
+    pub fn step_sequences(&self) -> u64 {
+        self.batch as u64 * self.accum as u64
+    }
+
+    /// Tokens in a step.
+    pub fn step_tokens(&self) -> u64 {
+        self.step_sequences() * self.model.seq_len as u64
+    }
+
+    /// How the model is laid out on the device.
+    pub fn stack_options(&self) -> StackOptions {
+        StackOptions {
+            batch: self.batch,
+            cut: self.cut.value(),
+            taps: self.taps,
+            max_tile: None,
+        }
+    }
+
+    pub(crate) fn betas(&self) -> Betas {
+        Betas {
+            beta1: self.optimizer.beta1,
+            beta2: self.optimizer.beta2,
+            eps: self.optimizer.eps,
+        }
+    }
+
+    pub(crate) fn scale_rules(&self) -> ScaleRules {
+        let LossScaleConfig {
+            initial,
+            growth_interval,
+            min,
+            max,
+        } = self.loss_scale;
+        ScaleRules {
+            initial: initial.value(),
+            growth_interval,
+            min,
+            max,
+        }
+    }
+
+    /// The schedule with its warm-up as a share of the budget; [`RunConfig::check`] has seen to it
+    /// that there is one.
+    pub(crate) fn schedule(&self) -> Schedule {
+        let warmup = self
+            .schedule
+            .warmup
+            .share_of(&self.budget, self.step_tokens())
+            .unwrap_or(0.0);
+        let ScheduleConfig {
+            kind,
+            decay,
+            final_fraction,
+            ..
+        } = self.schedule;
+        Schedule {
+            kind,
+            warmup,
+            decay,
+            final_fraction,
+        }
+    }
+
+    /// Takes in what is known once the data is there, or checks that it is still the same.
+    /// `vocab_is_given` says that somebody chose the vocabulary, so that it is not to be changed.
+    ///
+    /// # Errors
+    /// [`Error::Vocabulary`], [`Error::DataChanged`] (for a run that has recorded its data before),
+    /// [`Error::SequenceTooLong`].
+    pub(crate) fn take_data(
+        &mut self,
+        dataset: &Dataset,
+        vocab_is_given: bool,
+        file: &std::path::Path,
+    ) -> Result<()> {
+        let vocab = dataset.tokenizer.vocab_size();
+        let found = DataConfig {
+            source: self.data.source.clone(),
+            tokenizer: self.data.tokenizer.clone(),
+            tokenizer_hash: dataset.tokenizer.hash().to_owned(),
+            train_tokens: dataset.train.len() as u64,
+            valid_tokens: dataset.valid.len() as u64,
+        };
+        if !self.data.tokenizer_hash.is_empty() {
+            let fields = |data: &DataConfig| {
+                [
+                    ("data.tokenizer_hash", data.tokenizer_hash.clone()),
+                    ("data.train_tokens", data.train_tokens.to_string()),
+                    ("data.valid_tokens", data.valid_tokens.to_string()),
+                ]
+            };
+            for ((key, recorded), (_, found)) in fields(&self.data).into_iter().zip(fields(&found))
+            {
+                if recorded != found {
+                    let data = format!("data.source = {}", self.data.source);
+                    return Err(Error::DataChanged {
+                        config: file.to_owned(),
+                        key,
+                        recorded,
+                        data,
+                        found,
+                    });
+                }
+            }
+        }
+        if vocab != self.model.vocab_size
+            && (vocab_is_given || !self.data.tokenizer_hash.is_empty())
+        {
+            let path = match self.data.tokenizer.as_str() {
+                "train" => dataset.dir.clone(),
+                path => path.into(),
+            };
+            return Err(Error::Vocabulary {
+                path,
+                configured: self.model.vocab_size,
+                actual: vocab,
+            });
+        }
+        for shard in [&dataset.train, &dataset.valid] {
+            if shard.len() <= self.model.seq_len {
+                let (tokens, seq_len) = (shard.len(), self.model.seq_len);
+                return Err(Error::SequenceTooLong {
+                    path: shard.path().to_owned(),
+                    tokens,
+                    seq_len,
+                });
+            }
+        }
+        self.model.vocab_size = vocab;
+        self.data = found;
+        Ok(())
+    }
+
+    /// Checks every value's range; the model's own are checked by [`ModelConfig::validate`].
+    pub(crate) fn check(&self) -> std::result::Result<(), Problem> {
+        let fail = |key: &str, value: &dyn std::fmt::Display, problem: &str| {
+            Err(Problem {
+                key: key.into(),
+                value: value.to_string(),
+                problem: problem.into(),
+            })
+        };
+        if let Err(error) = self.model.validate() {
+            return match error {
+                model::Error::Config {
+                    key,
+                    value,
+                    problem,
+                } => fail(&format!("model.{key}"), &value, &problem),
+                other => fail("model", &"…", &other.to_string()),
+            };
+        }
+        for (key, value, most) in [
+            ("batch", self.batch, 1 << 16),
+            ("accum", self.accum, 1 << 20),
+        ] {
+            if value == 0 || value > most {
+                return fail(key, &value, &format!("expected 1 to {most}"));
+            }
+        }
+        for (key, value) in [
+            ("log_every", self.log_every),
+            (
+                "loss_scale.growth_interval",
+                self.loss_scale.growth_interval,
+            ),
+            ("eval.windows", self.eval.windows as u64),
+            ("checkpoint.keep", self.checkpoint.keep as u64),
+        ] {
+            if value == 0 {
+                return fail(key, &value, "expected at least 1");
+            }
+        }
+        let (o, s, l) = (&self.optimizer, &self.schedule, &self.loss_scale);
+        let m = &o.multipliers;
+        for (key, value, least, most) in [
+            ("optimizer.lr", o.lr, 0.0, 10.0),
+            ("optimizer.multipliers.matrix", m.matrix, 0.0, 1e3),
+            ("optimizer.multipliers.embedding", m.embedding, 0.0, 1e3),
+            ("optimizer.multipliers.classifier", m.classifier, 0.0, 1e3),
+            ("optimizer.multipliers.norm", m.norm, 0.0, 1e3),
+            ("optimizer.weight_decay", o.weight_decay, 0.0, 10.0),
+            ("optimizer.grad_clip", o.grad_clip, 0.0, 1e6),
+            ("schedule.decay", s.decay, 0.0, 1.0),
+            ("schedule.final_fraction", s.final_fraction, 0.0, 1.0),
+            ("loss_scale.min", l.min, 1e-6, 1e12),
+            ("loss_scale.max", l.max, 1e-6, 1e12),
+        ] {
+            if !(least..=most).contains(&value) {
+                return fail(key, &value, &format!("expected {least} to {most}"));
+            }
+        }
+        for (key, value) in [("optimizer.beta1", o.beta1), ("optimizer.beta2", o.beta2)] {
+            if !(0.0..1.0).contains(&value) {
+                return fail(key, &value, "expected 0 or more, and less than 1");
+            }
+        }
+        if !(o.eps > 0.0 && o.eps <= 1.0) {
+            return fail("optimizer.eps", &o.eps, "expected more than 0, at most 1");
+        }
+        if l.min > l.max {
+            return fail(
+                "loss_scale.min",
+                &l.min,
+                &format!("it must not exceed loss_scale.max = {}", l.max),
+            );
+        }
+        if let Auto::Value(initial) = l.initial
+            && !(l.min..=l.max).contains(&initial)
+        {
+            return fail(
+                "loss_scale.initial",
+                &initial,
+                &format!("expected {} to {}, or \"auto\"", l.min, l.max),
+            );
+        }
+        if !matches!(s.warmup.share_of(&self.budget, self.step_tokens()), Some(share) if share < 1.0)
+        {
+            let value = match s.warmup {
+                Stretch::Share(share) => share.to_string(),
+                Stretch::Amount(amount) => amount.to_string(),
+            };
+            let problem = format!(
+                "with budget = {} it must be a shorter part of the run in the same unit, or a share of it such as 0.02",
+                self.budget
+            );
+            return fail("schedule.warmup", &value, &problem);
+        }
+        Ok(())
+    }
+
+    /// The text of `config.toml`.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("every field of a run can be written as TOML")
+    }
+}
+
+/// Base learning rate for a model of this width.
+pub(crate) fn default_lr(model: &ModelConfig) -> f64 {
+    // To two digits: what a person would have written.
+    let lr = REFERENCE_LR * REFERENCE_WIDTH / model.width as f64;
+    format!("{lr:.1e}").parse().unwrap_or(lr)
+}
+
+/// Sequences that make about [`DEFAULT_STEP_TOKENS`].
+pub(crate) fn default_batch(model: &ModelConfig) -> usize {
+    (DEFAULT_STEP_TOKENS / model.seq_len.max(1)).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_preset_gives_a_run_that_passes_its_own_checks() {
+        for name in presets::NAMES {
+            let config = RunConfig::of_preset(name).unwrap();
+            assert!(config.check().is_ok(), "{name}");
+            assert_eq!(
+                toml::from_str::<RunConfig>(&config.to_toml()).unwrap(),
+                config,
+                "{name}"
+            );
+        }
+        let tiny = RunConfig::of_preset("tiny").unwrap();
+        assert_eq!(
+            (tiny.optimizer.lr, tiny.batch, tiny.step_tokens()),
+            (3e-3, 8, 2048)
+        );
+        assert_eq!(
+            RunConfig::of_preset("gpt-48m").unwrap().optimizer.lr,
+            7.5e-4
+        );
+    }
+
+    #[test]
+    fn the_written_config_is_for_people() {
+        let text = RunConfig::of_preset("tiny").unwrap().to_toml();
+        for line in [
+            "preset = \"tiny\"",
+            "budget = \"2m\"",
+            "cut = \"auto\"",
+            "norm_eps = 0.00001",
+            "warmup = 0.02",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line}\n{text}");
+        }
+        assert!(text.starts_with("preset"), "{text}");
+    }
+}

@@ -1,0 +1,116 @@
+//! What happens in a run beside its steps: lines of `events.jsonl`.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::Evaluation;
+
+/// Something worth a line. Each gets the time in `events.jsonl`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// A new run begins.
+    Started {
+        /// The preset.
+        preset: String,
+        /// Learned numbers.
+        parameters: usize,
+        /// Tokens in a step.
+        step_tokens: u64,
+        /// The budget.
+        budget: String,
+        /// What exactly the device is.
+        device: String,
+    },
+    /// Something was decided, and why.
+    Choice {
+        /// In one sentence.
+        what: String,
+    },
+    /// The data is there.
+    Data {
+        /// As configured.
+        source: String,
+        /// How validation was held out.
+        split_rule: String,
+        /// Tokens to train on.
+        train_tokens: u64,
+        /// Tokens to validate on.
+        valid_tokens: u64,
+        /// The best that any model can reach on the validation text, where that is known.
+        bound_bits_per_byte: Option<f64>,
+    },
+    /// A validation.
+    Validation {
+        /// After this step.
+        step: u64,
+        /// Its result.
+        #[serde(flatten)]
+        result: Evaluation,
+    },
+    /// A checkpoint was written.
+    Checkpoint {
+        /// After this step.
+        step: u64,
+        /// Its folder.
+        path: PathBuf,
+        /// Its size.
+        bytes: u64,
+        /// How long it took.
+        seconds: f64,
+    },
+    /// A checkpoint could not be used.
+    CheckpointSkipped {
+        /// Its folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The guard left a step out.
+    Skipped {
+        /// The step.
+        step: u64,
+        /// What was wrong.
+        why: String,
+        /// The loss scale from now on.
+        scale: f64,
+    },
+    /// The guard doubled the loss scale.
+    ScaleGrew {
+        /// The step.
+        step: u64,
+        /// The loss scale from now on.
+        scale: f64,
+    },
+    /// The run goes on.
+    Resumed {
+        /// After this step.
+        step: u64,
+        /// The checkpoint; `None` when the run had none and begins anew.
+        checkpoint: Option<PathBuf>,
+        /// Lines of `metrics.jsonl` that were cut or belong to later steps.
+        dropped_metrics: usize,
+        /// What exactly the device is now.
+        device: String,
+    },
+    /// The run was asked to stop.
+    Interrupted {
+        /// After this step.
+        step: u64,
+    },
+    /// The run stopped by an error.
+    Failed {
+        /// After this step.
+        step: u64,
+        /// The error.
+        why: String,
+    },
+    /// The budget is spent.
+    Finished {
+        /// After this step.
+        step: u64,
+        /// The last validation.
+        val_bpb: f64,
+    },
+}

@@ -1,0 +1,508 @@
+//! A whole run: data, steps, logs, validation, checkpoints, from its beginning or from where it was
+//! left, to its end or to the next interruption.
+//!
+//! Nothing is printed here; whoever wants to show something is an [`Observer`].
+
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use data::{Dataset, PrepareOptions, Tokenizer, TokenizerChoice};
+use device::Device;
+use serde::Serialize;
+
+use crate::checkpoint::{Checkpoint, Snapshot};
+use crate::run_dir::{self, RunDir};
+use crate::trainer::Guard;
+use crate::{
+    Budget, Checkpoints, Error, Evaluation, Event, Result, RunConfig, StepMetrics, Trainer,
+    UserConfig,
+};
+
+/// How to begin, and with what.
+pub struct RunOptions {
+    /// A new run, or one to go on with.
+    pub start: Start,
+    /// Where the model runs.
+    pub device: Arc<dyn Device>,
+    /// Where prepared data is kept.
+    pub cache_dir: PathBuf,
+}
+
+/// Where a run begins.
+pub enum Start {
+    /// At the beginning.
+    New {
+        /// What was asked for.
+        config: UserConfig,
+        /// The folder of all runs.
+        runs_dir: PathBuf,
+        /// The run's name; `None` takes date, time and preset.
+        name: Option<String>,
+    },
+    /// Where the newest whole checkpoint of this run directory was written.
+    Resume {
+        /// The directory.
+        dir: PathBuf,
+    },
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// Its budget is spent.
+    Finished(Summary),
+    /// It was asked to stop, and can go on.
+    Interrupted {
+        /// Its directory.
+        run: PathBuf,
+        /// The last step, of which there is a checkpoint.
+        step: u64,
+        /// The command that goes on with it.
+        resume: String,
+    },
+}
+
+/// The contents of `summary.json`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Summary {
+    /// The run's directory.
+    pub run: PathBuf,
+    /// The preset.
+    pub preset: String,
+    /// The device.
+    pub device: String,
+    /// Learned numbers.
+    pub parameters: usize,
+    /// Steps.
+    pub steps: u64,
+    /// Of them without update.
+    pub skipped_steps: u64,
+    /// Training tokens.
+    pub tokens: u64,
+    /// Seconds in steps.
+    pub seconds: f64,
+    /// Training tokens in a second of steps.
+    pub tok_s: f64,
+    /// The last validation: bits per byte.
+    pub val_bpb: f64,
+    /// Its standard error.
+    pub val_bpb_se: f64,
+    /// Its mean loss of a token in nats.
+    pub val_loss: f64,
+    /// The best that any model can reach on the whole validation text, where that is known.
+    pub bound_bits_per_byte: Option<f64>,
+}
+
+/// Somebody who wants to see a run while it happens.
+pub trait Observer {
+    /// The data is being prepared.
+    fn on_data(&mut self, progress: &data::Progress) {
+        let _ = progress;
+    }
+    /// Everything is ready, and the first step follows: the run's directory and its trainer.
+    fn on_start(&mut self, run: &Path, trainer: &Trainer) {
+        let _ = (run, trainer);
+    }
+    /// After each step; `progress` is the share of the budget that is spent.
+    fn on_step(&mut self, metrics: &StepMetrics, progress: f64) {
+        let _ = (metrics, progress);
+    }
+    /// After each validation.
+    fn on_eval(&mut self, step: u64, evaluation: &Evaluation) {
+        let _ = (step, evaluation);
+    }
+    /// Whatever is written to `events.jsonl`.
+    fn on_event(&mut self, event: &Event) {
+        let _ = event;
+    }
+}
+
+/// Nobody watches.
+impl Observer for () {}
+
+/// Trains until the budget is spent or `stop` is set, which is looked at after each step.
+///
+/// # Errors
+/// Everything that [`Error`] names. What was saved before stays as it is, and the run can be
+/// resumed.
+pub fn train_run(
+    options: RunOptions,
+    observer: &mut dyn Observer,
+    stop: &AtomicBool,
+) -> Result<Outcome> {
+    let mut session = match options.start {
+        Start::New {
+            config,
+            runs_dir,
+            name,
+        } => Session::begin(
+            &config,
+            &runs_dir,
+            name,
+            options.device,
+            &options.cache_dir,
+            observer,
+        )?,
+        Start::Resume { dir } => {
+            Session::resume(&dir, options.device, &options.cache_dir, observer)?
+        }
+    };
+    session
+        .observer
+        .on_start(session.run.path(), &session.trainer);
+    let outcome = session.train(stop);
+    if let Err(error) = &outcome {
+        let step = session.trainer.spent().steps;
+        // The error itself matters more than one that keeps it from being written.
+        let _ = session.event(Event::Failed {
+            step,
+            why: error.to_string(),
+        });
+    }
+    outcome
+}
+
+/// A run that has begun.
+struct Session<'o> {
+    run: RunDir,
+    trainer: Trainer,
+    observer: &'o mut dyn Observer,
+    /// The last validation and its step.
+    evaluated: Option<(u64, Evaluation)>,
+    /// The step of the newest checkpoint.
+    saved: Option<u64>,
+}
+
+impl<'o> Session<'o> {
+    fn begin(
+        user: &UserConfig,
+        runs_dir: &Path,
+        name: Option<String>,
+        device: Arc<dyn Device>,
+        cache_dir: &Path,
+        observer: &'o mut dyn Observer,
+    ) -> Result<Self> {
+        let mut config = user.resolve()?;
+        config.device = device.name().to_owned();
+        let dir = runs_dir.join(name.unwrap_or_else(|| run_dir::default_name(&config.preset)));
+        if dir.exists() {
+            return Err(Error::RunExists { dir });
+        }
+        let given = user.has("model.vocab_size");
+        let (dataset, choice) = prepare_data(&config, given, cache_dir, observer)?;
+        let place = PathBuf::from(user.place("data.source"));
+        config.take_data(&dataset, given, &place)?;
+        // Values that depend on the vocabulary are checked with the one that the data has.
+        let mut trainer = Trainer::new(config, dataset, device)?;
+        set_replay(&mut trainer)?;
+        let run = RunDir::create(&dir, trainer.config(), &trainer.dataset().tokenizer)?;
+        let mut session = Session {
+            run,
+            trainer,
+            observer,
+            evaluated: None,
+            saved: None,
+        };
+        let config = session.trainer.config();
+        let started = Event::Started {
+            preset: config.preset.clone(),
+            parameters: config.model.parameter_count(),
+            step_tokens: config.step_tokens(),
+            budget: config.budget.to_string(),
+            device: session.device(),
+        };
+        session.event(started)?;
+        if let Some(what) = choice {
+            session.event(Event::Choice { what })?;
+        }
+        session.log_choices()?;
+        Ok(session)
+    }
+
+    fn resume(
+        dir: &Path,
+        device: Arc<dyn Device>,
+        cache_dir: &Path,
+        observer: &'o mut dyn Observer,
+    ) -> Result<Self> {
+        let (mut run, mut config) = RunDir::open(dir)?;
+        let found = run.checkpoints().newest_valid(&config.model)?;
+        let (dataset, _) = prepare_data(&config, true, cache_dir, observer)?;
+        config.take_data(&dataset, true, &dir.join(run_dir::CONFIG))?;
+        let mut trainer = Trainer::new(config, dataset, device)?;
+        set_replay(&mut trainer)?;
+        let checkpoint = found
+            .checkpoint
+            .as_ref()
+            .map(|checkpoint| checkpoint.path.clone());
+        if let Some(checkpoint) = found.checkpoint {
+            trainer.restore(checkpoint)?;
+        }
+        let step = trainer.spent().steps;
+        let dropped_metrics = run.rewind(step)?;
+        let saved = checkpoint.as_ref().map(|_| step);
+        let mut session = Session {
+            run,
+            trainer,
+            observer,
+            evaluated: None,
+            saved,
+        };
+        for (path, why) in found.skipped {
+            session.event(Event::CheckpointSkipped { path, why })?;
+        }
+        let device = session.device();
+        session.event(Event::Resumed {
+            step,
+            checkpoint,
+            dropped_metrics,
+            device,
+        })?;
+        session.log_choices()?;
+        Ok(session)
+    }
+
+    fn device(&mut self) -> String {
+        let device = self.trainer.stack().device();
+        format!("{}: {}", device.name(), device.describe())
+    }
+
+    /// What was decided for this data and device.
+    fn log_choices(&mut self) -> Result<()> {
+        let dataset = self.trainer.dataset();
+        let data = Event::Data {
+            source: self.trainer.config().data.source.clone(),
+            split_rule: dataset.info.split_rule.clone(),
+            train_tokens: dataset.train.len() as u64,
+            valid_tokens: dataset.valid.len() as u64,
+            bound_bits_per_byte: dataset.info.bound_bits_per_byte,
+        };
+        self.event(data)?;
+        for what in self.trainer.stack().choices().to_vec() {
+            self.event(Event::Choice { what })?;
+        }
+        Ok(())
+    }
+
+    fn event(&mut self, event: Event) -> Result<()> {
+        self.observer.on_event(&event);
+        self.run.log_event(&event)
+    }
+
+    fn train(&mut self, stop: &AtomicBool) -> Result<Outcome> {
+        let config = self.trainer.config().clone();
+        let logs_every_step = matches!(config.budget, Budget::Time(_));
+        while !self.trainer.is_done() {
+            if stop.load(Ordering::Relaxed) {
+                return self.interrupt();
+            }
+            let before = *self.trainer.spent();
+            let metrics = self.trainer.step()?;
+            if logs_every_step
+                || metrics.step.is_multiple_of(config.log_every)
+                || self.trainer.is_done()
+            {
+                self.run.log_step(&metrics)?;
+            }
+            self.log_guard(&metrics)?;
+            self.observer.on_step(&metrics, self.trainer.progress());
+            if self.trainer.is_done() {
+                break;
+            }
+            let (budget, after) = (*self.trainer.budget(), *self.trainer.spent());
+            if config.eval.every.passed(&budget, &before, &after) {
+                self.evaluate(config.eval.windows)?;
+            }
+            if config.checkpoint.every.passed(&budget, &before, &after) {
+                self.save(config.checkpoint.keep)?;
+            }
+        }
+        self.finish(&config)
+    }
+
+    fn log_guard(&mut self, metrics: &StepMetrics) -> Result<()> {
+        let step = metrics.step;
+        match metrics.guard.clone() {
+            None => Ok(()),
+            Some(Guard::Skipped { why, scale }) => self.event(Event::Skipped { step, why, scale }),
+            Some(Guard::Grew { scale }) => self.event(Event::ScaleGrew { step, scale }),
+        }
+    }
+
+    fn evaluate(&mut self, windows: usize) -> Result<Evaluation> {
+        let step = self.trainer.spent().steps;
+        let result = self.trainer.evaluate(windows)?;
+        self.evaluated = Some((step, result.clone()));
+        self.observer.on_eval(step, &result);
+        self.event(Event::Validation {
+            step,
+            result: result.clone(),
+        })?;
+        Ok(result)
+    }
+
+    /// Writes a checkpoint, unless the newest is of this very step.
+    fn save(&mut self, keep: usize) -> Result<()> {
+        let step = self.trainer.spent().steps;
+        if self.saved == Some(step) {
+            return Ok(());
+        }
+        let begun = Instant::now();
+        self.run.sync_logs()?;
+        let checkpoints = self.run.checkpoints();
+        let weights = self.trainer.weights();
+        let parameters = self.trainer.stack().parameters().to_vec();
+        let val_bpb = self
+            .evaluated
+            .as_ref()
+            .filter(|(at, _)| *at == step)
+            .map(|(_, result)| result.val_bpb);
+        let (path, bytes) = checkpoints.save(&Snapshot {
+            state: &self.trainer.state(),
+            progress: self.trainer.progress(),
+            val_bpb,
+            parameters: &parameters,
+            weights: &weights,
+            moments: self.trainer.moments(),
+        })?;
+        self.saved = Some(step);
+        checkpoints.prune(keep);
+        self.event(Event::Checkpoint {
+            step,
+            path,
+            bytes,
+            seconds: begun.elapsed().as_secs_f64(),
+        })
+    }
+
+    fn interrupt(&mut self) -> Result<Outcome> {
+        let keep = self.trainer.config().checkpoint.keep;
+        self.save(keep)?;
+        let step = self.trainer.spent().steps;
+        self.event(Event::Interrupted { step })?;
+        let run = self.run.path().to_owned();
+        let resume = format!("anneal train --resume {}", run.display());
+        Ok(Outcome::Interrupted { run, step, resume })
+    }
+
+    fn finish(&mut self, config: &RunConfig) -> Result<Outcome> {
+        let result = self.evaluate(config.eval.final_windows)?;
+        self.save(config.checkpoint.keep)?;
+        let state = self.trainer.state();
+        let summary = Summary {
+            run: self.run.path().to_owned(),
+            preset: config.preset.clone(),
+            device: self.trainer.stack().device().name().to_owned(),
+            parameters: config.model.parameter_count(),
+            steps: state.spent.steps,
+            skipped_steps: state.loss_scale.skipped,
+            tokens: state.spent.tokens,
+            seconds: state.spent.seconds,
+            tok_s: state.spent.tokens as f64 / state.spent.seconds,
+            val_bpb: result.val_bpb,
+            val_bpb_se: result.val_bpb_se,
+            val_loss: result.val_loss,
+            bound_bits_per_byte: self.trainer.dataset().info.bound_bits_per_byte,
+        };
+        self.event(Event::Finished {
+            step: state.spent.steps,
+            val_bpb: result.val_bpb,
+        })?;
+        self.run.sync_logs()?;
+        self.run.write_summary(&summary)?;
+        Ok(Outcome::Finished(summary))
+    }
+}
+
+fn set_replay(trainer: &mut Trainer) -> Result<()> {
+    if !trainer.config().replay.is_empty() {
+        let recorded = run_dir::recorded_progress(Path::new(&trainer.config().replay))?;
+        trainer.set_replay(recorded);
+    }
+    Ok(())
+}
+
+/// Prepares the data of a configuration, or finds it in the cache. A vocabulary that somebody chose
+/// (`vocab_is_given`) is made exactly; that of a preset may turn out smaller when the text does not
+/// give as many tokens, which the second result then says.
+///
+/// # Errors
+/// [`Error::Data`].
+pub fn prepare_data(
+    config: &RunConfig,
+    vocab_is_given: bool,
+    cache_dir: &Path,
+    observer: &mut dyn Observer,
+) -> Result<(Dataset, Option<String>)> {
+    let observer = RefCell::new(observer);
+    let progress = |progress: data::Progress| observer.borrow_mut().on_data(&progress);
+    let mut options = PrepareOptions::new(config.data.source.parse()?, cache_dir);
+    if config.data.tokenizer != "train" {
+        options.tokenizer = TokenizerChoice::File(config.data.tokenizer.clone().into());
+        return Ok((data::prepare(&options, &progress)?, None));
+    }
+    let wanted = config.model.vocab_size;
+    options.tokenizer = TokenizerChoice::Train {
+        vocab_size: Some(wanted),
+    };
+    match data::prepare(&options, &progress) {
+        Err(data::Error::Vocabulary { .. }) if !vocab_is_given => {
+            options.tokenizer = TokenizerChoice::Train { vocab_size: None };
+            let dataset = data::prepare(&options, &progress)?;
+            let found = dataset.tokenizer.vocab_size();
+            let what = format!(
+                "vocabulary of {found}: this text does not give the preset's {wanted} tokens"
+            );
+            Ok((dataset, Some(what)))
+        }
+        prepared => Ok((prepared?, None)),
+    }
+}
+
+/// A trained model, as generating and evaluating need it.
+#[derive(Debug)]
+pub struct Trained {
+    /// What the run is.
+    pub config: RunConfig,
+    /// Its tokenizer.
+    pub tokenizer: Tokenizer,
+    /// Its newest whole checkpoint.
+    pub checkpoint: Checkpoint,
+    /// Newer ones that could not be used, and why.
+    pub skipped: Vec<(PathBuf, String)>,
+}
+
+/// Reads a run's model without locking the run.
+///
+/// # Errors
+/// [`Error::NotARun`], [`Error::NoValidCheckpoint`], [`Error::Vocabulary`].
+pub fn load_trained(dir: &Path) -> Result<Trained> {
+    let config = run_dir::read_config(dir)?;
+    let path = dir.join(run_dir::TOKENIZER);
+    let tokenizer = Tokenizer::load(&path)?;
+    if tokenizer.vocab_size() != config.model.vocab_size {
+        let (configured, actual) = (config.model.vocab_size, tokenizer.vocab_size());
+        return Err(Error::Vocabulary {
+            path,
+            configured,
+            actual,
+        });
+    }
+    let found = Checkpoints::of_run(dir).newest_valid(&config.model)?;
+    let Some(checkpoint) = found.checkpoint else {
+        let problem = "it has no checkpoint yet; train it first".into();
+        return Err(Error::NotARun {
+            dir: dir.to_owned(),
+            problem,
+        });
+    };
+    Ok(Trained {
+        config,
+        tokenizer,
+        checkpoint,
+        skipped: found.skipped,
+    })
+}

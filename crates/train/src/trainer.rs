@@ -1,0 +1,405 @@
+//! The step: gradients of a batch, judged, clipped and applied.
+//!
+//! A [`Trainer`] owns everything that changes while a model is trained, and nothing on disk. Its
+//! [`TrainerState`], weights and moments are all that a checkpoint has to keep: a trainer that is
+//! given them back goes on with the same bits.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use data::{ByteCount, Dataset, WindowSampler};
+use device::Device;
+use model::{Parameter, ParameterKind, Stack};
+use serde::Serialize;
+
+use crate::adamw::{AdamW, Moments, Rates};
+use crate::checkpoint::{Checkpoint, TrainerState};
+use crate::gradient::{Measure, Peak};
+use crate::loss_scale::{LossScale, Verdict};
+use crate::{Budget, Error, Evaluation, Result, RunConfig, Schedule, Spent, evaluate};
+
+/// What one step was like: a line of `metrics.jsonl`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct StepMetrics {
+    /// Its number, from 1.
+    pub step: u64,
+    /// Tokens seen, its own included.
+    pub tokens: u64,
+    /// The progress in [0, 1] that its schedule went by.
+    pub progress: f64,
+    /// Mean loss of its tokens in nats, before its update.
+    pub loss: f64,
+    /// Base learning rate.
+    pub lr: f64,
+    /// Norm of the mean loss's gradient, before clipping.
+    pub grad_norm: f64,
+    /// The factor that clipping put on it.
+    pub clip: f64,
+    /// The loss scale.
+    pub scale: f64,
+    /// Whether the update was left out.
+    pub skipped: bool,
+    /// Largest magnitude in the residual stream after each layer, `[L]`.
+    pub act_max: Vec<f32>,
+    /// Tokens in a second of this step.
+    pub tok_s: f64,
+    /// Seconds in steps so far, this one included.
+    pub elapsed: f64,
+    /// Where its time went.
+    pub ms: Timings,
+    /// What the guard did.
+    #[serde(skip)]
+    pub guard: Option<Guard>,
+}
+
+/// Milliseconds of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+pub struct Timings {
+    /// All of it.
+    pub total: f64,
+    /// In the device's programs.
+    pub programs: f64,
+    /// In copies to and from the device.
+    pub copies: f64,
+    /// In measuring gradients and updating weights, copies of these included.
+    pub update: f64,
+}
+
+/// What the guard did about a step.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Guard {
+    /// The update was left out, for this reason; the scale of the next step is `scale`.
+    Skipped {
+        /// What was wrong.
+        why: String,
+        /// The scale that follows.
+        scale: f64,
+    },
+    /// Gradients have long been small, and the scale of the next step is doubled.
+    Grew {
+        /// The scale that follows.
+        scale: f64,
+    },
+}
+
+/// A model in training.
+pub struct Trainer {
+    config: RunConfig,
+    dataset: Dataset,
+    sampler: WindowSampler,
+    byte_table: Vec<u32>,
+    stack: Stack,
+    adamw: AdamW,
+    scale: LossScale,
+    schedule: Schedule,
+    budget: Budget,
+    replay: Option<Vec<f64>>,
+    spent: Spent,
+    next_window: u64,
+    ids: Vec<u32>,
+    targets: Vec<u32>,
+}
+
+impl Trainer {
+    /// A model with its first weights, at the beginning of its run.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when the device does not take the model, [`Error::Data`].
+    pub fn new(config: RunConfig, dataset: Dataset, device: Arc<dyn Device>) -> Result<Trainer> {
+        let seq_len = config.model.seq_len;
+        let sampler = WindowSampler::new(dataset.train.len(), seq_len, config.seed)?;
+        let element = device.element();
+        let mut stack = Stack::new(&config.model, device, &config.stack_options())?;
+        let parameters = stack.parameters().to_vec();
+        for (index, parameter) in parameters.iter().enumerate() {
+            stack.set_weights(
+                index,
+                &model::initial_values(&config.model, parameter, config.seed),
+            )?;
+        }
+        Ok(Trainer {
+            sampler,
+            byte_table: dataset.tokenizer.byte_table(ByteCount::Raw),
+            adamw: AdamW::new(config.betas(), parameters.iter().map(Parameter::numel)),
+            scale: LossScale::new(element, config.scale_rules(), config.step_tokens()),
+            schedule: config.schedule(),
+            budget: config.budget,
+            replay: None,
+            spent: Spent::default(),
+            next_window: 0,
+            ids: vec![0; config.batch * seq_len],
+            targets: vec![0; config.batch * seq_len],
+            config,
+            dataset,
+            stack,
+        })
+    }
+
+    /// Goes by recorded progress, one value for each step, instead of budget and clock.
+    pub fn set_replay(&mut self, progress: Vec<f64>) {
+        self.budget = Budget::Steps(progress.len() as u64);
+        self.replay = Some(progress);
+    }
+
+    /// What the run is.
+    pub fn config(&self) -> &RunConfig {
+        &self.config
+    }
+
+    /// The data.
+    pub fn dataset(&self) -> &Dataset {
+        &self.dataset
+    }
+
+    /// The model on its device.
+    pub fn stack(&mut self) -> &mut Stack {
+        &mut self.stack
+    }
+
+    /// What has been used up of the budget.
+    pub fn spent(&self) -> &Spent {
+        &self.spent
+    }
+
+    /// The budget; that of a replay is its number of steps.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    /// The share of the budget that is spent.
+    pub fn progress(&self) -> f64 {
+        self.budget.share(&self.spent)
+    }
+
+    /// Whether the budget is spent.
+    pub fn is_done(&self) -> bool {
+        self.budget.is_spent(&self.spent)
+    }
+
+    /// One step: gradients over `accum` microbatches, and the update if they are sound.
+    ///
+    /// # Errors
+    /// [`Error::Diverged`] when many steps in a row had to be skipped and no smaller loss scale is
+    /// left; [`Error::Model`] when the device fails.
+    pub fn step(&mut self) -> Result<StepMetrics> {
+        let begun = Instant::now();
+        let telemetry = self.stack.device().telemetry();
+        let step_tokens = self.config.step_tokens();
+        let progress = match &self.replay {
+            Some(recorded) => recorded
+                .get(self.spent.steps as usize)
+                .copied()
+                .unwrap_or(1.0),
+            None => self.budget.progress_of_next(&self.spent, step_tokens),
+        };
+        let lr = self.config.optimizer.lr * self.schedule.multiplier(progress);
+        let scale = self.scale.state().scale;
+
+        let gradients = self.accumulate()?;
+        let update_begun = Instant::now();
+        let measure = self.measure();
+        // Gradients are those of scale/tokens times the sum of losses, as the device rounded it.
+        let effective = self.stack.effective_scale(self.scale.log_scale()) * step_tokens as f64;
+        let grad_norm = measure.sum_of_squares.sqrt() / effective;
+        let clip = self.clip(grad_norm);
+        let loss = gradients.loss_sum / step_tokens as f64;
+        let guard = match self.scale.judge(measure.peak.max(gradients.peak), loss) {
+            Verdict::Use => None,
+            Verdict::UseAndGrow => Some(Guard::Grew {
+                scale: self.scale.state().scale,
+            }),
+            Verdict::Skip(why) => Some(Guard::Skipped {
+                why,
+                scale: self.scale.state().scale,
+            }),
+        };
+        let skipped = matches!(guard, Some(Guard::Skipped { .. }));
+        if !skipped {
+            self.update(lr, clip / effective)?;
+        }
+
+        let seconds = begun.elapsed().as_secs_f64();
+        let telemetry = self.stack.device().telemetry().since(telemetry);
+        self.spent = Spent {
+            steps: self.spent.steps + 1,
+            tokens: self.spent.tokens + step_tokens,
+            seconds: self.spent.seconds + seconds,
+            last_step_seconds: seconds,
+        };
+        if let Some(Guard::Skipped { why, .. }) = &guard
+            && self.scale.has_given_up()
+        {
+            let skipped = self.scale.state().helpless;
+            return Err(Error::Diverged {
+                step: self.spent.steps,
+                skipped,
+                why: why.clone(),
+            });
+        }
+        Ok(StepMetrics {
+            step: self.spent.steps,
+            tokens: self.spent.tokens,
+            progress,
+            loss,
+            lr,
+            grad_norm,
+            clip,
+            scale,
+            skipped,
+            act_max: gradients.act_max,
+            tok_s: step_tokens as f64 / seconds,
+            elapsed: self.spent.seconds,
+            ms: Timings {
+                total: seconds * 1e3,
+                programs: telemetry.run_ns as f64 / 1e6,
+                copies: telemetry.copy_ns as f64 / 1e6,
+                update: update_begun.elapsed().as_secs_f64() * 1e3,
+            },
+            guard,
+        })
+    }
+
+    /// Gradients of the step's microbatches, summed in the stack.
+    fn accumulate(&mut self) -> Result<Accumulated> {
+        let log_scale = self.scale.log_scale();
+        let mut sums = Accumulated {
+            loss_sum: 0.0,
+            act_max: vec![0.0; self.config.model.n_layers],
+            peak: Peak::default(),
+        };
+        for microbatch in 0..self.config.accum {
+            self.sampler.batch(
+                &self.dataset.train,
+                self.next_window,
+                &mut self.ids,
+                &mut self.targets,
+            );
+            let report = self.stack.forward_backward(
+                &self.ids,
+                &self.targets,
+                log_scale,
+                microbatch == 0,
+            )?;
+            self.next_window += self.config.batch as u64;
+            sums.loss_sum += report.nll.iter().map(|nll| f64::from(*nll)).sum::<f64>();
+            for (largest, value) in sums.act_max.iter_mut().zip(&report.act_max) {
+                *largest = Peak::of(&[*largest, *value]).value();
+            }
+            sums.peak = sums.peak.max(Peak::of(&report.d_max));
+        }
+        Ok(sums)
+    }
+
+    /// Measures the gradients of all parameters, in their order.
+    fn measure(&mut self) -> Measure {
+        let mut measure = Measure::default();
+        for index in 0..self.stack.parameters().len() {
+            self.stack.visit_gradient(index, &mut |_, gradient| {
+                measure = measure.and(Measure::of(gradient))
+            });
+        }
+        measure
+    }
+
+    /// The factor that brings a gradient of this norm to the configured largest one.
+    fn clip(&self, grad_norm: f64) -> f64 {
+        match self.config.optimizer.grad_clip {
+            0.0 => 1.0,
+            // The small addend is PyTorch's (torch.nn.utils.clip_grad_norm_).
+            largest => (largest / (grad_norm + 1e-6)).min(1.0),
+        }
+    }
+
+    fn update(&mut self, lr: f64, gradient_factor: f64) -> Result<()> {
+        let Trainer {
+            stack,
+            adamw,
+            config,
+            ..
+        } = self;
+        adamw.begin_update();
+        let kinds: Vec<ParameterKind> = stack.parameters().iter().map(|p| p.kind).collect();
+        for (index, kind) in kinds.into_iter().enumerate() {
+            let decays = kind == ParameterKind::Matrix;
+            let rates = Rates {
+                lr: lr * config.optimizer.multipliers.of(kind),
+                weight_decay: if decays {
+                    config.optimizer.weight_decay
+                } else {
+                    0.0
+                },
+                gradient_factor,
+            };
+            stack.update(index, &mut |offset, weights, gradient| {
+                adamw.update(index, offset, weights, gradient, rates);
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Validation on `windows` windows (0 for all of them); changes nothing.
+    ///
+    /// # Errors
+    /// As [`evaluate::evaluate`].
+    pub fn evaluate(&mut self, windows: usize) -> Result<Evaluation> {
+        evaluate::evaluate(
+            &mut self.stack,
+            &self.dataset.valid,
+            &self.byte_table,
+            windows,
+        )
+    }
+
+    /// All that a checkpoint keeps beside weights and moments.
+    pub fn state(&self) -> TrainerState {
+        TrainerState {
+            seed: self.config.seed,
+            spent: self.spent,
+            next_window: self.next_window,
+            updates: self.adamw.updates(),
+            loss_scale: self.scale.state(),
+        }
+    }
+
+    /// The f32 weights of every parameter.
+    pub fn weights(&mut self) -> Vec<Vec<f32>> {
+        (0..self.stack.parameters().len())
+            .map(|index| self.stack.weights(index))
+            .collect()
+    }
+
+    /// The optimiser's moments of every parameter.
+    pub fn moments(&self) -> &[Moments] {
+        self.adamw.moments()
+    }
+
+    /// Goes on from a checkpoint of the same model.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when the device cannot be written.
+    pub fn restore(&mut self, checkpoint: Checkpoint) -> Result<()> {
+        for (index, weights) in checkpoint.weights.iter().enumerate() {
+            self.stack.set_weights(index, weights)?;
+        }
+        let TrainerState {
+            seed: _,
+            spent,
+            next_window,
+            updates,
+            loss_scale,
+        } = checkpoint.state;
+        self.adamw.restore(checkpoint.moments, updates);
+        self.scale.restore(loss_scale);
+        (self.spent, self.next_window) = (spent, next_window);
+        Ok(())
+    }
+}
+
+/// Sums over a step's microbatches.
+struct Accumulated {
+    /// Nats.
+    loss_sum: f64,
+    act_max: Vec<f32>,
+    /// Of the gradients of all layers' inputs, times the scale.
+    peak: Peak,
+}
