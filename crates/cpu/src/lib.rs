@@ -36,6 +36,7 @@ pub mod matmul;
 pub mod matvec;
 mod plan;
 pub mod pool;
+pub mod probe;
 pub mod reduce;
 #[cfg(test)]
 mod reference;

@@ -4,7 +4,8 @@
 //! For the built-in stories and each text file: `NAME.json` with the documents, their ids, the vocabulary size and the
 //! byte table; `NAME.tokenizer.json`; and once `sampler.json` with window offsets.
 
-use data::tokenizer::ByteCount;
+use data::tokenizer::bpe::WordCounts;
+use data::tokenizer::{ByteCount, TRAIN_DOCUMENT_CHARS};
 use data::{Corpus, Source, Split, Tokenizer, WindowSampler};
 use serde_json::json;
 use std::error::Error;
@@ -52,14 +53,19 @@ fn dump(out: &Path, name: &str, source: &Source, vocab_size: usize) -> Result<()
         .documents(Split::Train)
         .map(|d| d.map(|d| d.text))
         .collect::<Result<Vec<_>, _>>()?;
-    let tokenizer = Tokenizer::train(texts.iter().map(String::as_str), vocab_size)?;
+    let mut counts = WordCounts::default();
+    for text in &texts {
+        // Cut as for every training, so that the check can do the same to what it trains on.
+        counts.add(&text.chars().take(TRAIN_DOCUMENT_CHARS).collect::<String>());
+    }
+    let tokenizer = Tokenizer::from_counts(&counts, vocab_size, false)?;
     let ids: Vec<Vec<u32>> = texts
         .iter()
         .map(|text| tokenizer.encode_ordinary(text))
         .collect();
     tokenizer.save(&out.join(format!("{name}.tokenizer.json")))?;
     let dump = json!({
-        "vocab_size": vocab_size, "bos_id": tokenizer.bos_id(), "texts": texts, "ids": ids,
+        "vocab_size": tokenizer.vocab_size(), "bos_id": tokenizer.bos_id(), "texts": texts, "ids": ids,
         "raw": tokenizer.byte_table(ByteCount::Raw), "compat": tokenizer.byte_table(ByteCount::Compat),
     });
     std::fs::write(out.join(format!("{name}.json")), dump.to_string())?;

@@ -34,7 +34,7 @@ impl BitsPerByte {
         }
     }
 
-    /// Adds targets: `nats` [N], `targets` [N], `byte_table` [V] from [`crate::Tokenizer::byte_table`].
+    /// Adds targets: `nats [N]`, `targets [N]`, `byte_table [V]` from [`crate::Tokenizer::byte_table`].
     ///
     /// # Panics
     /// When the lengths differ or a target is not in the table.

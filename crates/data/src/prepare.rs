@@ -501,7 +501,7 @@ fn story_batches(
     let stream = stories::Stories::new(seed, split);
     let (mut left, mut next) = (bytes, 0);
     while left > 0 {
-        // Short streams (validation) need not tell thousands of stories: none has fewer than 300 bytes.
+        // A short stream (validation) need not tell thousands of stories; few have less than 300 bytes.
         let count = STORIES.min(left.div_ceil(300));
         let told: Vec<String> = (next..next + count)
             .into_par_iter()

@@ -87,8 +87,8 @@ impl WindowSampler {
         (phase + window * self.seq_len as u64) as usize
     }
 
-    /// Windows `first`, `first + 1`, … as rows of a batch: inputs [B, T] are the first T tokens of each, targets
-    /// [B, T] the last T.
+    /// Windows `first`, `first + 1`, … as rows of a batch: `inputs [B, T]` are the first T tokens of each, `targets
+    /// [B, T]` the last T.
     ///
     /// # Panics
     /// When the two slices are not of one length B*T, or the shard is not the one that the sampler was made for.

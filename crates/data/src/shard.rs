@@ -472,6 +472,34 @@ mod tests {
     }
 
     #[test]
+    fn a_vocabulary_beyond_16_bits_is_stored_in_32() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut vocab: serde_json::Map<_, _> =
+            (0..70_000).map(|i| (format!("w{i}"), i.into())).collect();
+        vocab.insert("<s>".into(), 70_000.into());
+        let file = serde_json::json!({
+            "version": "1.0", "added_tokens": [], "normalizer": null, "pre_tokenizer": null, "post_processor": null,
+            "decoder": null, "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "<s>"},
+        });
+        let path = dir.path().join("tokenizer.json");
+        fs::write(&path, file.to_string()).expect("writes");
+        let tokenizer = Tokenizer::load(&path).expect("loads");
+        let ids = tokenizer.encode_document("w69999");
+        assert_eq!(ids, [70_000, 69_999]);
+        let mut writer =
+            ShardWriter::create(&dir.path().join("a.tokens"), &tokenizer).expect("creates");
+        writer.push(&ids).expect("writes");
+        let shard = writer.finish().expect("finishes");
+        shard.verify().expect("is sound");
+        let mut read = [0; 2];
+        shard.read(0, &mut read);
+        assert_eq!(
+            (read, shard.tokens().collect::<Vec<_>>()),
+            ([70_000, 69_999], ids)
+        );
+    }
+
+    #[test]
     fn damage_is_named() {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("a.tokens");

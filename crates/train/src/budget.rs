@@ -41,8 +41,6 @@ pub struct Spent {
     pub tokens: u64,
     /// Seconds in steps.
     pub seconds: f64,
-    /// Seconds of the last step.
-    pub last_step_seconds: f64,
 }
 
 impl Budget {
@@ -66,13 +64,14 @@ impl Budget {
     }
 
     /// The progress of the next step: the share that will be spent in its middle, in [0, 1]. The
-    /// step is expected to last as long as the one before it.
+    /// step is expected to last as long as those before it did on average.
     pub fn progress_of_next(&self, spent: &Spent, step_tokens: u64) -> f64 {
         let progress = match self {
             Budget::Steps(n) => (spent.steps as f64 + 0.5) / *n as f64,
             Budget::Tokens(n) => (spent.tokens as f64 + 0.5 * step_tokens as f64) / *n as f64,
             Budget::Time(time) => {
-                (spent.seconds + 0.5 * spent.last_step_seconds) / time.as_secs_f64()
+                let step_seconds = spent.seconds / spent.steps.max(1) as f64;
+                (spent.seconds + 0.5 * step_seconds) / time.as_secs_f64()
             }
         };
         progress.clamp(0.0, 1.0)
@@ -324,7 +323,6 @@ mod tests {
             steps: 3,
             tokens: 300,
             seconds: 6.0,
-            last_step_seconds: 2.0,
         };
         assert_eq!(Budget::Steps(4).progress_of_next(&spent, 100), 3.5 / 4.0);
         assert_eq!(Budget::Tokens(400).progress_of_next(&spent, 100), 3.5 / 4.0);
@@ -351,7 +349,6 @@ mod tests {
             steps,
             tokens: steps * 10,
             seconds: steps as f64,
-            ..Spent::default()
         };
         let passes = |stretch: Stretch| {
             (0..30)

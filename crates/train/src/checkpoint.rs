@@ -433,7 +433,6 @@ mod tests {
                     steps,
                     tokens: steps * 21,
                     seconds: 0.1 + 0.2,
-                    last_step_seconds: 1.0 / 3.0,
                 },
                 next_window: steps,
                 updates: steps,
@@ -512,7 +511,8 @@ mod tests {
     fn a_damaged_checkpoint_is_skipped_and_named() {
         let saved = Saved::new();
         saved.save(1, None).unwrap();
-        let damage: [(&str, &dyn Fn(&Path)); 8] = [
+        type Damage<'a> = &'a dyn Fn(&Path);
+        let damage: [(&str, Damage<'_>); 8] = [
             ("weights.safetensors: its checksum is", &|p| {
                 flip(&p.join(WEIGHTS), 5000)
             }),

@@ -88,7 +88,7 @@ impl<'de, T: Deserialize<'de> + OrAuto> Deserialize<'de> for Auto<T> {
 pub struct RunConfig {
     /// The preset that `model` started from.
     pub preset: String,
-    /// Name of the device.
+    /// The device as it was asked for; `auto` becomes the name of the one that was chosen.
     pub device: String,
     /// Seed of the initial weights and of the order of windows.
     pub seed: u64,
@@ -261,7 +261,7 @@ impl RunConfig {
         let model = presets::by_name(name)?;
         Ok(RunConfig {
             preset: name.to_owned(),
-            device: "cpu".into(),
+            device: "auto".into(),
             seed: 42,
             budget: Budget::Time(std::time::Duration::from_secs(120)),
             batch: default_batch(&model),

@@ -74,7 +74,7 @@ pub enum Error {
     /// The data of a run is no longer what the run began with.
     #[error(
         "{}: {key} = {recorded}, but {data} now gives {found}; a run can only go on with the data \
-         that it began with: restore that data, or start a new run",
+         that it began with: restore that data, or start a new run without the recorded values",
         config.display()
     )]
     DataChanged {

@@ -65,12 +65,20 @@ impl RunDir {
             },
             _ => Error::writing(dir, "create this folder", 0)(e),
         })?;
-        let run = RunDir::open_locked(dir, lock(dir)?)?;
-        tokenizer.save(&dir.join(TOKENIZER))?;
-        // Last: what has no configuration is no run yet.
-        whole_file::write_whole(&dir.join(CONFIG), config.to_toml().as_bytes())?;
+        let fill = || {
+            let run = RunDir::open_locked(dir, lock(dir)?)?;
+            tokenizer.save(&dir.join(TOKENIZER))?;
+            // Last: what has no configuration is no run yet.
+            whole_file::write_whole(&dir.join(CONFIG), config.to_toml().as_bytes())?;
+            Ok(run)
+        };
+        let run = fill();
+        if run.is_err() {
+            // A folder that was made a moment ago, and that nobody can use.
+            let _ = fs::remove_dir_all(dir);
+        }
         whole_file::sync_folder(dir.parent());
-        Ok(run)
+        run
     }
 
     /// Opens the directory of a run that has begun, to go on with it.

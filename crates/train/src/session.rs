@@ -186,7 +186,9 @@ impl<'o> Session<'o> {
         observer: &'o mut dyn Observer,
     ) -> Result<Self> {
         let mut config = user.resolve()?;
-        config.device = device.name().to_owned();
+        if config.device == "auto" {
+            config.device = device.name().to_owned();
+        }
         let dir = runs_dir.join(name.unwrap_or_else(|| run_dir::default_name(&config.preset)));
         if dir.exists() {
             return Err(Error::RunExists { dir });
@@ -265,7 +267,7 @@ impl<'o> Session<'o> {
         Ok(session)
     }
 
-    fn device(&mut self) -> String {
+    fn device(&self) -> String {
         let device = self.trainer.stack().device();
         format!("{}: {}", device.name(), device.describe())
     }

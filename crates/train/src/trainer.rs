@@ -152,8 +152,8 @@ impl Trainer {
     }
 
     /// The model on its device.
-    pub fn stack(&mut self) -> &mut Stack {
-        &mut self.stack
+    pub fn stack(&self) -> &Stack {
+        &self.stack
     }
 
     /// What has been used up of the budget.
@@ -224,7 +224,6 @@ impl Trainer {
             steps: self.spent.steps + 1,
             tokens: self.spent.tokens + step_tokens,
             seconds: self.spent.seconds + seconds,
-            last_step_seconds: seconds,
         };
         if let Some(Guard::Skipped { why, .. }) = &guard
             && self.scale.has_given_up()

@@ -73,6 +73,10 @@ impl UserConfig {
             table = entry.as_table_mut().expect("it was made a table above");
         }
         table.insert(last.to_owned(), value.into());
+        if ["data.source", "data.tokenizer"].contains(&key) {
+            // The configuration of an earlier run may be the start of one on other data.
+            ["tokenizer_hash", "train_tokens", "valid_tokens"].map(|name| table.remove(name));
+        }
         self.places.insert(key.to_owned(), place.to_owned());
     }
 
@@ -157,7 +161,7 @@ impl UserConfig {
         Ok(config)
     }
 
-    /// Source and tokenizer: what is a path must lead somewhere.
+    /// Source, tokenizer and replayed run: what is a path becomes absolute.
     fn check_paths(&self, config: &mut RunConfig) -> Result<()> {
         let source: data::Source =
             config.data.source.parse().map_err(|error: data::Error| {
@@ -169,10 +173,16 @@ impl UserConfig {
         {
             config.data.source = whole.display().to_string();
         }
-        if config.data.tokenizer != "train"
-            && let Ok(whole) = std::fs::canonicalize(&config.data.tokenizer)
-        {
-            config.data.tokenizer = whole.display().to_string();
+        let others = [
+            (&mut config.data.tokenizer, "train"),
+            (&mut config.replay, ""),
+        ];
+        for (path, word) in others {
+            if path != word
+                && let Ok(whole) = std::fs::canonicalize(&*path)
+            {
+                *path = whole.display().to_string();
+            }
         }
         Ok(())
     }

@@ -358,7 +358,7 @@ fn a_rate_that_tears_the_weights_apart_ends_in_an_error_that_says_so() {
     let mut config = place.config("60steps", "");
     config.set("optimizer.lr", 10.0, "test");
     config.set("optimizer.grad_clip", 0.0, "test");
-    config.set("model.residual_scale", 1e30, "test");
+    config.set("model.residual_scale", 1e38, "test");
     let error = place.train(place.start("a", config), cpu()).unwrap_err();
     assert!(
         matches!(error, Error::Diverged { skipped: 10, .. }),

@@ -1,6 +1,6 @@
 //! The built-in corpus: short stories from a seeded, unambiguous, probabilistic grammar.
 //!
-//! Every story has 80 to 330 words, and its probability is known exactly: [`Stories::story`] adds up
+//! Every story has 150 to 290 words, and its probability is known exactly: [`Stories::story`] adds up
 //! `log2(weight / sum of weights)` over its choices, and [`log2_probability`] finds the same number from the text alone,
 //! by trying every derivation. So `-log2 P(text) / bytes` is the best that any model can reach on a text, up to luck.
 //!
@@ -27,7 +27,7 @@ fn grammar() -> &'static Grammar {
 /// A story with its probability.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Story {
-    /// The text, 80 to 330 words, ending with "The end."
+    /// The text, 150 to 290 words, ending with "The end."
     pub text: String,
     /// log2 of the probability that the grammar gives to this text; bits, negative.
     pub log2_probability: f64,
@@ -192,7 +192,11 @@ mod tests {
         let mut words = HashSet::new();
         for story in Stories::new(2, Split::Train).take(4000) {
             let count = story.text.split_whitespace().count();
-            assert!((80..=330).contains(&count), "{count} words: {}", story.text);
+            assert!(
+                (130..=310).contains(&count),
+                "{count} words: {}",
+                story.text
+            );
             assert!(
                 story.text.ends_with(" The end.") && story.text.matches("The end.").count() == 1,
                 "{}",
@@ -213,9 +217,9 @@ mod tests {
 
     #[test]
     fn the_mean_information_converges() {
-        // The mean of -log2 P over two disjoint halves of a sample estimates the same entropy. With about 90 bits of
-        // standard deviation per story of 700 bytes, 2000 stories pin it to 90 / 700 / sqrt(2000) = 0.003 bits per
-        // byte; five of those are allowed.
+        // The mean of -log2 P over two disjoint halves of a sample estimates the same entropy. A story of about 1170
+        // bytes strays by 27 bits (standard deviation around the mean rate), so 2000 stories pin the rate to
+        // 27 / 1170 / sqrt(2000) = 0.0005 bits per byte, and the difference of two to 0.0007; five of those are allowed.
         let rate = |stories: &[Story]| {
             let bits: f64 = stories.iter().map(|s| -s.log2_probability).sum();
             let bytes: usize = stories.iter().map(|s| s.text.len()).sum();
@@ -224,7 +228,7 @@ mod tests {
         let stories: Vec<Story> = Stories::new(3, Split::Train).take(4000).collect();
         let (first, second) = (rate(&stories[..2000]), rate(&stories[2000..]));
         println!("entropy {first:.4} and {second:.4} bits per byte");
-        assert!((first - second).abs() < 0.015, "{first} {second}");
+        assert!((first - second).abs() < 0.0037, "{first} {second}");
         assert!((0.2..0.4).contains(&first), "{first}");
     }
 

@@ -1,0 +1,447 @@
+//! What the user typed. Nothing here touches the system; what the words mean is found out by the
+//! command that they belong to.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use model::Cut;
+use train::Budget;
+
+/// Trains language models on the Neural Engine of Apple Silicon and on any CPU.
+#[derive(Debug, Parser)]
+#[command(
+    name = "anneal",
+    version,
+    arg_required_else_help = true,
+    after_help = "\
+EXAMPLES:
+  anneal train                                    two minutes: built-in stories, a 2M model, a story
+  anneal train --data notes.txt --budget 10m      the same on your own text
+  anneal generate runs/notes --prompt 'One day'   let a trained model write
+
+`anneal COMMAND --help` tells more about each command."
+)]
+pub(crate) struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Train(TrainArgs),
+    Eval(EvalArgs),
+    Generate(GenerateArgs),
+    /// Prepare text for training, and look at text and tokenizers
+    #[command(subcommand)]
+    Data(DataCommand),
+    Devices(DevicesArgs),
+    /// Print and check the programs that a model is made of
+    #[command(subcommand)]
+    Mil(MilCommand),
+    Bench(BenchArgs),
+}
+
+/// Train a model, or go on with a run
+///
+/// Without arguments: the built-in stories, the preset `tiny`, the best device that this machine
+/// has, two minutes; at the end val_bpb beside the best that any model could reach on that text,
+/// and a story. Ctrl-C writes a checkpoint and says how to go on.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+EXAMPLES:
+  anneal train
+  anneal train --preset gpt-48m --data books/ --budget 2h --out runs/books
+  anneal train my.toml --set optimizer.weight_decay=0.05 --set model.n_layers=8
+  anneal train --resume runs/books")]
+pub(crate) struct TrainArgs {
+    /// A TOML file of settings; options win over it
+    pub(crate) config: Option<PathBuf>,
+    /// The model to start from: odd, tiny, deep-5m, gpt-48m, gpt-68m, stories110m, qwen3-0.6b
+    #[arg(long, short, value_name = "NAME")]
+    pub(crate) preset: Option<String>,
+    /// Text to train on: `stories`, `stories:SEED`, a .txt, .md, .jsonl or .parquet file, or a
+    /// folder of one of these
+    #[arg(long, short, value_name = "SOURCE")]
+    pub(crate) data: Option<String>,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    /// How long: 30s, 5m, 2h, 2000steps, 500ktok, 20Mtok
+    #[arg(long, short, value_name = "LENGTH")]
+    pub(crate) budget: Option<Budget>,
+    /// Go on with the run in this directory, from its newest checkpoint that is whole
+    #[arg(
+        long,
+        value_name = "RUN",
+        conflicts_with_all = ["config", "preset", "data", "budget", "out", "seed", "batch", "lr", "set"]
+    )]
+    pub(crate) resume: Option<PathBuf>,
+    /// The directory of the new run [default: runs/DATE_TIME-PRESET]
+    #[arg(long, short, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Seed of the initial weights and of the order of the text
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u32>,
+    /// Sequences in a batch
+    #[arg(long, value_name = "N")]
+    pub(crate) batch: Option<u32>,
+    /// Learning rate
+    #[arg(long, value_name = "RATE")]
+    pub(crate) lr: Option<f64>,
+    /// Any setting of the TOML file by its whole key; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value, action = ArgAction::Append)]
+    pub(crate) set: Vec<(String, String)>,
+    /// Print one JSON object per line, for programs
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Print nothing but errors and the result
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+}
+
+/// Where programs run.
+#[derive(Debug, Clone, Default, ClapArgs)]
+pub(crate) struct DeviceArgs {
+    /// Where to compute: cpu, sim, sim:CHIP; `anneal devices` lists them all
+    #[arg(long, value_name = "NAME")]
+    pub(crate) device: Option<String>,
+    /// The chip that `sim` computes like: m1, m2, m3, m4, m5, exact
+    #[arg(long, value_name = "CHIP")]
+    pub(crate) chip: Option<String>,
+    /// Threads to compute with [default: one for each core]
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<u16>,
+}
+
+/// Measure a run's newest checkpoint in bits per byte
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+EXAMPLES:
+  anneal eval runs/notes
+  anneal eval runs/notes --data other.txt
+  anneal eval runs/notes --json | jq .val_bpb")]
+pub(crate) struct EvalArgs {
+    /// The directory of a run
+    pub(crate) run: PathBuf,
+    /// Measure on this text's held-out part instead of the run's own
+    #[arg(long, short, value_name = "SOURCE")]
+    pub(crate) data: Option<String>,
+    /// Windows of text to measure; 0 takes all there are
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) windows: usize,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    /// Print one JSON object, for programs
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Let a trained model write
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+EXAMPLES:
+  anneal generate runs/notes
+  anneal generate runs/notes --prompt 'Once upon a time' --temperature 0
+  anneal generate runs/notes --stories 3 --seed 7 --max-tokens 200")]
+pub(crate) struct GenerateArgs {
+    /// The directory of a run
+    pub(crate) run: PathBuf,
+    /// The beginning of the text
+    #[arg(long, short, value_name = "TEXT", default_value = "")]
+    pub(crate) prompt: String,
+    /// Tokens to write at most; a text that ends earlier ends
+    #[arg(long, value_name = "N", default_value_t = 400)]
+    pub(crate) max_tokens: usize,
+    /// How freely to choose: 0 always takes the likeliest token
+    #[arg(long, short, value_name = "T", default_value_t = 0.8, value_parser = temperature)]
+    pub(crate) temperature: f64,
+    /// Choose among the likeliest K tokens; 0 among all
+    #[arg(long, value_name = "K", default_value_t = 50)]
+    pub(crate) top_k: usize,
+    /// Seed of the choices: the same seed writes the same text
+    #[arg(long, value_name = "N", default_value_t = 42)]
+    pub(crate) seed: u64,
+    /// How many texts to write
+    #[arg(long, short = 'n', value_name = "N", default_value_t = 1)]
+    pub(crate) stories: u64,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    /// Print one JSON object for each text, for programs
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DataCommand {
+    Prepare(PrepareArgs),
+    Inspect(InspectArgs),
+    Tokenizer(TokenizerArgs),
+}
+
+/// Train a tokenizer and write token files into the cache, as training would do first
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+EXAMPLES:
+  anneal data prepare books/
+  anneal data prepare notes.txt --vocab 4096
+  anneal data prepare more.jsonl --tokenizer runs/books/tokenizer.json")]
+pub(crate) struct PrepareArgs {
+    /// `stories`, `stories:SEED`, a file or a folder of text
+    pub(crate) source: String,
+    /// Size of the vocabulary [default: 8192, 2048 for small sources]
+    #[arg(long, value_name = "N", conflicts_with = "tokenizer")]
+    pub(crate) vocab: Option<usize>,
+    /// Use this tokenizer.json instead of training one
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tokenizer: Option<PathBuf>,
+    /// Print one JSON object, for programs
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Say what a source holds: documents, bytes, what is held out, a sample
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+EXAMPLES:
+  anneal data inspect stories
+  anneal data inspect books/ --json")]
+pub(crate) struct InspectArgs {
+    /// `stories`, `stories:SEED`, a file or a folder of text
+    pub(crate) source: String,
+    /// Print one JSON object, for programs
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Say what a tokenizer is, and how it divides a text
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+EXAMPLES:
+  anneal data tokenizer runs/notes
+  anneal data tokenizer tokenizer.json --text 'Once upon a time'")]
+pub(crate) struct TokenizerArgs {
+    /// The directory of a run, or a tokenizer.json
+    pub(crate) path: PathBuf,
+    /// Show the tokens of this text
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) text: Option<String>,
+    /// Print one JSON object, for programs
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// List the devices, and why one cannot be used here
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+EXAMPLES:
+  anneal devices
+  anneal devices --measure --json")]
+pub(crate) struct DevicesArgs {
+    /// Also measure how fast each multiplies matrices (takes seconds)
+    #[arg(long)]
+    pub(crate) measure: bool,
+    /// Print one JSON object per device, for programs
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MilCommand {
+    Print(MilPrintArgs),
+    Lint(MilLintArgs),
+}
+
+/// Which programs of which model.
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct LayerArgs {
+    /// How a layer is divided into programs: whole, attn (for attn|ffn) or ten
+    #[arg(long, default_value = "whole", value_parser = cut)]
+    pub(crate) cut: Cut,
+    /// Only this program of the cut, by name
+    #[arg(long, value_name = "NAME")]
+    pub(crate) segment: Option<String>,
+    /// Sequences in a batch
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) batch: usize,
+    /// Tokens in a sequence [default: the preset's]
+    #[arg(long, value_name = "N")]
+    pub(crate) seq: Option<usize>,
+}
+
+/// Print a layer's programs as MIL text, in f16 as the Neural Engine takes them
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+EXAMPLES:
+  anneal mil print --preset tiny
+  anneal mil print --preset gpt-48m --cut ten --segment wo_forward > wo_forward.mil")]
+pub(crate) struct MilPrintArgs {
+    /// The model whose layer it is
+    #[arg(long, short, value_name = "NAME", default_value = train::DEFAULT_PRESET)]
+    pub(crate) preset: String,
+    #[command(flatten)]
+    pub(crate) layer: LayerArgs,
+    /// Constants of up to this many elements stand in the text
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    pub(crate) inline_max: usize,
+}
+
+/// Check programs against what is known about the Neural Engine and its compilers
+///
+/// Exits with 1 when a finding is an error.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+EXAMPLES:
+  anneal mil lint --preset gpt-48m --chip m1
+  anneal mil lint model.mil --chip m4 --route ane-inmem
+  anneal mil lint --preset tiny --cut ten --json | jq .errors")]
+pub(crate) struct MilLintArgs {
+    /// A file of MIL text
+    #[arg(conflicts_with = "preset", required_unless_present = "preset")]
+    pub(crate) file: Option<PathBuf>,
+    /// The model whose layer programs to check
+    #[arg(long, short, value_name = "NAME")]
+    pub(crate) preset: Option<String>,
+    #[command(flatten)]
+    pub(crate) layer: LayerArgs,
+    /// The chip to check for
+    #[arg(long, value_enum, default_value_t = ChipName::M4)]
+    pub(crate) chip: ChipName,
+    /// The way to the engine to check for
+    #[arg(long, value_enum, default_value_t = RouteName::Ane)]
+    pub(crate) route: RouteName,
+    /// Print one JSON object, for programs
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// The linter's chips by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ChipName {
+    M1,
+    M2,
+    M3,
+    M4,
+    M5,
+}
+
+/// The ways to the engine by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RouteName {
+    /// Espresso's e5rt interface
+    Ane,
+    /// _ANEInMemoryModel, the older one
+    AneInmem,
+}
+
+/// What to measure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BenchKind {
+    /// Whole training steps on made-up tokens: forward, backward, clipping, AdamW
+    Step,
+}
+
+/// Measure how fast this machine trains
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+EXAMPLES:
+  anneal bench step --preset gpt-48m
+  anneal bench step --preset tiny --seq 128 --batch 16 --steps 50 --profile
+  anneal bench step --preset gpt-48m --json | jq .tok_s")]
+pub(crate) struct BenchArgs {
+    /// What to measure
+    #[arg(value_enum)]
+    pub(crate) kind: BenchKind,
+    /// The model
+    #[arg(long, short, value_name = "NAME", default_value = train::DEFAULT_PRESET)]
+    pub(crate) preset: String,
+    /// Tokens in a sequence [default: the preset's]
+    #[arg(long, value_name = "N")]
+    pub(crate) seq: Option<u32>,
+    /// Sequences in a batch [default: what training would take]
+    #[arg(long, value_name = "N")]
+    pub(crate) batch: Option<u32>,
+    /// Steps to measure, after one to warm up
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) steps: u32,
+    /// Any other setting, as for `anneal train`; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value, action = ArgAction::Append)]
+    pub(crate) set: Vec<(String, String)>,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    /// Also print where the time goes (device cpu only)
+    #[arg(long)]
+    pub(crate) profile: bool,
+    /// Print one JSON object, for programs
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.trim().is_empty() => {
+            Ok((key.trim().to_owned(), value.trim().to_owned()))
+        }
+        _ => Err("expected KEY=VALUE, for example optimizer.lr=0.001".to_owned()),
+    }
+}
+
+fn temperature(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(value) if (0.0..=100.0).contains(&value) => Ok(value),
+        _ => Err("expected a number from 0 to 100".to_owned()),
+    }
+}
+
+/// `attn` stands for `attn|ffn`, which a shell would take for a pipe.
+fn cut(text: &str) -> Result<Cut, String> {
+    if text == "attn" {
+        Ok(Cut::AttnFfn)
+    } else {
+        text.parse()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn every_option_says_what_it_is_and_every_command_shows_examples() {
+        fn walk(command: &clap::Command) {
+            let name = command.get_name();
+            assert!(command.get_about().is_some(), "{name} has no description");
+            for arg in command.get_arguments() {
+                assert!(
+                    arg.get_help().is_some(),
+                    "{name} {} has no help",
+                    arg.get_id()
+                );
+            }
+            if !command.has_subcommands() {
+                let after = command
+                    .get_after_help()
+                    .map(ToString::to_string)
+                    .unwrap_or_default();
+                assert!(after.matches("\n  anneal ").count() >= 2, "{name}: {after}");
+            }
+            command.get_subcommands().for_each(walk);
+        }
+        walk(&Args::command());
+    }
+
+    #[test]
+    fn the_help_names_every_preset() {
+        let mut help = Args::command();
+        let train = help.find_subcommand_mut("train").expect("a command");
+        let text = train.render_long_help().to_string();
+        for name in model::presets::NAMES {
+            assert!(text.contains(name), "{name}");
+        }
+    }
+}

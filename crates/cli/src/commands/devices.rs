@@ -1,0 +1,49 @@
+//! `anneal devices`: what this machine has, and why a device is missing.
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::Result;
+use crate::args::{DeviceArgs, DevicesArgs};
+use crate::device_choice::{self, ENTRIES};
+use crate::machine::matmul_peak;
+
+/// How long a rate is measured.
+const MEASURE: Duration = Duration::from_millis(500);
+
+pub(crate) fn run(args: &DevicesArgs, out: &mut dyn Write) -> Result {
+    for entry in &ENTRIES {
+        let mut about = json!({ "name": entry.name, "what": entry.what, "available": entry.missing().is_none() });
+        let mut line = format!("{:<10} ", entry.name);
+        match entry.missing() {
+            Some(why) => {
+                about["why_not"] = why.into();
+                line += &format!("no   {}; {why}", entry.what);
+            }
+            None => {
+                let asked = DeviceArgs {
+                    device: Some(entry.name.to_owned()),
+                    ..DeviceArgs::default()
+                };
+                let device = device_choice::open(&asked, None)?.device;
+                about["describe"] = device.describe().into();
+                about["element"] = device.element().dtype().mil_name().into();
+                line += &format!("yes  {}: {}", entry.what, device.describe());
+                if args.measure {
+                    let peak = matmul_peak(device.as_ref(), MEASURE)?;
+                    about["matmul_gflops"] = (peak / 1e9).into();
+                    line += &format!("; {:.0} GFLOP/s in matrix products", peak / 1e9);
+                }
+            }
+        }
+        if args.json {
+            writeln!(out, "{about}")?
+        } else {
+            writeln!(out, "{line}")?
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,176 @@
+//! `anneal mil`: a layer's programs as text, and what the linter says about them.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use mil::lint::{Chip, Finding, Place, Route, Severity};
+use mil::text::{self, WriteOptions};
+use mil::{Element, Segment};
+use model::{Taps, layer, presets};
+use serde_json::{Value, json};
+
+use crate::Result;
+use crate::args::{ChipName, LayerArgs, MilLintArgs, MilPrintArgs, RouteName};
+use crate::units;
+
+/// The programs of one layer of `preset`, in f16 as the engine takes them.
+fn layer_programs(preset: &str, args: &LayerArgs) -> Result<Vec<Segment>> {
+    let mut config = presets::by_name(preset)?;
+    if let Some(seq) = args.seq {
+        config.seq_len = seq;
+    }
+    config.validate()?;
+    if args.batch == 0 {
+        return Err("--batch 0: expected at least one sequence".into());
+    }
+    let joint = layer::joint(&config, args.batch, Element::F16)?;
+    let mut segments = args.cut.divide(&joint, Taps::Keep)?;
+    if let Some(wanted) = &args.segment {
+        let names: Vec<String> = segments.iter().map(|s| s.name.clone()).collect();
+        segments.retain(|segment| segment.name == *wanted);
+        if segments.is_empty() {
+            let (cut, names) = (args.cut.name(), names.join(", "));
+            return Err(format!(
+                "--segment {wanted}: the cut {cut} has no such program; it has {names}"
+            )
+            .into());
+        }
+    }
+    Ok(segments)
+}
+
+pub(crate) fn print(args: &MilPrintArgs, out: &mut dyn Write) -> Result {
+    let options = WriteOptions {
+        inline_max: args.inline_max,
+        ..WriteOptions::default()
+    };
+    for segment in layer_programs(&args.preset, &args.layer)? {
+        let written = text::write(&segment.program, &options)?;
+        let (cut, batch) = (args.layer.cut.name(), args.layer.batch);
+        writeln!(
+            out,
+            "// {} of a layer of {}, cut {cut}, batch {batch}",
+            segment.name, args.preset
+        )?;
+        for file in &written.weights {
+            let size = units::bytes(file.bytes.len() as u64);
+            writeln!(
+                out,
+                "// goes with {} ({size}), which holds its large constants",
+                file.path
+            )?;
+        }
+        writeln!(out, "{}", written.text)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) fn lint(args: &MilLintArgs, out: &mut dyn Write) -> Result {
+    let programs = match (&args.file, &args.preset) {
+        (Some(path), _) => {
+            let program = text::read_file(path)?;
+            vec![Segment {
+                name: path.display().to_string(),
+                program,
+            }]
+        }
+        (None, Some(preset)) => layer_programs(preset, &args.layer)?,
+        (None, None) => return Err("give a file of MIL text, or --preset".into()),
+    };
+    let chip = match args.chip {
+        ChipName::M1 => Chip::M1,
+        ChipName::M2 => Chip::M2,
+        ChipName::M3 => Chip::M3,
+        ChipName::M4 => Chip::M4,
+        ChipName::M5 => Chip::M5,
+    };
+    let route = match args.route {
+        RouteName::Ane => Route::Ane,
+        RouteName::AneInmem => Route::AneInMem,
+    };
+    let found: Vec<(&str, Finding)> = programs
+        .iter()
+        .flat_map(|s| {
+            s.program
+                .lint(chip, route)
+                .into_iter()
+                .map(|finding| (s.name.as_str(), finding))
+        })
+        .collect();
+    let count = |severity| found.iter().filter(|(_, f)| f.severity == severity).count();
+    let [errors, warnings, infos] = [Severity::Error, Severity::Warning, Severity::Info].map(count);
+    if args.json {
+        let findings: Vec<Value> = found
+            .iter()
+            .map(|(program, finding)| object(program, finding))
+            .collect();
+        let report = json!({
+            "programs": programs.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(),
+            "findings": findings, "errors": errors, "warnings": warnings, "infos": infos,
+        });
+        writeln!(out, "{report}")?;
+    } else {
+        table(&found, out)?;
+        let checked = programs.len();
+        let s = if checked == 1 { "" } else { "s" };
+        writeln!(
+            out,
+            "{checked} program{s}: {errors} errors, {warnings} warnings, {infos} remarks"
+        )?;
+    }
+    Ok(if errors == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn severity(finding: &Finding) -> &'static str {
+    match finding.severity {
+        Severity::Info => "info",
+        Severity::Warning => "warning",
+        Severity::Error => "error",
+    }
+}
+
+fn place(finding: &Finding) -> String {
+    match &finding.place {
+        Place::Program => "the program".to_owned(),
+        Place::Port(name) => format!("port {name}"),
+        Place::Statement { op, result, .. } => format!("{result} = {op}"),
+    }
+}
+
+fn object(program: &str, finding: &Finding) -> Value {
+    let index = match finding.place {
+        Place::Statement { index, .. } => Some(index),
+        _ => None,
+    };
+    json!({
+        "program": program, "rule": finding.rule, "severity": severity(finding),
+        "place": place(finding), "statement": index,
+        "message": finding.message, "remedy": finding.remedy,
+    })
+}
+
+/// One line for each finding; a remedy is told once, below the last finding of its rule in a row.
+fn table(found: &[(&str, Finding)], out: &mut dyn Write) -> std::io::Result<()> {
+    let width = |texts: &mut dyn Iterator<Item = usize>| texts.max().unwrap_or(0);
+    let programs = width(&mut found.iter().map(|(program, _)| program.len()));
+    let places = width(&mut found.iter().map(|(_, f)| place(f).len()));
+    for (at, (program, finding)) in found.iter().enumerate() {
+        let (severity, rule, place) = (severity(finding), finding.rule, place(finding));
+        let message = &finding.message;
+        writeln!(
+            out,
+            "{severity:<7}  {rule:<8}  {program:<programs$}  {place:<places$}  {message}"
+        )?;
+        if found
+            .get(at + 1)
+            .is_none_or(|(_, next)| next.rule != finding.rule)
+        {
+            writeln!(out, "{:<7}  what to do: {}", "", finding.remedy)?;
+        }
+    }
+    Ok(())
+}

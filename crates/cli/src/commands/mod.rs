@@ -1,0 +1,9 @@
+//! One file for each command: from what was typed to what is printed.
+
+pub(crate) mod bench;
+pub(crate) mod data;
+pub(crate) mod devices;
+pub(crate) mod eval;
+pub(crate) mod generate;
+pub(crate) mod mil;
+pub(crate) mod train;

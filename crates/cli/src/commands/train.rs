@@ -1,0 +1,254 @@
+//! `anneal train`: from options to a run, and what is said when it is over.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::json;
+use train::{DEFAULT_PRESET, Outcome, RunOptions, Start, Summary, UserConfig, run_dir, train_run};
+
+use crate::args::TrainArgs;
+use crate::commands::generate::{self, Writing};
+use crate::device_choice::{self, Choice};
+use crate::progress::{Notes, Progress, Style};
+use crate::sampling::Sampling;
+use crate::{Result, cache, units};
+
+/// Where runs go that nobody gave a place.
+const RUNS_DIR: &str = "runs";
+/// The exit status of who was asked to stop: 128 and the number of SIGINT, as shells have it.
+const INTERRUPTED: u8 = 130;
+/// The story at the end.
+const SAMPLE: Writing = Writing {
+    sampling: Sampling {
+        temperature: 0.8,
+        top_k: 50,
+    },
+    seed: 42,
+    max_tokens: 400,
+};
+
+pub(crate) fn run(args: &TrainArgs, out: &mut dyn Write) -> Result {
+    let (start, choice) = match &args.resume {
+        Some(dir) => (
+            Start::Resume { dir: dir.clone() },
+            resumed_device(args, dir)?,
+        ),
+        None => {
+            let (config, choice) = settings(args)?;
+            let (runs_dir, name) = match &args.out {
+                Some(dir) => {
+                    let name = dir.file_name().ok_or_else(|| {
+                        format!(
+                            "--out {}: expected the directory of a new run, such as runs/mine",
+                            dir.display()
+                        )
+                    })?;
+                    let parent = dir.parent().unwrap_or(Path::new("")).to_owned();
+                    (parent, Some(name.to_string_lossy().into_owned()))
+                }
+                None => (RUNS_DIR.into(), None),
+            };
+            (
+                Start::New {
+                    config,
+                    runs_dir,
+                    name,
+                },
+                choice,
+            )
+        }
+    };
+    let style = Style::choose(args.json, args.quiet);
+    let mut progress = Progress::new(
+        style,
+        format!("{}: {}", choice.device.describe(), choice.why),
+    );
+    let stop = stop_on_signals(&progress)?;
+    let options = RunOptions {
+        start,
+        device: choice.device.clone(),
+        cache_dir: cache::dir()?,
+    };
+    let outcome = train_run(options, &mut progress, &stop);
+    progress.finish();
+    match outcome? {
+        Outcome::Finished(summary) => finished(&summary, &choice, args.json, out),
+        Outcome::Interrupted { run, step, resume } => {
+            if args.json {
+                let result = json!({
+                    "event": "result", "outcome": "interrupted", "run": run, "step": step, "resume": resume,
+                });
+                writeln!(out, "{result}")?;
+            } else {
+                writeln!(
+                    out,
+                    "stopped after step {step}; everything is saved. Go on with:\n  {resume}"
+                )?;
+            }
+            Ok(ExitCode::from(INTERRUPTED))
+        }
+    }
+}
+
+/// The device of a run to go on with: the one that it began with, unless another is asked for.
+fn resumed_device(args: &TrainArgs, dir: &Path) -> Result<Choice> {
+    // What is no directory at all is left to `train_run`, which says so.
+    let written = if dir.is_dir() {
+        Some(run_dir::read_config(dir)?.device)
+    } else {
+        None
+    };
+    Ok(device_choice::open(&args.device, written.as_deref())?)
+}
+
+/// What was typed, as settings, and the device.
+fn settings(args: &TrainArgs) -> Result<(UserConfig, Choice)> {
+    let mut config = match &args.config {
+        Some(path) => UserConfig::read(path)?,
+        None => UserConfig::default(),
+    };
+    for (key, value) in &args.set {
+        config.set(key, toml_value(value), "--set");
+    }
+    if let Some(preset) = &args.preset {
+        config.set("preset", preset.as_str(), "--preset");
+    }
+    if let Some(source) = &args.data {
+        config.set("data.source", source.as_str(), "--data");
+    }
+    if let Some(budget) = args.budget {
+        config.set("budget", budget.to_string(), "--budget");
+    }
+    if let Some(seed) = args.seed {
+        config.set("seed", i64::from(seed), "--seed");
+    }
+    if let Some(batch) = args.batch {
+        config.set("batch", i64::from(batch), "--batch");
+    }
+    if let Some(lr) = args.lr {
+        config.set("optimizer.lr", lr, "--lr");
+    }
+    let written = config
+        .get("device")
+        .and_then(|value| value.as_str())
+        .map(str::to_owned);
+    let choice = device_choice::open(&args.device, written.as_deref())?;
+    config.set("device", choice.name.as_str(), "--device");
+    let resolved = config.resolve()?;
+    let is_story_run =
+        resolved.preset == DEFAULT_PRESET && resolved.data.source.starts_with("stories");
+    if is_story_run && !config.has("eval.final_windows") {
+        // All of the text, so that val_bpb and the bound are of the same one. It takes seconds.
+        config.set("eval.final_windows", 0, "the built-in stories");
+    }
+    Ok((config, choice))
+}
+
+/// A value as TOML spells it, or else the text itself, so that strings need no quotes.
+pub(crate) fn toml_value(text: &str) -> toml::Value {
+    let parsed = format!("value = {text}").parse::<toml::Table>().ok();
+    let value = parsed
+        .filter(|table| table.len() == 1)
+        .and_then(|mut table| table.remove("value"));
+    value.unwrap_or_else(|| toml::Value::String(text.to_owned()))
+}
+
+/// The first signal (Ctrl-C, SIGTERM, SIGHUP) asks the run to save and stop, the second ends it at
+/// once. Before the first step there is nothing to save.
+fn stop_on_signals(progress: &Progress) -> Result<Arc<AtomicBool>> {
+    let (notes, started): (Notes, _) = (progress.notes(), progress.started());
+    let stop = Arc::new(AtomicBool::new(false));
+    let set = stop.clone();
+    ctrlc::set_handler(move || {
+        if set.swap(true, Ordering::Relaxed) || !started.load(Ordering::Relaxed) {
+            std::process::exit(INTERRUPTED.into());
+        }
+        notes.say("stopping after this step, with a checkpoint; again to stop at once");
+    })?;
+    Ok(stop)
+}
+
+fn finished(summary: &Summary, choice: &Choice, as_json: bool, out: &mut dyn Write) -> Result {
+    if as_json {
+        let mut sample = String::new();
+        write_sample(&summary.run, choice, &mut |text| {
+            sample.push_str(text);
+            Ok(())
+        })?;
+        let mut result = serde_json::to_value(summary)?;
+        result["event"] = "result".into();
+        result["outcome"] = "finished".into();
+        result["sample"] = sample.into();
+        writeln!(out, "{result}")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let Summary {
+        run,
+        steps,
+        skipped_steps,
+        tokens,
+        seconds,
+        tok_s,
+        val_bpb,
+        val_bpb_se,
+        ..
+    } = summary;
+    writeln!(
+        out,
+        "\nval_bpb  {val_bpb:.4} ± {val_bpb_se:.4} bits per byte after {steps} steps, {} tokens in {} ({} tokens/s)",
+        units::count(*tokens as f64),
+        units::time(std::time::Duration::from_secs_f64(*seconds)),
+        units::count(*tok_s),
+    )?;
+    if let Some(bound) = summary.bound_bits_per_byte {
+        writeln!(
+            out,
+            "bound    {bound:.4} is the best that any model could reach on this validation text"
+        )?;
+    }
+    if *skipped_steps > 0 {
+        writeln!(
+            out,
+            "skipped  {skipped_steps} steps, whose gradients could not be used"
+        )?;
+    }
+    writeln!(out, "\nThe model writes:\n")?;
+    write_sample(run, choice, &mut |text| {
+        out.write_all(text.as_bytes())?;
+        Ok(out.flush()?)
+    })?;
+    writeln!(out, "\n\nMore of it:\n  anneal generate {}", run.display())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A text from the weights that the run has saved.
+fn write_sample(run: &Path, choice: &Choice, emit: generate::Emit<'_>) -> Result<()> {
+    let trained = train::load_trained(run)?;
+    let mut decoder = model::Decoder::new(
+        &trained.config.model,
+        &choice.device,
+        &trained.checkpoint.weights,
+    )?;
+    generate::write_text(&mut decoder, &trained.tokenizer, "", &SAMPLE, emit)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use toml::Value;
+
+    #[test]
+    fn values_are_toml_or_else_text() {
+        assert_eq!(toml_value("3"), Value::Integer(3));
+        assert_eq!(toml_value("1e-3"), Value::Float(1e-3));
+        assert_eq!(toml_value("true"), Value::Boolean(true));
+        assert_eq!(toml_value("\"5\""), Value::String("5".into()));
+        assert_eq!(toml_value("attn|ffn"), Value::String("attn|ffn".into()));
+        assert_eq!(toml_value("a\nb = 1"), Value::String("a\nb = 1".into()));
+        assert_eq!(toml_value("1\nb = 1"), Value::String("1\nb = 1".into()));
+    }
+}

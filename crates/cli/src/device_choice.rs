@@ -1,0 +1,249 @@
+//! From a device's name to the device, with the reason.
+
+use std::sync::Arc;
+
+use cpu::CpuDevice;
+use device::Device;
+use sim::{Profile, SimDevice};
+
+use crate::args::DeviceArgs;
+
+/// What `sim` computes like unless somebody says otherwise: the newest chip that was measured.
+const DEFAULT_CHIP: &str = "m4";
+
+/// A device that the command line knows.
+pub(crate) struct Entry {
+    /// As it is called.
+    pub(crate) name: &'static str,
+    /// How it runs programs.
+    pub(crate) what: &'static str,
+    /// Whether it is one of Apple's.
+    pub(crate) apple: bool,
+}
+
+/// Every device, the best first.
+pub(crate) const ENTRIES: [Entry; 6] = [
+    Entry {
+        name: "ane",
+        what: "the Neural Engine, through Espresso's e5rt interface",
+        apple: true,
+    },
+    Entry {
+        name: "ane-inmem",
+        what: "the Neural Engine, through _ANEInMemoryModel",
+        apple: true,
+    },
+    Entry {
+        name: "gpu",
+        what: "the Mac's GPU, through the same e5rt interface",
+        apple: true,
+    },
+    Entry {
+        name: "bnns",
+        what: "the Mac's CPU, through the same e5rt interface",
+        apple: true,
+    },
+    Entry {
+        name: "cpu",
+        what: "all cores, fused kernels, f32",
+        apple: false,
+    },
+    Entry {
+        name: "sim",
+        what: "the engine's arithmetic, interpreted; for checking",
+        apple: false,
+    },
+];
+
+impl Entry {
+    /// Why it cannot be used on this machine; `None` when it can.
+    pub(crate) fn missing(&self) -> Option<&'static str> {
+        match (
+            self.apple,
+            cfg!(all(target_os = "macos", target_arch = "aarch64")),
+        ) {
+            (false, _) => None,
+            (true, false) => Some("needs macOS on Apple Silicon"),
+            (true, true) => Some("not built into this version yet"),
+        }
+    }
+}
+
+/// A device that was opened.
+pub(crate) struct Choice {
+    /// The device.
+    pub(crate) device: Arc<dyn Device>,
+    /// The same when it is `cpu`, for its profile.
+    pub(crate) cpu: Option<Arc<CpuDevice>>,
+    /// Its whole name, as a run's `config.toml` keeps it: `cpu`, `sim:m4`.
+    pub(crate) name: String,
+    /// Why this one.
+    pub(crate) why: String,
+}
+
+/// The whole name of the device that was asked for: by option, else by `written` (a run's or a
+/// file's), else the best.
+///
+/// # Errors
+/// When a name means nothing, naming what exists.
+pub(crate) fn name(
+    args: &DeviceArgs,
+    written: Option<&str>,
+) -> Result<(String, String), device::Error> {
+    let (name, why) = match (&args.device, written, &args.chip) {
+        (Some(name), ..) => (name.as_str(), "asked for by --device".to_owned()),
+        (None, Some(name), _) => (name, "the configuration names it".to_owned()),
+        (None, None, Some(_)) => ("sim", "--chip is a choice of sim's".to_owned()),
+        (None, None, None) => return Ok(best()),
+    };
+    let (base, chip) = name
+        .split_once(':')
+        .map_or((name, None), |(base, chip)| (base, Some(chip)));
+    let unavailable = |device: &str, problem: String| device::Error::Unavailable {
+        device: device.to_owned(),
+        problem,
+    };
+    let Some(entry) = ENTRIES.iter().find(|entry| entry.name == base) else {
+        let names: Vec<&str> = ENTRIES.iter().map(|entry| entry.name).collect();
+        return Err(unavailable(
+            &format!("device `{name}`"),
+            format!(
+                "there is none of this name; there are {} (`anneal devices` says which work here)",
+                names.join(", ")
+            ),
+        ));
+    };
+    if let Some(missing) = entry.missing() {
+        let here: Vec<&str> = ENTRIES
+            .iter()
+            .filter(|e| e.missing().is_none())
+            .map(|e| e.name)
+            .collect();
+        let problem = format!(
+            "{missing}; on this machine there are {}",
+            here.join(" and ")
+        );
+        return Err(unavailable(&format!("device `{base}`"), problem));
+    }
+    if base != "sim" {
+        return match args.chip.as_deref().or(chip) {
+            None => Ok((base.to_owned(), why)),
+            Some(chip) => Err(unavailable(
+                &format!("device `{base}`"),
+                format!("it cannot compute like chip `{chip}`; only sim can: --device sim:{chip}"),
+            )),
+        };
+    }
+    let chip = args.chip.as_deref().or(chip).unwrap_or(DEFAULT_CHIP);
+    if Profile::by_name(chip).is_none() {
+        let problem = format!(
+            "there is no chip `{chip}`; there are {}",
+            Profile::NAMES.join(", ")
+        );
+        return Err(unavailable("device `sim`", problem));
+    }
+    Ok((format!("sim:{chip}"), why))
+}
+
+/// The best device of this machine, and why.
+fn best() -> (String, String) {
+    let why = if cfg!(target_os = "macos") {
+        "the best device built into this version; ane will be"
+    } else {
+        "the best device present; on a Mac ane will be"
+    };
+    ("cpu".to_owned(), why.to_owned())
+}
+
+/// Opens the device that was asked for; see [`name`].
+///
+/// # Errors
+/// As [`name`].
+pub(crate) fn open(args: &DeviceArgs, written: Option<&str>) -> Result<Choice, device::Error> {
+    let (name, why) = name(args, written)?;
+    let threads = usize::from(args.threads.unwrap_or(0));
+    if threads > 0 {
+        // Whatever does not go through the device's own pool. It fails only when a pool is already
+        // there, which then stays.
+        let _ = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build_global();
+    }
+    if let Some(chip) = name.strip_prefix("sim:") {
+        let profile = Profile::by_name(chip).expect("checked with the name");
+        return Ok(Choice {
+            device: Arc::new(SimDevice::new(profile)),
+            cpu: None,
+            name,
+            why,
+        });
+    }
+    let cpu = Arc::new(CpuDevice::new(threads));
+    Ok(Choice {
+        device: cpu.clone(),
+        cpu: Some(cpu),
+        name,
+        why,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask(
+        device: Option<&str>,
+        chip: Option<&str>,
+        written: Option<&str>,
+    ) -> Result<String, String> {
+        let args = DeviceArgs {
+            device: device.map(str::to_owned),
+            chip: chip.map(str::to_owned),
+            threads: None,
+        };
+        name(&args, written)
+            .map(|(name, _)| name)
+            .map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn names_become_whole() {
+        for (device, chip, written, expected) in [
+            (None, None, None, "cpu"),
+            (Some("cpu"), None, Some("sim:m1"), "cpu"),
+            (None, None, Some("sim:m1"), "sim:m1"),
+            (Some("sim"), None, None, "sim:m4"),
+            (Some("sim:m1"), None, None, "sim:m1"),
+            (Some("sim"), Some("exact"), None, "sim:exact"),
+            (None, Some("m2"), None, "sim:m2"),
+        ] {
+            assert_eq!(ask(device, chip, written).as_deref(), Ok(expected));
+        }
+    }
+
+    #[test]
+    fn errors_name_what_exists() {
+        for (device, chip, expected) in [
+            (
+                "cuda",
+                None,
+                "device `cuda` cannot be used: there is none of this name; there are ane, ",
+            ),
+            (
+                "sim:m9",
+                None,
+                "device `sim` cannot be used: there is no chip `m9`; there are m1, ",
+            ),
+            (
+                "cpu",
+                Some("m4"),
+                "device `cpu` cannot be used: it cannot compute like chip `m4`",
+            ),
+        ] {
+            let error = ask(Some(device), chip, None).expect_err(device);
+            assert!(error.starts_with(expected), "{error}");
+        }
+        let error = ask(Some("ane"), None, None).expect_err("no version has it yet");
+        assert!(error.contains("there are cpu and sim"), "{error}");
+    }
+}

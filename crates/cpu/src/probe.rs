@@ -1,0 +1,114 @@
+//! What this machine can do at most, measured: the walls that a kernel's speed is compared with.
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use crate::Write;
+use crate::matmul::{Mat, MatMut, matmul};
+use crate::pool::{Pool, SharedMut};
+use crate::simd::{dispatch, mul_add};
+
+/// Seconds per probe: long enough to reach the sustained clock.
+const SECONDS: f64 = 0.3;
+
+/// The best of repeated runs of `work` over [`SECONDS`], in seconds.
+fn best(mut work: impl FnMut()) -> f64 {
+    work();
+    let begin = Instant::now();
+    let mut best = f64::INFINITY;
+    while begin.elapsed().as_secs_f64() < SECONDS {
+        let start = Instant::now();
+        work();
+        best = best.min(start.elapsed().as_secs_f64());
+    }
+    best
+}
+
+/// Rounds of the register loop per task, some 2 ms.
+const ROUNDS: usize = 200_000;
+/// Independent accumulators: 12 vectors of 16 lanes cover latency times issue width.
+const ACCUMULATORS: usize = 12 * 16;
+
+/// The arithmetic peak in f32 over all of the pool's threads, in FLOP/s: multiply-adds on registers,
+/// nothing else.
+pub fn peak_flops(pool: &Pool) -> f64 {
+    let tasks = pool.threads();
+    let seconds = best(|| {
+        pool.run(tasks, |_| {
+            black_box(multiply_adds(black_box(1.000_000_1), black_box(-1e-9)));
+        });
+    });
+    (2 * ACCUMULATORS * ROUNDS * tasks) as f64 / seconds
+}
+
+dispatch! {
+    fn multiply_adds(a: f32, b: f32) -> f32 {
+        let mut x = [1f32; ACCUMULATORS];
+        for _ in 0..ROUNDS {
+            for x in &mut x {
+                *x = mul_add::<FMA>(*x, a, b);
+            }
+        }
+        x.iter().sum()
+    }
+}
+
+/// The best rate of [`matmul`] on a large product, in FLOP/s.
+pub fn matmul_flops(pool: &Pool) -> f64 {
+    const SIDE: usize = 1536;
+    let (a, b) = (vec![0.5f32; SIDE * SIDE], vec![0.25f32; SIDE * SIDE]);
+    let mut c = vec![0f32; SIDE * SIDE];
+    let seconds = best(|| {
+        let dst = MatMut::new(&mut c, SIDE, SIDE);
+        matmul(
+            pool,
+            dst,
+            Write::Store,
+            1.0,
+            Mat::new(&a, SIDE, SIDE),
+            Mat::new(&b, SIDE, SIDE),
+        );
+    });
+    (2 * SIDE * SIDE * SIDE) as f64 / seconds
+}
+
+/// Memory bandwidth over all threads in bytes/s, by STREAM's triad a = b + s c on arrays far larger
+/// than the caches: two reads and a write per element, counted as three transfers.
+pub fn triad_bytes(pool: &Pool) -> f64 {
+    let (mut a, b, c) = (vec![0f32; ARRAY], vec![1f32; ARRAY], vec![2f32; ARRAY]);
+    let seconds = best(|| {
+        let shared = SharedMut::new(&mut a);
+        pool.run(ARRAY / PART, |i| {
+            let at = i * PART;
+            // SAFETY: each task has its own part.
+            let a = unsafe { shared.slice(at, PART) };
+            triad(a, &b[at..at + PART], &c[at..at + PART]);
+        });
+    });
+    (3 * size_of::<f32>() * ARRAY) as f64 / seconds
+}
+
+/// Read bandwidth over all threads in bytes/s: the wall of a matrix-vector product.
+pub fn read_bytes(pool: &Pool) -> f64 {
+    let a = vec![1f32; ARRAY];
+    let seconds = best(|| {
+        pool.run(ARRAY / PART, |i| {
+            let part = &a[i * PART..(i + 1) * PART];
+            black_box(crate::matvec::dot(part, part));
+        });
+    });
+    (size_of::<f32>() * ARRAY) as f64 / seconds
+}
+
+/// 128 MiB per array.
+const ARRAY: usize = 1 << 25;
+/// 512 KiB per task.
+const PART: usize = 1 << 17;
+
+dispatch! {
+    fn triad(a: &mut [f32], b: &[f32], c: &[f32]) {
+        for ((a, b), c) in a.iter_mut().zip(b).zip(c) {
+            *a = mul_add::<FMA>(0.5, *c, *b);
+        }
+    }
+}
