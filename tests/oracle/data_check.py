@@ -17,6 +17,8 @@ import sys
 
 import tokenizers
 
+from window_order import offset
+
 try:
     import rustbpe
 except ImportError:
@@ -25,7 +27,6 @@ except ImportError:
 PATTERN = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
 )
-MASK = (1 << 64) - 1
 PLAIN_MERGES = 120  # the plain trainer is slow
 
 
@@ -102,30 +103,6 @@ def check_tokenizer(path):
     for text, ids in list(zip(texts, dump["ids"]))[:200]:
         assert trained.encode(text) == ids, f"{name}: rustbpe encodes {text[:60]!r} differently"
     print(f"{name}: rustbpe learns the same {len(by_id)} tokens and encodes alike")
-
-
-def splitmix64(x):
-    z = (x + 0x9E3779B97F4A7C15) & MASK
-    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK
-    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK
-    return z ^ (z >> 31)
-
-
-def offset(i, n, t, seed):
-    windows = max(1, n // t - 1)
-    phases = min(t, n - windows * t)
-    epoch, k = divmod(i, windows)
-    e_key = splitmix64(splitmix64(seed) ^ epoch)
-    phase = splitmix64(e_key ^ 0x7068617365) % phases
-    half = max(1, -(-(windows - 1).bit_length() // 2))
-    while True:
-        left, right = k >> half, k % (1 << half)
-        for r in range(4):
-            round_key = splitmix64((e_key + r) & MASK)
-            left, right = right, left ^ (splitmix64(right ^ round_key) % (1 << half))
-        k = left << half | right
-        if k < windows:
-            return phase + k * t
 
 
 def check_sampler(path):

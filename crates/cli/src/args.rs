@@ -86,7 +86,7 @@ pub(crate) struct TrainArgs {
     #[arg(long, value_name = "N")]
     pub(crate) batch: Option<u32>,
     /// Learning rate
-    #[arg(long, value_name = "RATE")]
+    #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
     pub(crate) lr: Option<f64>,
     /// Any setting of the TOML file by its whole key; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_value, action = ArgAction::Append)]
@@ -102,7 +102,7 @@ pub(crate) struct TrainArgs {
 /// Where programs run.
 #[derive(Debug, Clone, Default, ClapArgs)]
 pub(crate) struct DeviceArgs {
-    /// Where to compute: cpu, sim, sim:CHIP; `anneal devices` lists them all
+    /// Where to compute: auto, cpu, sim, sim:CHIP; `anneal devices` lists them all
     #[arg(long, value_name = "NAME")]
     pub(crate) device: Option<String>,
     /// The chip that `sim` computes like: m1, m2, m3, m4, m5, exact
@@ -153,7 +153,7 @@ pub(crate) struct GenerateArgs {
     #[arg(long, value_name = "N", default_value_t = 400)]
     pub(crate) max_tokens: usize,
     /// How freely to choose: 0 always takes the likeliest token
-    #[arg(long, short, value_name = "T", default_value_t = 0.8, value_parser = temperature)]
+    #[arg(long, short, value_name = "T", default_value_t = 0.8, value_parser = temperature, allow_negative_numbers = true)]
     pub(crate) temperature: f64,
     /// Choose among the likeliest K tokens; 0 among all
     #[arg(long, value_name = "K", default_value_t = 50)]
@@ -294,9 +294,9 @@ EXAMPLES:
   anneal mil lint --preset gpt-48m --chip m1
   anneal mil lint model.mil --chip m4 --route ane-inmem
   anneal mil lint --preset tiny --cut ten --json | jq .errors")]
+#[command(group(clap::ArgGroup::new("program").required(true).args(["file", "preset"])))]
 pub(crate) struct MilLintArgs {
     /// A file of MIL text
-    #[arg(conflicts_with = "preset", required_unless_present = "preset")]
     pub(crate) file: Option<PathBuf>,
     /// The model whose layer programs to check
     #[arg(long, short, value_name = "NAME")]
@@ -378,9 +378,7 @@ pub(crate) struct BenchArgs {
 
 fn key_value(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
-        Some((key, value)) if !key.trim().is_empty() => {
-            Ok((key.trim().to_owned(), value.trim().to_owned()))
-        }
+        Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().to_owned(), value.trim().to_owned())),
         _ => Err("expected KEY=VALUE, for example optimizer.lr=0.001".to_owned()),
     }
 }
@@ -394,11 +392,7 @@ fn temperature(text: &str) -> Result<f64, String> {
 
 /// `attn` stands for `attn|ffn`, which a shell would take for a pipe.
 fn cut(text: &str) -> Result<Cut, String> {
-    if text == "attn" {
-        Ok(Cut::AttnFfn)
-    } else {
-        text.parse()
-    }
+    if text == "attn" { Ok(Cut::AttnFfn) } else { text.parse() }
 }
 
 #[cfg(test)]
@@ -417,17 +411,10 @@ mod tests {
             let name = command.get_name();
             assert!(command.get_about().is_some(), "{name} has no description");
             for arg in command.get_arguments() {
-                assert!(
-                    arg.get_help().is_some(),
-                    "{name} {} has no help",
-                    arg.get_id()
-                );
+                assert!(arg.get_help().is_some(), "{name} {} has no help", arg.get_id());
             }
             if !command.has_subcommands() {
-                let after = command
-                    .get_after_help()
-                    .map(ToString::to_string)
-                    .unwrap_or_default();
+                let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
                 assert!(after.matches("\n  anneal ").count() >= 2, "{name}: {after}");
             }
             command.get_subcommands().for_each(walk);

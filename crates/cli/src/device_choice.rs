@@ -11,6 +11,9 @@ use crate::args::DeviceArgs;
 /// What `sim` computes like unless somebody says otherwise: the newest chip that was measured.
 const DEFAULT_CHIP: &str = "m4";
 
+/// The name that leaves the choice to us.
+const AUTO: &str = "auto";
+
 /// A device that the command line knows.
 pub(crate) struct Entry {
     /// As it is called.
@@ -23,45 +26,18 @@ pub(crate) struct Entry {
 
 /// Every device, the best first.
 pub(crate) const ENTRIES: [Entry; 6] = [
-    Entry {
-        name: "ane",
-        what: "the Neural Engine, through Espresso's e5rt interface",
-        apple: true,
-    },
-    Entry {
-        name: "ane-inmem",
-        what: "the Neural Engine, through _ANEInMemoryModel",
-        apple: true,
-    },
-    Entry {
-        name: "gpu",
-        what: "the Mac's GPU, through the same e5rt interface",
-        apple: true,
-    },
-    Entry {
-        name: "bnns",
-        what: "the Mac's CPU, through the same e5rt interface",
-        apple: true,
-    },
-    Entry {
-        name: "cpu",
-        what: "all cores, fused kernels, f32",
-        apple: false,
-    },
-    Entry {
-        name: "sim",
-        what: "the engine's arithmetic, interpreted; for checking",
-        apple: false,
-    },
+    Entry { name: "ane", what: "the Neural Engine, through Espresso's e5rt interface", apple: true },
+    Entry { name: "ane-inmem", what: "the Neural Engine, through _ANEInMemoryModel", apple: true },
+    Entry { name: "gpu", what: "the Mac's GPU, through the same e5rt interface", apple: true },
+    Entry { name: "bnns", what: "the Mac's CPU, through the same e5rt interface", apple: true },
+    Entry { name: "cpu", what: "all cores, fused kernels, f32", apple: false },
+    Entry { name: "sim", what: "the engine's arithmetic, interpreted; for checking", apple: false },
 ];
 
 impl Entry {
     /// Why it cannot be used on this machine; `None` when it can.
     pub(crate) fn missing(&self) -> Option<&'static str> {
-        match (
-            self.apple,
-            cfg!(all(target_os = "macos", target_arch = "aarch64")),
-        ) {
+        match (self.apple, cfg!(all(target_os = "macos", target_arch = "aarch64"))) {
             (false, _) => None,
             (true, false) => Some("needs macOS on Apple Silicon"),
             (true, true) => Some("not built into this version yet"),
@@ -86,23 +62,18 @@ pub(crate) struct Choice {
 ///
 /// # Errors
 /// When a name means nothing, naming what exists.
-pub(crate) fn name(
-    args: &DeviceArgs,
-    written: Option<&str>,
-) -> Result<(String, String), device::Error> {
-    let (name, why) = match (&args.device, written, &args.chip) {
-        (Some(name), ..) => (name.as_str(), "asked for by --device".to_owned()),
+pub(crate) fn name(args: &DeviceArgs, written: Option<&str>) -> Result<(String, String), device::Error> {
+    let asked = args.device.as_deref().filter(|name| *name != AUTO);
+    let written = written.filter(|name| *name != AUTO && args.device.is_none());
+    let (name, why) = match (asked, written, &args.chip) {
+        (Some(name), ..) => (name, "asked for by --device".to_owned()),
         (None, Some(name), _) => (name, "the configuration names it".to_owned()),
         (None, None, Some(_)) => ("sim", "--chip is a choice of sim's".to_owned()),
         (None, None, None) => return Ok(best()),
     };
-    let (base, chip) = name
-        .split_once(':')
-        .map_or((name, None), |(base, chip)| (base, Some(chip)));
-    let unavailable = |device: &str, problem: String| device::Error::Unavailable {
-        device: device.to_owned(),
-        problem,
-    };
+    let (base, chip) = name.split_once(':').map_or((name, None), |(base, chip)| (base, Some(chip)));
+    let unavailable =
+        |device: &str, problem: String| device::Error::Unavailable { device: device.to_owned(), problem };
     let Some(entry) = ENTRIES.iter().find(|entry| entry.name == base) else {
         let names: Vec<&str> = ENTRIES.iter().map(|entry| entry.name).collect();
         return Err(unavailable(
@@ -114,15 +85,8 @@ pub(crate) fn name(
         ));
     };
     if let Some(missing) = entry.missing() {
-        let here: Vec<&str> = ENTRIES
-            .iter()
-            .filter(|e| e.missing().is_none())
-            .map(|e| e.name)
-            .collect();
-        let problem = format!(
-            "{missing}; on this machine there are {}",
-            here.join(" and ")
-        );
+        let here: Vec<&str> = ENTRIES.iter().filter(|e| e.missing().is_none()).map(|e| e.name).collect();
+        let problem = format!("{missing}; on this machine there are {}", here.join(" and "));
         return Err(unavailable(&format!("device `{base}`"), problem));
     }
     if base != "sim" {
@@ -136,10 +100,7 @@ pub(crate) fn name(
     }
     let chip = args.chip.as_deref().or(chip).unwrap_or(DEFAULT_CHIP);
     if Profile::by_name(chip).is_none() {
-        let problem = format!(
-            "there is no chip `{chip}`; there are {}",
-            Profile::NAMES.join(", ")
-        );
+        let problem = format!("there is no chip `{chip}`; there are {}", Profile::NAMES.join(", "));
         return Err(unavailable("device `sim`", problem));
     }
     Ok((format!("sim:{chip}"), why))
@@ -165,45 +126,24 @@ pub(crate) fn open(args: &DeviceArgs, written: Option<&str>) -> Result<Choice, d
     if threads > 0 {
         // Whatever does not go through the device's own pool. It fails only when a pool is already
         // there, which then stays.
-        let _ = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .build_global();
+        let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
     }
     if let Some(chip) = name.strip_prefix("sim:") {
         let profile = Profile::by_name(chip).expect("checked with the name");
-        return Ok(Choice {
-            device: Arc::new(SimDevice::new(profile)),
-            cpu: None,
-            name,
-            why,
-        });
+        return Ok(Choice { device: Arc::new(SimDevice::new(profile)), cpu: None, name, why });
     }
     let cpu = Arc::new(CpuDevice::new(threads));
-    Ok(Choice {
-        device: cpu.clone(),
-        cpu: Some(cpu),
-        name,
-        why,
-    })
+    Ok(Choice { device: cpu.clone(), cpu: Some(cpu), name, why })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn ask(
-        device: Option<&str>,
-        chip: Option<&str>,
-        written: Option<&str>,
-    ) -> Result<String, String> {
-        let args = DeviceArgs {
-            device: device.map(str::to_owned),
-            chip: chip.map(str::to_owned),
-            threads: None,
-        };
-        name(&args, written)
-            .map(|(name, _)| name)
-            .map_err(|e| e.to_string())
+    fn ask(device: Option<&str>, chip: Option<&str>, written: Option<&str>) -> Result<String, String> {
+        let args =
+            DeviceArgs { device: device.map(str::to_owned), chip: chip.map(str::to_owned), threads: None };
+        name(&args, written).map(|(name, _)| name).map_err(|e| e.to_string())
     }
 
     #[test]
@@ -216,6 +156,8 @@ mod tests {
             (Some("sim:m1"), None, None, "sim:m1"),
             (Some("sim"), Some("exact"), None, "sim:exact"),
             (None, Some("m2"), None, "sim:m2"),
+            (None, None, Some("auto"), "cpu"),
+            (Some("auto"), None, Some("sim:m1"), "cpu"),
         ] {
             assert_eq!(ask(device, chip, written).as_deref(), Ok(expected));
         }
@@ -224,21 +166,9 @@ mod tests {
     #[test]
     fn errors_name_what_exists() {
         for (device, chip, expected) in [
-            (
-                "cuda",
-                None,
-                "device `cuda` cannot be used: there is none of this name; there are ane, ",
-            ),
-            (
-                "sim:m9",
-                None,
-                "device `sim` cannot be used: there is no chip `m9`; there are m1, ",
-            ),
-            (
-                "cpu",
-                Some("m4"),
-                "device `cpu` cannot be used: it cannot compute like chip `m4`",
-            ),
+            ("cuda", None, "device `cuda` cannot be used: there is none of this name; there are ane, "),
+            ("sim:m9", None, "device `sim` cannot be used: there is no chip `m9`; there are m1, "),
+            ("cpu", Some("m4"), "device `cpu` cannot be used: it cannot compute like chip `m4`"),
         ] {
             let error = ask(Some(device), chip, None).expect_err(device);
             assert!(error.starts_with(expected), "{error}");

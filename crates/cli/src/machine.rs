@@ -21,15 +21,9 @@ pub(crate) fn matmul_peak(device: &dyn Device, time: Duration) -> device::Result
         b.finish()
     })()
     .expect("a product of two square matrices type-checks");
-    let buffers = [
-        device.alloc(&shape)?,
-        device.alloc(&shape)?,
-        device.alloc(&shape)?,
-    ];
+    let buffers = [device.alloc(&shape)?, device.alloc(&shape)?, device.alloc(&shape)?];
     // Small different numbers: no zeros to skip, no subnormals, sums far from any limit.
-    let values: Vec<f32> = (0..PEAK_SIZE * PEAK_SIZE)
-        .map(|i| (i % 13) as f32 / 64.0 - 0.1)
-        .collect();
+    let values: Vec<f32> = (0..PEAK_SIZE * PEAK_SIZE).map(|i| (i % 13) as f32 / 64.0 - 0.1).collect();
     buffers[0].write_f32(&values)?;
     buffers[1].write_f32(&values)?;
     let product = device.compile("matmul_peak", &program)?.bind(&[
@@ -56,9 +50,7 @@ pub(crate) fn matmul_peak(device: &dyn Device, time: Duration) -> device::Result
 pub(crate) fn peak_rss_bytes() -> Option<u64> {
     // On Linux getrusage also counts what the parent process had before it became this program.
     if let Ok(status) = std::fs::read_to_string("/proc/self/status") {
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmHWM:"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
         let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
         return Some(kib * 1024);
     }
@@ -66,9 +58,7 @@ pub(crate) fn peak_rss_bytes() -> Option<u64> {
     {
         use nix::sys::resource::{UsageWho, getrusage};
         // In bytes on macOS, unlike anywhere else.
-        getrusage(UsageWho::RUSAGE_SELF)
-            .ok()
-            .map(|usage| usage.max_rss() as u64)
+        getrusage(UsageWho::RUSAGE_SELF).ok().map(|usage| usage.max_rss() as u64)
     }
     #[cfg(not(target_os = "macos"))]
     None

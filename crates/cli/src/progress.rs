@@ -19,8 +19,8 @@ use crate::units;
 const LINE_EVERY: Duration = Duration::from_secs(5);
 /// Of the bar: progress in hundredths of a percent.
 const BAR_LENGTH: u64 = 10_000;
-/// How much of the mean stays from one step to the next: about the last 20 steps count.
-const SMOOTHING: f64 = 0.95;
+/// How much of the mean stays from one step to the next: about the last 10 steps count.
+const SMOOTHING: f64 = 0.9;
 
 /// How progress is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,11 +56,8 @@ pub(crate) struct Notes {
 
 impl Notes {
     fn new(style: Style) -> Notes {
-        let target = if style == Style::Bar {
-            ProgressDrawTarget::stderr()
-        } else {
-            ProgressDrawTarget::hidden()
-        };
+        let target =
+            if style == Style::Bar { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(Some(BAR_LENGTH), target);
         Notes { style, bar }
     }
@@ -160,21 +157,14 @@ impl Progress {
         let (phase, detail) = match progress {
             data::Progress::Cached => return,
             data::Progress::Rebuilding(why) => {
-                self.notes.say(&format!(
-                    "prepared data cannot be used and is made again: {why}"
-                ));
+                self.notes.say(&format!("prepared data cannot be used and is made again: {why}"));
                 return;
             }
             data::Progress::Counting { bytes } => ("reading the text", units::bytes(*bytes)),
-            data::Progress::Merging { words } => (
-                "training the tokenizer",
-                format!("{} different words", units::count(*words as f64)),
-            ),
-            data::Progress::Encoding {
-                split,
-                bytes,
-                tokens,
-            } => {
+            data::Progress::Merging { words } => {
+                ("training the tokenizer", format!("{} different words", units::count(*words as f64)))
+            }
+            data::Progress::Encoding { split, bytes, tokens } => {
                 let (bytes, tokens) = (units::bytes(*bytes), units::count(*tokens as f64));
                 let phase = match split {
                     data::Split::Train => "encoding the training text",
@@ -188,12 +178,8 @@ impl Progress {
             Style::Bar => {
                 if self.phase.is_empty() {
                     let style = ProgressStyle::with_template("{spinner:.cyan} {wide_msg}");
-                    self.notes
-                        .bar
-                        .set_style(style.expect("the template is part of this program"));
-                    self.notes
-                        .bar
-                        .enable_steady_tick(Duration::from_millis(100));
+                    self.notes.bar.set_style(style.expect("the template is part of this program"));
+                    self.notes.bar.enable_steady_tick(Duration::from_millis(100));
                 }
                 self.notes.bar.set_message(format!("{phase}: {detail}"));
             }
@@ -218,7 +204,9 @@ impl Progress {
         }
         let pace = self.pace.mean().unwrap_or(0.0);
         line += &format!("  {} tok/s", units::count(1.0 / pace));
-        if let Some(left) = self.time_left(metrics, progress) {
+        if progress >= 1.0 && self.notes.style == Style::Bar {
+            line += "  the last validation …";
+        } else if let Some(left) = self.time_left(metrics, progress) {
             line += &format!("  {} left", units::time(left));
         }
         line
@@ -250,11 +238,7 @@ fn header(run: &Path, trainer: &Trainer, device: &str, choices: &[String]) -> Ve
     let parameters = model.parameter_count();
     let count = |n: u64| units::count(n as f64);
     let checkpoint = 12 * parameters as u64;
-    let accumulated = if config.accum > 1 {
-        format!(" in {} parts", config.accum)
-    } else {
-        String::new()
-    };
+    let accumulated = if config.accum > 1 { format!(" in {} parts", config.accum) } else { String::new() };
     let how_often = match config.checkpoint.every {
         Stretch::Share(0.0) => "at the end".to_owned(),
         Stretch::Share(share) => format!("every {:.0}% of it", share * 100.0),
@@ -316,11 +300,7 @@ impl Observer for Progress {
         if self.notes.style == Style::Bar {
             bar.disable_steady_tick();
             let style = ProgressStyle::with_template("[{bar:24.cyan}] {percent:>3}%  {wide_msg}");
-            bar.set_style(
-                style
-                    .expect("the template is part of this program")
-                    .progress_chars("=> "),
-            );
+            bar.set_style(style.expect("the template is part of this program").progress_chars("=> "));
             bar.set_position((trainer.progress() * BAR_LENGTH as f64) as u64);
         }
         for line in header(run, trainer, &self.device, &self.choices) {
@@ -343,16 +323,10 @@ impl Observer for Progress {
         match self.notes.style {
             Style::Bar => {
                 self.notes.bar.set_message(self.line(metrics, progress));
-                self.notes
-                    .bar
-                    .set_position((progress * BAR_LENGTH as f64) as u64);
+                self.notes.bar.set_position((progress * BAR_LENGTH as f64) as u64);
             }
             Style::Lines => {
-                if progress >= 1.0
-                    || self
-                        .last_line
-                        .is_none_or(|last| last.elapsed() >= LINE_EVERY)
-                {
+                if progress >= 1.0 || self.last_line.is_none_or(|last| last.elapsed() >= LINE_EVERY) {
                     self.notes.say(&self.line(metrics, progress));
                     self.last_line = Some(Instant::now());
                 }
@@ -363,15 +337,9 @@ impl Observer for Progress {
     }
 
     fn on_eval(&mut self, step: u64, evaluation: &Evaluation) {
-        let Evaluation {
-            val_bpb,
-            val_bpb_se,
-            ..
-        } = evaluation;
+        let Evaluation { val_bpb, val_bpb_se, .. } = evaluation;
         self.val_bpb = Some(*val_bpb);
-        self.notes.say(&format!(
-            "validation after step {step}: val_bpb {val_bpb:.4} ± {val_bpb_se:.4}"
-        ));
+        self.notes.say(&format!("validation after step {step}: val_bpb {val_bpb:.4} ± {val_bpb_se:.4}"));
     }
 
     fn on_event(&mut self, event: &Event) {
@@ -381,31 +349,16 @@ impl Observer for Progress {
         match event {
             Event::Choice { what } => self.choices.push(what.clone()),
             Event::CheckpointSkipped { path, why } => {
-                self.notes.say(&format!(
-                    "note: the checkpoint {} is passed over: {why}",
-                    path.display()
-                ));
+                self.notes.say(&format!("note: the checkpoint {} is passed over: {why}", path.display()));
             }
-            Event::Resumed {
-                step,
-                checkpoint: Some(path),
-                ..
-            } => {
-                self.notes.say(&format!(
-                    "going on after step {step}, from {}",
-                    path.display()
-                ));
+            Event::Resumed { step, checkpoint: Some(path), .. } => {
+                self.notes.say(&format!("going on after step {step}, from {}", path.display()));
             }
-            Event::Resumed {
-                checkpoint: None, ..
-            } => {
-                self.notes
-                    .say("this run has no checkpoint yet; it begins anew");
+            Event::Resumed { checkpoint: None, .. } => {
+                self.notes.say("this run has no checkpoint yet; it begins anew");
             }
             Event::Skipped { step, why, scale } => {
-                self.notes.say(&format!(
-                    "step {step} left out: {why}; the loss scale is now {scale}"
-                ));
+                self.notes.say(&format!("step {step} left out: {why}; the loss scale is now {scale}"));
             }
             _ => {}
         }

@@ -49,28 +49,10 @@ mod tests {
 
     #[test]
     fn units_change_where_they_should() {
-        let counts = [
-            0.0,
-            7.4,
-            999.0,
-            999.7,
-            1_234.0,
-            99_960.0,
-            2_040_000.0,
-            1.5e12,
-        ];
-        assert_eq!(
-            counts.map(count),
-            ["0", "7", "999", "1.00k", "1.23k", "100k", "2.04M", "1.50T"]
-        );
-        assert_eq!(
-            [0, 999, 12_345_678].map(bytes),
-            ["0 bytes", "999 bytes", "12.3 MB"]
-        );
+        let counts = [0.0, 7.4, 999.0, 999.7, 1_234.0, 99_960.0, 2_040_000.0, 1.5e12];
+        assert_eq!(counts.map(count), ["0", "7", "999", "1.00k", "1.23k", "100k", "2.04M", "1.50T"]);
+        assert_eq!([0, 999, 12_345_678].map(bytes), ["0 bytes", "999 bytes", "12.3 MB"]);
         let times = [0.4, 59.4, 59.6, 63.0, 7_530.0, 90_000.0].map(Duration::from_secs_f64);
-        assert_eq!(
-            times.map(time),
-            ["0s", "59s", "1m00s", "1m03s", "2h05m", "1d01h"]
-        );
+        assert_eq!(times.map(time), ["0s", "59s", "1m00s", "1m03s", "2h05m", "1d01h"]);
     }
 }

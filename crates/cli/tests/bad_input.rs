@@ -12,46 +12,23 @@ use common::{Place, Running, name};
 #[test]
 fn a_preset_that_does_not_exist() {
     let place = Place::new();
-    place.fails(
-        &["train", "--preset", "huge"],
-        &["--preset", "there is no preset `huge`", "tiny", "gpt-48m"],
-    );
-    place.fails(
-        &["mil", "print", "--preset", "huge"],
-        &["there is no preset `huge`"],
-    );
-    place.fails(
-        &["bench", "step", "--preset", "huge"],
-        &["there is no preset `huge`"],
-    );
+    place
+        .fails(&["train", "--preset", "huge"], &["--preset", "there is no preset `huge`", "tiny", "gpt-48m"]);
+    place.fails(&["mil", "print", "--preset", "huge"], &["there is no preset `huge`"]);
+    place.fails(&["bench", "step", "--preset", "huge"], &["there is no preset `huge`"]);
     assert!(!place.path("runs").exists(), "nothing was begun");
 }
 
 #[test]
 fn settings_that_mean_nothing() {
     let place = Place::new();
-    fs::write(
-        place.path("my.toml"),
-        "preset = 'odd'\n[optimizer]\nlerning_rate = 1\n",
-    )
-    .expect("a small file");
-    place.fails(
-        &["train", "my.toml"],
-        &["my.toml, line 3", "optimizer.lerning_rate", "beta1"],
-    );
+    fs::write(place.path("my.toml"), "preset = 'odd'\n[optimizer]\nlerning_rate = 1\n")
+        .expect("a small file");
+    place.fails(&["train", "my.toml"], &["my.toml, line 3", "optimizer.lerning_rate", "beta1"]);
     place.fails(&["train", "none.toml"], &["none.toml", "No such file"]);
-    place.fails(
-        &["train", "--set", "optimizer.lerning_rate=1"],
-        &["--set", "optimizer.lerning_rate"],
-    );
-    place.fails(
-        &["train", "--set", "batch=many"],
-        &["--set", "batch", "many"],
-    );
-    place.fails(
-        &["train", "--batch", "0"],
-        &["--batch", "batch = 0", "expected 1 to"],
-    );
+    place.fails(&["train", "--set", "optimizer.lerning_rate=1"], &["--set", "optimizer.lerning_rate"]);
+    place.fails(&["train", "--set", "batch=many"], &["--set", "batch", "many"]);
+    place.fails(&["train", "--batch", "0"], &["--batch", "batch = 0", "expected 1 to"]);
     place.fails(&["train", "--lr", "-1"], &["--lr", "optimizer.lr = -1"]);
     place.fails(&["train", "--out", "/"], &["--out /", "runs/mine"]);
 }
@@ -64,15 +41,9 @@ fn usage_errors_exit_with_2() {
         (vec!["train", "--frobnicate"], "--frobnicate"),
         (vec!["train", "--budget", "soon"], "5m"),
         (vec!["train", "--set", "batch"], "KEY=VALUE"),
-        (
-            vec!["train", "--resume", "runs/a", "--preset", "tiny"],
-            "cannot be used with",
-        ),
+        (vec!["train", "--resume", "runs/a", "--preset", "tiny"], "cannot be used with"),
         (vec!["generate"], "<RUN>"),
-        (
-            vec!["generate", "runs/a", "--temperature", "-1"],
-            "0 to 100",
-        ),
+        (vec!["generate", "runs/a", "--temperature", "-1"], "0 to 100"),
         (vec!["mil", "print", "--cut", "half"], "there are whole"),
         (vec!["mil", "lint"], "--preset"),
         (vec!["mil", "lint", "--preset", "odd", "--chip", "m9"], "m4"),
@@ -81,11 +52,7 @@ fn usage_errors_exit_with_2() {
     ] {
         let done = place.run(&args);
         assert_eq!(done.code, Some(2), "{args:?}\n{}", done.stderr);
-        assert!(
-            done.stderr.contains(wanted),
-            "{args:?}: no {wanted:?} in\n{}",
-            done.stderr
-        );
+        assert!(done.stderr.contains(wanted), "{args:?}: no {wanted:?} in\n{}", done.stderr);
     }
 }
 
@@ -94,27 +61,20 @@ fn devices_that_are_not_here() {
     let place = Place::new();
     place.fails(&["train", "--device", "cuda"], &["`cuda`", "cpu, sim"]);
     place.fails(&["train", "--device", "sim:m9"], &["`m9`", "m4, m5"]);
-    place.fails(
-        &["bench", "step", "--device", "ane"],
-        &["`ane` cannot be used", "there are cpu and sim"],
-    );
+    place.fails(&["bench", "step", "--device", "ane"], &["`ane` cannot be used", "there are cpu and sim"]);
 }
 
 /// The folder of files that are broken on purpose, where this machine has it.
 fn broken_files() -> Option<PathBuf> {
-    let shared = std::env::var_os("ANNEAL_SHARED").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared"),
-        PathBuf::from,
-    );
+    let shared = std::env::var_os("ANNEAL_SHARED")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared"), PathBuf::from);
     Some(shared.join("data/broken")).filter(|folder| folder.is_dir())
 }
 
 #[test]
 fn every_broken_file_is_named_with_what_to_do() {
     let Some(folder) = broken_files() else {
-        println!(
-            "skipped: there is no ../shared/data/broken beside the workspace, nor under ANNEAL_SHARED"
-        );
+        println!("skipped: there is no ../shared/data/broken beside the workspace, nor under ANNEAL_SHARED");
         return;
     };
     let place = Place::new();
@@ -122,9 +82,7 @@ fn every_broken_file_is_named_with_what_to_do() {
     for entry in fs::read_dir(folder).expect("it is a folder") {
         let path = entry.expect("an entry").path();
         let data = path.to_str().expect("its name is UTF-8");
-        let args = [
-            "train", "--preset", "odd", "--budget", "2steps", "--out", "run", "--data", data,
-        ];
+        let args = ["train", "--preset", "odd", "--budget", "2steps", "--out", "run", "--data", data];
         let done = place.fails(&args, &[&name(&path)]);
         println!("{}", done.stderr.lines().last().unwrap_or_default());
         let wanted = match name(&path).as_str() {
@@ -144,31 +102,18 @@ fn every_broken_file_is_named_with_what_to_do() {
 #[test]
 fn data_that_is_missing_or_does_not_fit() {
     let place = Place::new();
-    place.fails(
-        &["train", "--data", "books"],
-        &["books", "there is no such file or folder", "stories"],
-    );
+    place.fails(&["train", "--data", "books"], &["books", "there is no such file or folder", "stories"]);
     let long = place.train("run", "2steps", &["--set", "model.seq_len=3000"]);
     place.fails(&long, &["model.seq_len = 3000", "tokens", "shorter"]);
     let large = place.train("run", "2steps", &["--set", "model.vocab_size=100000"]);
     place.fails(&large, &["100000", "at most"]);
     // A vocabulary that does not match the tokenizer.
     place.ok(&["data", "prepare", "text.txt", "--vocab", "300"]);
-    let prepared = fs::read_dir(place.path("cache/datasets"))
-        .expect("the cache")
-        .next()
-        .expect("a data set");
+    let prepared = fs::read_dir(place.path("cache/datasets")).expect("the cache").next().expect("a data set");
     let tokenizer = prepared.expect("an entry").path().join("tokenizer.json");
     let setting = format!("data.tokenizer={}", tokenizer.display());
-    let other = place.train(
-        "run",
-        "2steps",
-        &["--set", &setting, "--set", "model.vocab_size=400"],
-    );
-    place.fails(
-        &other,
-        &["model.vocab_size = 400", "has 300 tokens", "tokenizer.json"],
-    );
+    let other = place.train("run", "2steps", &["--set", &setting, "--set", "model.vocab_size=400"]);
+    place.fails(&other, &["model.vocab_size = 400", "has 300 tokens", "tokenizer.json"]);
     assert!(!place.path("run").exists(), "nothing was begun");
 }
 
@@ -181,15 +126,9 @@ fn runs_that_are_none() {
         place.fails(&[command, "nowhere"], &["nowhere"]);
     }
     place.fails(&["train", "--resume", "empty"], &["empty", "config.toml"]);
-    place.fails(
-        &["train", "--resume", "nowhere"],
-        &["nowhere", "it does not exist"],
-    );
+    place.fails(&["train", "--resume", "nowhere"], &["nowhere", "it does not exist"]);
     place.ok(&place.train("run", "2steps", &[]));
-    place.fails(
-        &place.train("run", "2steps", &[]),
-        &["run", "exists", "--resume run"],
-    );
+    place.fails(&place.train("run", "2steps", &[]), &["run", "exists", "--resume run"]);
 }
 
 #[test]
@@ -201,21 +140,13 @@ fn a_damaged_checkpoint_is_passed_over_and_the_run_goes_on_from_an_older_one() {
     // Half-written: cut off.
     fs::write(&weights, &whole[..whole.len() / 2]).expect("it can be cut");
     let done = place.ok(&["generate", "run", "--max-tokens", "4"]);
-    assert!(
-        done.stderr.contains("step_000020") && done.stderr.contains("passed over"),
-        "{}",
-        done.stderr
-    );
+    assert!(done.stderr.contains("step_000020") && done.stderr.contains("passed over"), "{}", done.stderr);
     // Damaged: one bit.
     let mut damaged = whole.clone();
     *damaged.last_mut().expect("it has bytes") ^= 1;
     fs::write(&weights, damaged).expect("it can be written");
     let done = place.ok(&["train", "--resume", "run", "--threads", "1"]);
-    assert!(
-        done.stderr.contains("passed over") && done.stderr.contains("checksum"),
-        "{}",
-        done.stderr
-    );
+    assert!(done.stderr.contains("passed over") && done.stderr.contains("checksum"), "{}", done.stderr);
     assert_eq!(
         fs::read(&weights).expect("it was written again"),
         whole,
@@ -225,11 +156,7 @@ fn a_damaged_checkpoint_is_passed_over_and_the_run_goes_on_from_an_older_one() {
     for checkpoint in place.checkpoints("run") {
         fs::write(checkpoint.join("state.json"), "{}").expect("it can be written");
     }
-    for args in [
-        &["train", "--resume", "run"][..],
-        &["eval", "run"],
-        &["generate", "run"],
-    ] {
+    for args in [&["train", "--resume", "run"][..], &["eval", "run"], &["generate", "run"]] {
         place.fails(args, &["no checkpoint can be used", "state.json"]);
     }
 }
@@ -255,10 +182,7 @@ fn a_folder_that_cannot_be_written() {
         return;
     }
     fs::remove_dir_all(place.path("cache")).expect("it is there");
-    place.fails(
-        &place.train("run/checkpoints/run", "4steps", &[]),
-        &["writable"],
-    );
+    place.fails(&place.train("run/checkpoints/run", "4steps", &[]), &["writable"]);
     fs::set_permissions(&folder, before).expect("it is ours");
     place.ok(&["eval", "run"]);
 }
@@ -269,10 +193,7 @@ fn a_second_process_on_the_same_run() {
     let mut first = Running::start(&place, &place.train("run", "1h", &["--json"]));
     first.wait_for("step");
     let id = format!("id {}", first.child.id());
-    place.fails(
-        &["train", "--resume", "run"],
-        &["run", "another process", &id],
-    );
+    place.fails(&["train", "--resume", "run"], &["run", "another process", &id]);
     first.wait_for("step");
 }
 
@@ -285,12 +206,7 @@ fn a_checkpoint_that_cannot_be_written_leaves_the_older_ones() {
     place.ok(&place.train(
         "run",
         "40steps",
-        &[
-            "--set",
-            "checkpoint.every=0.25",
-            "--set",
-            "checkpoint.keep=9",
-        ],
+        &["--set", "checkpoint.every=0.25", "--set", "checkpoint.keep=9"],
     ));
     let last = fs::read(place.newest("run", "weights.safetensors")).expect("it is there");
     for checkpoint in place.checkpoints("run").split_off(1) {
@@ -298,38 +214,21 @@ fn a_checkpoint_that_cannot_be_written_leaves_the_older_ones() {
     }
     let limited = "trap '' XFSZ; ulimit -f 400; exec \"$0\" train --resume run --threads 1";
     let mut shell = Command::new("sh");
-    shell
-        .args(["-c", limited])
-        .arg(place.command(&[]).get_program())
-        .current_dir(place.path(""));
-    let done: common::Done = shell
-        .env("ANNEAL_CACHE", place.path("cache"))
-        .output()
-        .expect("sh runs")
-        .into();
-    done.is_one_error(&["optimizer.safetensors"]);
-    let left: Vec<String> = place
-        .checkpoints("run")
-        .iter()
-        .map(|path| name(path))
-        .collect();
+    shell.args(["-c", limited]).arg(place.command(&[]).get_program()).current_dir(place.path(""));
+    let done: common::Done = shell.env("ANNEAL_CACHE", place.path("cache")).output().expect("sh runs").into();
+    done.expect_one_error(&["optimizer.safetensors"]);
+    let left: Vec<String> = place.checkpoints("run").iter().map(|path| name(path)).collect();
     assert_eq!(left, ["step_000010"]);
     place.ok(&["eval", "run", "--windows", "2"]);
     place.ok(&["train", "--resume", "run", "--threads", "1"]);
-    assert_eq!(
-        fs::read(place.newest("run", "weights.safetensors")).expect("it is there"),
-        last
-    );
+    assert_eq!(fs::read(place.newest("run", "weights.safetensors")).expect("it is there"), last);
 }
 
 /// A disk that is really full: a small one in memory, where the system lets us make one.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk() {
-    let may = Command::new("unshare")
-        .args(["-rm", "true"])
-        .stderr(Stdio::null())
-        .status();
+    let may = Command::new("unshare").args(["-rm", "true"]).stderr(Stdio::null()).status();
     if !may.is_ok_and(|status| status.success()) {
         println!("skipped: this system gives no mount of our own (unshare -rm)");
         return;
@@ -338,12 +237,7 @@ fn a_full_disk() {
     place.ok(&place.train(
         "run",
         "40steps",
-        &[
-            "--set",
-            "checkpoint.every=0.25",
-            "--set",
-            "checkpoint.keep=9",
-        ],
+        &["--set", "checkpoint.every=0.25", "--set", "checkpoint.keep=9"],
     ));
     for checkpoint in place.checkpoints("run").split_off(1) {
         fs::remove_dir_all(checkpoint).expect("it is ours");
@@ -354,34 +248,13 @@ fn a_full_disk() {
          \"$0\" train --resume disk/run --threads 1; echo \"first $?\"; \
          rm disk/filler && \"$0\" train --resume disk/run --threads 1 --quiet; echo \"second $?\"";
     let mut shell = Command::new("unshare");
-    shell
-        .args(["-rm", "sh", "-c", script])
-        .arg(place.command(&[]).get_program())
-        .current_dir(place.path(""));
-    let done: common::Done = shell
-        .env("ANNEAL_CACHE", place.path("cache"))
-        .output()
-        .expect("it runs")
-        .into();
+    shell.args(["-rm", "sh", "-c", script]).arg(place.command(&[]).get_program()).current_dir(place.path(""));
+    let done: common::Done = shell.env("ANNEAL_CACHE", place.path("cache")).output().expect("it runs").into();
     if done.stderr.contains("mount:") {
         println!("skipped: this system does not mount: {}", done.stderr);
         return;
     }
-    assert!(
-        done.stdout.contains("first 1"),
-        "{}{}",
-        done.stdout,
-        done.stderr
-    );
-    assert!(
-        done.stderr.contains("no room on this disk"),
-        "{}",
-        done.stderr
-    );
-    assert!(
-        done.stdout.contains("second 0"),
-        "{}{}",
-        done.stdout,
-        done.stderr
-    );
+    assert!(done.stdout.contains("first 1"), "{}{}", done.stdout, done.stderr);
+    assert!(done.stderr.contains("no room on this disk"), "{}", done.stderr);
+    assert!(done.stdout.contains("second 0"), "{}{}", done.stdout, done.stderr);
 }

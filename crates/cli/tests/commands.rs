@@ -9,107 +9,43 @@ use serde_json::Value;
 fn a_run_is_trained_measured_and_writes() {
     let place = Place::new();
     let done = place.ok(&place.train("runs/a", "30steps", &[]));
-    for part in [
-        "run     runs/a",
-        "device  cpu (1 thread, ",
-        "budget  30steps",
-        "step 30/30  100%  loss ",
-    ] {
-        assert!(
-            done.stderr.contains(part),
-            "no {part:?} in\n{}",
-            done.stderr
-        );
+    for part in ["run     runs/a", "device  cpu (1 thread, ", "budget  30steps", "step 30/30  100%  loss "] {
+        assert!(done.stderr.contains(part), "no {part:?} in\n{}", done.stderr);
     }
     for part in ["val_bpb  ", "The model writes:", "anneal generate runs/a"] {
-        assert!(
-            done.stdout.contains(part),
-            "no {part:?} in\n{}",
-            done.stdout
-        );
+        assert!(done.stdout.contains(part), "no {part:?} in\n{}", done.stdout);
     }
 
     let done = place.ok(&["eval", "runs/a"]);
     assert!(done.stdout.starts_with("val_bpb  "), "{}", done.stdout);
-    let eval = &place
-        .ok(&["eval", "runs/a", "--json", "--windows", "4"])
-        .json()[0];
+    let eval = &place.ok(&["eval", "runs/a", "--json", "--windows", "4"]).json()[0];
     let summary = std::fs::read(place.path("runs/a/summary.json")).expect("a summary");
     let summary: Value = serde_json::from_slice(&summary).expect("JSON");
-    assert_eq!(
-        eval["val_bpb"], summary["val_bpb"],
-        "the same windows, the same weights"
-    );
-    assert_eq!(
-        (&eval["step"], &eval["tokens"]),
-        (&30.into(), &(4 * 21).into())
-    );
+    assert_eq!(eval["val_bpb"], summary["val_bpb"], "the same windows, the same weights");
+    assert_eq!((&eval["step"], &eval["tokens"]), (&30.into(), &(4 * 21).into()));
     assert!(eval["val_bpb_se"].as_f64() > Some(0.0) && eval["bytes"].as_u64() > Some(100));
-    let other = &place
-        .ok(&[
-            "eval",
-            "runs/a",
-            "--data",
-            "stories:5",
-            "--json",
-            "--windows",
-            "9",
-        ])
-        .json()[0];
+    let other = &place.ok(&["eval", "runs/a", "--data", "stories:5", "--json", "--windows", "9"]).json()[0];
     assert_eq!(other["windows"], 9);
     assert!(other["bound_bits_per_byte"].as_f64() > Some(0.0));
 
     let write = |more: &[&str]| {
-        let mut args = vec![
-            "generate",
-            "runs/a",
-            "--json",
-            "--max-tokens",
-            "60",
-            "--prompt",
-            "Once",
-        ];
+        let mut args = vec!["generate", "runs/a", "--json", "--max-tokens", "60", "--prompt", "Once"];
         args.extend(more);
         place.ok(&args).json()
     };
     // 60 tokens are more than the context of 21: it slides.
     let texts = write(&["--stories", "2"]);
-    assert_eq!(
-        texts,
-        write(&["--stories", "2"]),
-        "the same seed, the same text"
-    );
+    assert_eq!(texts, write(&["--stories", "2"]), "the same seed, the same text");
     assert_ne!(texts[0]["text"], texts[1]["text"]);
     assert_ne!(texts[0]["text"], write(&["--seed", "9"])[0]["text"]);
     let greedy = write(&["--temperature", "0", "--seed", "1"]);
-    assert_eq!(
-        greedy[0]["text"],
-        write(&["--temperature", "0", "--seed", "2"])[0]["text"]
-    );
+    assert_eq!(greedy[0]["text"], write(&["--temperature", "0", "--seed", "2"])[0]["text"]);
     for text in &texts {
-        assert!(
-            text["text"].as_str().is_some_and(|t| t.starts_with("Once")),
-            "{text}"
-        );
+        assert!(text["text"].as_str().is_some_and(|t| t.starts_with("Once")), "{text}");
         assert!(text["tokens"].as_u64() <= Some(60));
     }
-    let plain = place
-        .ok(&[
-            "generate",
-            "runs/a",
-            "--max-tokens",
-            "60",
-            "--prompt",
-            "Once",
-        ])
-        .stdout;
-    assert_eq!(
-        plain.trim_end_matches('\n'),
-        texts[0]["text"]
-            .as_str()
-            .expect("text")
-            .trim_end_matches('\n')
-    );
+    let plain = place.ok(&["generate", "runs/a", "--max-tokens", "60", "--prompt", "Once"]).stdout;
+    assert_eq!(plain.trim_end_matches('\n'), texts[0]["text"].as_str().expect("text").trim_end_matches('\n'));
 }
 
 #[test]
@@ -118,25 +54,10 @@ fn training_speaks_json_on_standard_output_and_nothing_else_there() {
     let done = place.ok(&place.train("run", "6steps", &["--json"]));
     let events = done.json();
     let of = |kind: &str| events.iter().filter(|e| e["event"] == kind).count();
-    assert_eq!(
-        [
-            of("started"),
-            of("run"),
-            of("step"),
-            of("validation"),
-            of("result")
-        ],
-        [1, 1, 6, 1, 1]
-    );
+    assert_eq!([of("started"), of("run"), of("step"), of("validation"), of("result")], [1, 1, 6, 1, 1]);
     let result = events.last().expect("there are some");
-    assert_eq!(
-        (&result["event"], &result["outcome"]),
-        (&"result".into(), &"finished".into())
-    );
-    assert!(
-        result["val_bpb"].is_f64() && result["sample"].is_string(),
-        "{result}"
-    );
+    assert_eq!((&result["event"], &result["outcome"]), (&"result".into(), &"finished".into()));
+    assert!(result["val_bpb"].is_f64() && result["sample"].is_string(), "{result}");
     assert_eq!(done.stderr, "");
     let quiet = place.ok(&place.train("quiet", "2steps", &["--quiet"]));
     assert_eq!(quiet.stderr, "");
@@ -149,18 +70,11 @@ fn every_device_is_listed() {
     let text = place.ok(&["devices"]).stdout;
     let objects = place.ok(&["devices", "--json"]).json();
     for (device, line) in objects.iter().zip(text.lines()) {
-        assert!(
-            line.starts_with(device["name"].as_str().expect("a name")),
-            "{line}"
-        );
+        assert!(line.starts_with(device["name"].as_str().expect("a name")), "{line}");
         assert_eq!(device["available"] == true, device["describe"].is_string());
         assert_eq!(device["available"] == false, device["why_not"].is_string());
     }
-    let here: Vec<&Value> = objects
-        .iter()
-        .filter(|d| d["available"] == true)
-        .map(|d| &d["name"])
-        .collect();
+    let here: Vec<&Value> = objects.iter().filter(|d| d["available"] == true).map(|d| &d["name"]).collect();
     assert_eq!(here, ["cpu", "sim"]);
     assert_eq!(objects.len(), 6);
 }
@@ -168,99 +82,44 @@ fn every_device_is_listed() {
 #[test]
 fn programs_are_printed_and_linted() {
     let place = Place::new();
-    let text = place
-        .ok(&["mil", "print", "--preset", "odd", "--cut", "ten"])
-        .stdout;
+    let text = place.ok(&["mil", "print", "--preset", "odd", "--cut", "ten"]).stdout;
     assert_eq!(text.matches("program(1.3)").count(), 10);
     // Through a file: what is printed is what is read.
-    let one = place
-        .ok(&[
-            "mil",
-            "print",
-            "--preset",
-            "odd",
-            "--cut",
-            "ten",
-            "--segment",
-            "wo_forward",
-        ])
-        .stdout;
+    let one =
+        place.ok(&["mil", "print", "--preset", "odd", "--cut", "ten", "--segment", "wo_forward"]).stdout;
     std::fs::write(place.path("wo.mil"), &one).expect("a small file");
     let from_file = place.run(&["mil", "lint", "wo.mil", "--json"]);
-    let args = [
-        "mil",
-        "lint",
-        "--preset",
-        "odd",
-        "--cut",
-        "ten",
-        "--segment",
-        "wo_forward",
-        "--json",
-    ];
+    let args = ["mil", "lint", "--preset", "odd", "--cut", "ten", "--segment", "wo_forward", "--json"];
     let direct = place.run(&args);
     let rules = |done: &common::Done| -> Vec<Value> {
-        let findings = done.json()[0]["findings"]
-            .as_array()
-            .expect("a list")
-            .clone();
-        findings
-            .into_iter()
-            .map(|finding| finding["rule"].clone())
-            .collect()
+        let findings = done.json()[0]["findings"].as_array().expect("a list").clone();
+        findings.into_iter().map(|finding| finding["rule"].clone()).collect()
     };
     assert_eq!(rules(&from_file), rules(&direct));
-    place.fails(
-        &["mil", "print", "--preset", "odd", "--segment", "middle"],
-        &["middle", "forward, backward"],
-    );
+    place
+        .fails(&["mil", "print", "--preset", "odd", "--segment", "middle"], &["middle", "forward, backward"]);
     place.fails(&["mil", "lint", "none.mil"], &["none.mil"]);
 
     // The last axis may not pass 16,384 on this chip; the activations of 800 sequences do.
-    let long = place.run(&[
-        "mil", "lint", "--preset", "odd", "--batch", "800", "--chip", "m1", "--json",
-    ]);
+    let long = place.run(&["mil", "lint", "--preset", "odd", "--batch", "800", "--chip", "m1", "--json"]);
     assert_eq!(long.code, Some(1));
     assert!(long.json()[0]["errors"].as_u64() > Some(0));
-    let table = place.run(&[
-        "mil", "lint", "--preset", "odd", "--batch", "800", "--chip", "m1",
-    ]);
+    let table = place.run(&["mil", "lint", "--preset", "odd", "--batch", "800", "--chip", "m1"]);
     assert!(table.stdout.contains("error "), "{}", table.stdout);
 }
 
 #[test]
 fn text_is_prepared_and_looked_at() {
     let place = Place::new();
-    let prepared = &place
-        .ok(&["data", "prepare", "text.txt", "--vocab", "300", "--json"])
-        .json()[0];
+    let prepared = &place.ok(&["data", "prepare", "text.txt", "--vocab", "300", "--json"]).json()[0];
     assert_eq!(prepared["vocab_size"], 300);
     let found = &place.ok(&["data", "inspect", "text.txt", "--json"]).json()[0];
     assert_eq!(found["train"]["bytes"], prepared["train"]["bytes"]);
-    let tokenizer = format!(
-        "{}/tokenizer.json",
-        prepared["dir"].as_str().expect("a path")
-    );
-    let about = &place
-        .ok(&[
-            "data",
-            "tokenizer",
-            &tokenizer,
-            "--text",
-            "the the",
-            "--json",
-        ])
-        .json()[0];
-    assert_eq!(
-        (&about["vocab_size"], &about["bos_id"]),
-        (&300.into(), &296.into())
-    );
-    let tokens: Vec<&str> = about["tokens"]
-        .as_array()
-        .expect("a list")
-        .iter()
-        .map(|t| t.as_str().expect("text"))
-        .collect();
+    let tokenizer = format!("{}/tokenizer.json", prepared["dir"].as_str().expect("a path"));
+    let about = &place.ok(&["data", "tokenizer", &tokenizer, "--text", "the the", "--json"]).json()[0];
+    assert_eq!((&about["vocab_size"], &about["bos_id"]), (&300.into(), &296.into()));
+    let tokens: Vec<&str> =
+        about["tokens"].as_array().expect("a list").iter().map(|t| t.as_str().expect("text")).collect();
     assert_eq!(tokens.concat(), "the the");
     for args in [
         &["data", "prepare", "text.txt"][..],
@@ -269,50 +128,23 @@ fn text_is_prepared_and_looked_at() {
     ] {
         assert!(!place.ok(args).stdout.is_empty());
     }
-    place.fails(
-        &["data", "inspect", "none.txt"],
-        &["none.txt", "there is no such file"],
-    );
-    place.fails(
-        &["data", "tokenizer", "text.txt"],
-        &["text.txt", "tokenizer.json"],
-    );
+    place.fails(&["data", "inspect", "none.txt"], &["none.txt", "there is no such file"]);
+    place.fails(&["data", "tokenizer", "text.txt"], &["text.txt", "tokenizer.json"]);
 }
 
 #[test]
 fn a_step_is_measured() {
     let place = Place::new();
-    let args = [
-        "bench",
-        "step",
-        "--preset",
-        "odd",
-        "--batch",
-        "4",
-        "--steps",
-        "3",
-        "--threads",
-        "1",
-    ];
+    let args = ["bench", "step", "--preset", "odd", "--batch", "4", "--steps", "3", "--threads", "1"];
     let text = place.ok(&[&args[..], &["--profile"]].concat()).stdout;
-    assert!(
-        text.contains("tokens/s") && text.contains("GFLOP/s") && text.contains("matmul"),
-        "{text}"
-    );
+    assert!(text.contains("tokens/s") && text.contains("GFLOP/s") && text.contains("matmul"), "{text}");
     let object = &place.ok(&[&args[..], &["--json"]].concat()).json()[0];
-    let number = |key: &str| {
-        object[key]
-            .as_f64()
-            .unwrap_or_else(|| panic!("{key} in {object}"))
-    };
+    let number = |key: &str| object[key].as_f64().unwrap_or_else(|| panic!("{key} in {object}"));
     assert_eq!(number("step_tokens"), 84.0);
     let tok_s = 84.0 / number("ms_step") * 1e3;
     assert!((number("tok_s") / tok_s - 1.0).abs() < 1e-9, "{object}");
     let share = number("gflops") / number("peak_gflops");
-    assert!(
-        (number("share_of_peak") / share - 1.0).abs() < 1e-9 && share > 0.0,
-        "{object}"
-    );
+    assert!((number("share_of_peak") / share - 1.0).abs() < 1e-9 && share > 0.0, "{object}");
     assert!(number("peak_rss_bytes") > 1e6);
 }
 

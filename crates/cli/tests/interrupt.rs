@@ -22,22 +22,11 @@ fn ctrl_c_saves_and_the_printed_command_goes_on() {
     assert_eq!(place.checkpoints("run").len(), 1);
 
     let command = result["resume"].as_str().expect("a command").to_owned();
-    let args: Vec<&str> = command
-        .split(' ')
-        .skip(1)
-        .chain(["--threads", "1"])
-        .collect();
+    let args: Vec<&str> = command.split(' ').skip(1).chain(["--threads", "1"]).collect();
     let done = place.ok(&args);
-    assert!(
-        done.stderr.contains(&format!("going on after step {step}")),
-        "{}",
-        done.stderr
-    );
+    assert!(done.stderr.contains(&format!("going on after step {step}")), "{}", done.stderr);
     let weights = |run| fs::read(place.newest(run, "weights.safetensors")).expect("it is there");
-    assert!(
-        weights("run") == weights("whole"),
-        "the end differs from that of a run without a stop"
-    );
+    assert!(weights("run") == weights("whole"), "the end differs from that of a run without a stop");
 }
 
 #[test]
@@ -45,32 +34,17 @@ fn people_are_told_in_words() {
     let place = Place::new();
     let mut command = place.command(&place.train("run", "1h", &[]));
     let piped = std::process::Stdio::piped;
-    let mut child = command
-        .stdout(piped())
-        .stderr(piped())
-        .spawn()
-        .expect("it starts");
+    let mut child = command.stdout(piped()).stderr(piped()).spawn().expect("it starts");
     // Its lines may come seconds apart; metrics are written with each step.
     let metrics = place.path("run/metrics.jsonl");
     while fs::metadata(&metrics).map_or(0, |m| m.len()) == 0 {
-        assert!(
-            child.try_wait().expect("our child").is_none(),
-            "it ended by itself"
-        );
+        assert!(child.try_wait().expect("our child").is_none(), "it ended by itself");
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
     let pid = nix::unistd::Pid::from_raw(child.id() as i32);
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("our child");
     let done: common::Done = child.wait_with_output().expect("it ends").into();
     assert_eq!(done.code, Some(130), "{}", done.stderr);
-    assert!(
-        done.stdout.contains("anneal train --resume run"),
-        "{}",
-        done.stdout
-    );
-    assert!(
-        done.stderr.contains("stopping after this step"),
-        "{}",
-        done.stderr
-    );
+    assert!(done.stdout.contains("anneal train --resume run"), "{}", done.stdout);
+    assert!(done.stderr.contains("stopping, with a checkpoint"), "{}", done.stderr);
 }

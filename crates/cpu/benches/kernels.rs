@@ -64,17 +64,9 @@ fn products(name: [&'static str; 3], out: usize, channels: usize, per_layer: usi
         work: Work::Flops(2 * out * channels * S),
         run,
     };
-    let (w, x, dy) = (
-        values(out * channels),
-        values(channels * S),
-        values(out * S),
-    );
+    let (w, x, dy) = (values(out * channels), values(channels * S), values(out * S));
     let (w2, dy2, x2) = (w.clone(), dy.clone(), x.clone());
-    let (mut y, mut dx, mut dw) = (
-        vec![0.0; out * S],
-        vec![0.0; channels * S],
-        vec![0.0; out * channels],
-    );
+    let (mut y, mut dx, mut dw) = (vec![0.0; out * S], vec![0.0; channels * S], vec![0.0; out * channels]);
     let forward = move |pool: &Pool| {
         matmul(
             pool,
@@ -87,14 +79,7 @@ fn products(name: [&'static str; 3], out: usize, channels: usize, per_layer: usi
     };
     let input_gradient = move |pool: &Pool| {
         let lhs = Mat::new(&w2, out, channels).t();
-        matmul(
-            pool,
-            MatMut::new(&mut dx, channels, S),
-            Write::Store,
-            1.0,
-            lhs,
-            Mat::new(&dy, out, S),
-        );
+        matmul(pool, MatMut::new(&mut dx, channels, S), Write::Store, 1.0, lhs, Mat::new(&dy, out, S));
     };
     let weight_gradient = move |pool: &Pool| {
         let rhs = Mat::new(&x2, channels, S).t();
@@ -118,12 +103,7 @@ fn products(name: [&'static str; 3], out: usize, channels: usize, per_layer: usi
 fn step() -> Vec<Kernel> {
     let mut kernels = Vec::new();
     kernels.extend(products(["qkvo y", "qkvo dx", "qkvo dw"], C, C, 4));
-    kernels.extend(products(
-        ["gate, up y", "gate, up dx", "gate, up dw"],
-        F,
-        C,
-        2,
-    ));
+    kernels.extend(products(["gate, up y", "gate, up dx", "gate, up dw"], F, C, 2));
     kernels.extend(products(["down y", "down dx", "down dw"], C, F, 1));
 
     let attention = gpt_attention();
@@ -144,47 +124,19 @@ fn step() -> Vec<Kernel> {
     let [mut dq, mut dk, mut dv] = [(); 3].map(|()| vec![0.0; C * S]);
     let backward = move |pool: &Pool| {
         let [q, k, v] = &qkv;
-        attention.backward(
-            pool,
-            [q, k, v],
-            &dout,
-            Some(&kept),
-            [&mut dq, &mut dk, &mut dv],
-        );
+        attention.backward(pool, [q, k, v], &dout, Some(&kept), [&mut dq, &mut dk, &mut dv]);
     };
     let work = Work::Flops(5 * product);
-    kernels.push(Kernel {
-        name: "attention gradient",
-        per_step: LAYERS,
-        work,
-        run: Box::new(backward),
-    });
+    kernels.push(Kernel { name: "attention gradient", per_step: LAYERS, work, run: Box::new(backward) });
 
-    let norm = RmsNorm {
-        groups: 1,
-        rows: C,
-        cols: S,
-        eps: 1e-5,
-    };
+    let norm = RmsNorm { groups: 1, rows: C, cols: S, eps: 1e-5 };
     let (x, w, dy) = (values(C * S), values(C), values(C * S));
     let (x2, w2) = (x.clone(), w.clone());
     let (mut y, mut dx, mut dw) = (vec![0.0; C * S], vec![0.0; C * S], vec![0.0; C]);
     let run = Box::new(move |pool: &Pool| norm.forward(pool, &x, Some(&w), &mut y));
-    kernels.push(Kernel {
-        name: "rms_norm",
-        per_step: 2 * LAYERS + 1,
-        work: Work::Bytes(8 * C * S),
-        run,
-    });
+    kernels.push(Kernel { name: "rms_norm", per_step: 2 * LAYERS + 1, work: Work::Bytes(8 * C * S), run });
     let run = Box::new(move |pool: &Pool| {
-        norm.backward(
-            pool,
-            &x2,
-            Some(&w2),
-            &dy,
-            (&mut dx, Write::Store),
-            Some((&mut dw, Write::Accumulate)),
-        );
+        norm.backward(pool, &x2, Some(&w2), &dy, (&mut dx, Write::Store), Some((&mut dw, Write::Accumulate)));
     });
     kernels.push(Kernel {
         name: "rms_norm gradient",
@@ -195,52 +147,26 @@ fn step() -> Vec<Kernel> {
 
     let tables = RopeTables::new(D, S, 0, 10_000.0);
     let mut x = values(C * S);
-    let run = Box::new(move |pool: &Pool| {
-        rope_in_place(pool, &tables, Pairing::Half, Turn::Forward, S, &mut x)
-    });
-    kernels.push(Kernel {
-        name: "rope",
-        per_step: 4 * LAYERS,
-        work: Work::Bytes(8 * C * S),
-        run,
-    });
+    let run =
+        Box::new(move |pool: &Pool| rope_in_place(pool, &tables, Pairing::Half, Turn::Forward, S, &mut x));
+    kernels.push(Kernel { name: "rope", per_step: 4 * LAYERS, work: Work::Bytes(8 * C * S), run });
 
     let pass = silu_mul();
     let (gate, up, mut y) = (values(F * S), values(F * S), vec![0.0; F * S]);
-    let run =
-        Box::new(move |pool: &Pool| pass.run(pool, &[&gate, &up], vec![(&mut y, Write::Store)]));
-    kernels.push(Kernel {
-        name: "silu gate",
-        per_step: LAYERS,
-        work: Work::Bytes(12 * F * S),
-        run,
-    });
+    let run = Box::new(move |pool: &Pool| pass.run(pool, &[&gate, &up], vec![(&mut y, Write::Store)]));
+    kernels.push(Kernel { name: "silu gate", per_step: LAYERS, work: Work::Bytes(12 * F * S), run });
     let pass = silu_mul_gradient();
     let (gate, up, dy) = (values(F * S), values(F * S), values(F * S));
     let (mut dg, mut du) = (vec![0.0; F * S], vec![0.0; F * S]);
     let run = Box::new(move |pool: &Pool| {
-        pass.run(
-            pool,
-            &[&gate, &up, &dy],
-            vec![(&mut dg, Write::Store), (&mut du, Write::Store)],
-        );
+        pass.run(pool, &[&gate, &up, &dy], vec![(&mut dg, Write::Store), (&mut du, Write::Store)]);
     });
-    kernels.push(Kernel {
-        name: "silu gate gradient",
-        per_step: LAYERS,
-        work: Work::Bytes(20 * F * S),
-        run,
-    });
+    kernels.push(Kernel { name: "silu gate gradient", per_step: LAYERS, work: Work::Bytes(20 * F * S), run });
 
     let pass = residual();
     let (a, b, mut y) = (values(C * S), values(C * S), vec![0.0; C * S]);
     let run = Box::new(move |pool: &Pool| pass.run(pool, &[&a, &b], vec![(&mut y, Write::Store)]));
-    kernels.push(Kernel {
-        name: "residual",
-        per_step: 4 * LAYERS,
-        work: Work::Bytes(12 * C * S),
-        run,
-    });
+    kernels.push(Kernel { name: "residual", per_step: 4 * LAYERS, work: Work::Bytes(12 * C * S), run });
 
     let head = CrossEntropy {
         channels: C,
@@ -255,15 +181,8 @@ fn step() -> Vec<Kernel> {
     let [mut max, mut sum_exp, mut target_logit] = [(); 3].map(|()| vec![0.0; S]);
     let (mut dh, mut dw) = (vec![0.0; C * S], vec![0.0; V * C]);
     let run = Box::new(move |pool: &Pool| {
-        let gradients = Gradients {
-            dh: (&mut dh, Write::Store),
-            dw: Some((&mut dw, Write::Accumulate)),
-        };
-        let stats = Stats {
-            max: &mut max,
-            sum_exp: &mut sum_exp,
-            target_logit: &mut target_logit,
-        };
+        let gradients = Gradients { dh: (&mut dh, Write::Store), dw: Some((&mut dw, Write::Accumulate)) };
+        let stats = Stats { max: &mut max, sum_exp: &mut sum_exp, target_logit: &mut target_logit };
         head.forward_backward(pool, &h, &w, &targets, stats, Some(gradients));
     });
     kernels.push(Kernel {
@@ -289,34 +208,17 @@ fn gpt_attention() -> Attention {
 }
 
 fn flat(operands: usize, code: Vec<Instruction>, outputs: Vec<usize>, len: usize) -> Pass {
-    Pass {
-        rows: 1,
-        cols: len,
-        operands: vec![Spread::Full; operands],
-        code,
-        outputs,
-    }
+    Pass { rows: 1, cols: len, operands: vec![Spread::Full; operands], code, outputs }
 }
 
 fn op(op: Op, sources: &[Source]) -> Instruction {
-    Instruction {
-        op,
-        sources: sources.to_vec(),
-    }
+    Instruction { op, sources: sources.to_vec() }
 }
 
 /// y = silu(gate) up
 fn silu_mul() -> Pass {
     use Source::{Memory, Result};
-    flat(
-        2,
-        vec![
-            op(Op::Silu, &[Memory(0)]),
-            op(Op::Mul, &[Result(0), Memory(1)]),
-        ],
-        vec![1],
-        F * S,
-    )
+    flat(2, vec![op(Op::Silu, &[Memory(0)]), op(Op::Mul, &[Result(0), Memory(1)])], vec![1], F * S)
 }
 
 /// With s = sigmoid(gate): dgate = dy up s (1 + gate (1 - s)), dup = dy gate s.
@@ -337,12 +239,7 @@ fn silu_mul_gradient() -> Pass {
 }
 
 fn residual() -> Pass {
-    flat(
-        2,
-        vec![op(Op::Add, &[Source::Memory(0), Source::Memory(1)])],
-        vec![0],
-        C * S,
-    )
+    flat(2, vec![op(Op::Add, &[Source::Memory(0), Source::Memory(1)])], vec![0], C * S)
 }
 
 /// The plain triple loop, `y [O, N] = w [O, C] x [C, N]`, ordered so that it vectorises.
@@ -366,15 +263,8 @@ fn naive_silu_mul(gate: &[f32], up: &[f32], y: &mut [f32]) {
 }
 
 fn assert_close(name: &str, fast: &[f32], naive: &[f32], tolerance: f32) {
-    let worst = fast
-        .iter()
-        .zip(naive)
-        .map(|(a, b)| (a - b).abs())
-        .fold(0.0, f32::max);
-    assert!(
-        worst <= tolerance,
-        "{name}: off by {worst} from its baseline, tolerance {tolerance}"
-    );
+    let worst = fast.iter().zip(naive).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(worst <= tolerance, "{name}: off by {worst} from its baseline, tolerance {tolerance}");
 }
 
 /// The median of repeated runs over some 0.3 s, in seconds: a shared machine has slow moments.
@@ -396,14 +286,8 @@ fn summary(pool: &Pool) {
     let peak = probe::peak_flops(pool) / 1e9;
     println!("{} threads, {:?}", pool.threads(), cpu::simd::level());
     println!("peak            {peak:8.1} GFLOP/s");
-    println!(
-        "matmul 1536^3   {:8.1} GFLOP/s",
-        probe::matmul_flops(pool) / 1e9
-    );
-    println!(
-        "triad           {:8.1} GB/s",
-        probe::triad_bytes(pool) / 1e9
-    );
+    println!("matmul 1536^3   {:8.1} GFLOP/s", probe::matmul_flops(pool) / 1e9);
+    println!("triad           {:8.1} GB/s", probe::triad_bytes(pool) / 1e9);
     println!("read            {:8.1} GB/s", probe::read_bytes(pool) / 1e9);
     println!(
         "\n{:22} {:>5} {:>10} {:>10} {:>16} {:>8}",
@@ -419,21 +303,12 @@ fn summary(pool: &Pool) {
                 product_seconds += in_step;
                 product_flops += (flops * kernel.per_step) as f64;
                 let rate = flops as f64 / seconds / 1e9;
-                (
-                    format!("{rate:.1} GFLOP/s"),
-                    format!("{:.0}%", 100.0 * rate / peak),
-                )
+                (format!("{rate:.1} GFLOP/s"), format!("{:.0}%", 100.0 * rate / peak))
             }
-            Work::Bytes(bytes) => (
-                format!("{:.1} GB/s", bytes as f64 / seconds / 1e9),
-                String::new(),
-            ),
+            Work::Bytes(bytes) => (format!("{:.1} GB/s", bytes as f64 / seconds / 1e9), String::new()),
         };
         let (each, in_step) = (seconds * 1e3, in_step * 1e3);
-        println!(
-            "{:22} {:5} {each:10.3} {in_step:10.1} {rate:>16} {share:>8}",
-            kernel.name, kernel.per_step
-        );
+        println!("{:22} {:5} {each:10.3} {in_step:10.1} {rate:>16} {share:>8}", kernel.name, kernel.per_step);
     }
     println!(
         "products {:.1} GFLOP at {:.1} GFLOP/s; forward + backward {:.0} ms, {:.0} tokens/s before the optimiser\n",
@@ -451,30 +326,19 @@ fn benches(criterion: &mut Criterion, pool: &Pool) {
             Work::Flops(flops) => Throughput::Elements(flops as u64),
             Work::Bytes(bytes) => Throughput::Bytes(bytes as u64),
         };
-        group
-            .throughput(work)
-            .bench_function(kernel.name, |b| b.iter(|| (kernel.run)(pool)));
+        group.throughput(work).bench_function(kernel.name, |b| b.iter(|| (kernel.run)(pool)));
     }
     group.finish();
 
     let mut group = criterion.benchmark_group("baselines");
     let (w, x) = (values(C * C), values(C * S));
     let (mut fast, mut naive) = (vec![0.0; C * S], vec![0.0; C * S]);
-    matmul(
-        pool,
-        MatMut::new(&mut fast, C, S),
-        Write::Store,
-        1.0,
-        Mat::new(&w, C, C),
-        Mat::new(&x, C, S),
-    );
+    matmul(pool, MatMut::new(&mut fast, C, S), Write::Store, 1.0, Mat::new(&w, C, C), Mat::new(&x, C, S));
     naive_matmul(&w, &x, C, C, S, &mut naive);
     // Two f32 sums of 768 products below 1/4, each off by about sqrt(768) eps.
     assert_close("matmul", &fast, &naive, 56.0 * f32::EPSILON * 4.0);
     group.throughput(Throughput::Elements((2 * C * C * S) as u64));
-    group.bench_function("qkvo y naive", |b| {
-        b.iter(|| naive_matmul(black_box(&w), &x, C, C, S, &mut naive))
-    });
+    group.bench_function("qkvo y naive", |b| b.iter(|| naive_matmul(black_box(&w), &x, C, C, S, &mut naive)));
 
     let (gate, up) = (values(F * S), values(F * S));
     let (mut fast, mut naive) = (vec![0.0; F * S], vec![0.0; F * S]);
@@ -483,17 +347,13 @@ fn benches(criterion: &mut Criterion, pool: &Pool) {
     // A few roundings of values below 1/4.
     assert_close("silu gate", &fast, &naive, 4.0 * f32::EPSILON);
     group.throughput(Throughput::Bytes((12 * F * S) as u64));
-    group.bench_function("silu gate naive", |b| {
-        b.iter(|| naive_silu_mul(black_box(&gate), &up, &mut naive))
-    });
+    group.bench_function("silu gate naive", |b| b.iter(|| naive_silu_mul(black_box(&gate), &up, &mut naive)));
     group.finish();
 
     let mut group = criterion.benchmark_group("generation");
     let (w, x, mut y) = (values(V * C), values(C), vec![0.0; V]);
     group.throughput(Throughput::Bytes((4 * V * C) as u64));
-    group.bench_function("classifier row", |b| {
-        b.iter(|| matvec(pool, &w, &x, &mut y))
-    });
+    group.bench_function("classifier row", |b| b.iter(|| matvec(pool, &w, &x, &mut y)));
     let attention = gpt_attention();
     let (q, k, v, mut o) = (values(C), values(C * 2048), values(C * 2048), vec![0.0; C]);
     group.throughput(Throughput::Bytes((8 * C * 2048) as u64));

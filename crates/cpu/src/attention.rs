@@ -89,19 +89,33 @@ impl Attention {
 
     /// `q [H*D, N], k, v [KV*D, N] -> o [H*D, N]`, and optionally `lse [H, N]`, the logarithm of each
     /// query's sum of exponentials, which spares [`Attention::backward`] two passes.
-    pub fn forward(&self, pool: &Pool, q: &[f32], k: &[f32], v: &[f32], o: &mut [f32], lse: Option<&mut [f32]>) {
+    pub fn forward(
+        &self,
+        pool: &Pool,
+        q: &[f32],
+        k: &[f32],
+        v: &[f32],
+        o: &mut [f32],
+        lse: Option<&mut [f32]>,
+    ) {
         self.check(q, k, v);
         let (n, d) = (self.cols(), self.head_dim);
         assert!(o.len() == q.len(), "attention: o has {} values, expected {}", o.len(), q.len());
         let o = SharedMut::new(o);
         let lse = lse.map(|lse| {
-            assert!(lse.len() == self.heads * n, "attention: lse has {} values, expected {}", lse.len(), self.heads * n);
+            assert!(
+                lse.len() == self.heads * n,
+                "attention: lse has {} values, expected {}",
+                lse.len(),
+                self.heads * n
+            );
             SharedMut::new(lse)
         });
         let blocks = self.seq.div_ceil(BLOCK);
         // One task per (sequence, head, block), the longest blocks of a causal mask first.
         pool.run(self.batch * self.heads * blocks, |task| {
-            let (pair, block) = (task % (self.batch * self.heads), blocks - 1 - task / (self.batch * self.heads));
+            let (pair, block) =
+                (task % (self.batch * self.heads), blocks - 1 - task / (self.batch * self.heads));
             let (b, h) = (pair / self.heads, pair % self.heads);
             let view = self.view(block * BLOCK, BLOCK);
             let (keys, wide) = (view.keys.len(), view.queries.len());
@@ -248,7 +262,14 @@ impl Attention {
         );
         // SAFETY: in bounds by the assertion; `s` is exclusive.
         unsafe {
-            product([keys, wide, d], (s.as_mut_ptr(), wide, 1), Write::Store, alpha, (k.as_ptr(), 1, n), (q.as_ptr(), n, 1));
+            product(
+                [keys, wide, d],
+                (s.as_mut_ptr(), wide, 1),
+                Write::Store,
+                alpha,
+                (k.as_ptr(), 1, n),
+                (q.as_ptr(), n, 1),
+            );
         }
     }
 
@@ -272,7 +293,16 @@ impl Attention {
     /// One new query against a cache: `q [H*D], k, v [KV*D, capacity]` of which the first `len`
     /// columns are filled (the new one included) `-> o [H*D]`. Uses `heads`, `kv_heads`, `head_dim`,
     /// `scale` and `window`; the query is the last position, so `causal` hides nothing.
-    pub fn decode(&self, pool: &Pool, q: &[f32], k: &[f32], v: &[f32], capacity: usize, len: usize, o: &mut [f32]) {
+    pub fn decode(
+        &self,
+        pool: &Pool,
+        q: &[f32],
+        k: &[f32],
+        v: &[f32],
+        capacity: usize,
+        len: usize,
+        o: &mut [f32],
+    ) {
         let d = self.head_dim;
         assert!(
             0 < len && len <= capacity && k.len() == self.kv_heads * d * capacity && v.len() == k.len(),
@@ -280,7 +310,12 @@ impl Attention {
             k.len(),
             v.len()
         );
-        assert!(q.len() == self.heads * d && o.len() == q.len(), "attention: q has {} values, o {}", q.len(), o.len());
+        assert!(
+            q.len() == self.heads * d && o.len() == q.len(),
+            "attention: q has {} values, o {}",
+            q.len(),
+            o.len()
+        );
         let first = self.window.map_or(0, |w| len.saturating_sub(w));
         let o = SharedMut::new(o);
         pool.run(self.heads, |h| {
@@ -415,11 +450,15 @@ mod tests {
                 let sees = |j: usize| (!s.causal || j <= i) && s.window.is_none_or(|w| j + w > i);
                 let keys: Vec<usize> = (0..s.seq).filter(|&j| sees(j)).collect();
                 let key = |j: usize| b * s.seq + j;
-                let score = |j| (0..d).map(|r| at(q, h, r, col) * at(k, kv, r, key(j))).sum::<f64>() * f64::from(s.scale);
+                let score = |j| {
+                    (0..d).map(|r| at(q, h, r, col) * at(k, kv, r, key(j))).sum::<f64>() * f64::from(s.scale)
+                };
                 let e: Vec<f64> = keys.iter().map(|&j| score(j).exp()).collect();
                 let p: Vec<f64> = e.iter().map(|x| x / e.iter().sum::<f64>()).collect();
-                let dp: Vec<f64> =
-                    keys.iter().map(|&j| (0..d).map(|r| at(dout, h, r, col) * at(v, kv, r, key(j))).sum()).collect();
+                let dp: Vec<f64> = keys
+                    .iter()
+                    .map(|&j| (0..d).map(|r| at(dout, h, r, col) * at(v, kv, r, key(j))).sum())
+                    .collect();
                 let delta: f64 = p.iter().zip(&dp).map(|(p, dp)| p * dp).sum();
                 for ((&j, p), dp) in keys.iter().zip(&p).zip(&dp) {
                     let ds = p * (dp - delta) * f64::from(s.scale);
@@ -510,7 +549,8 @@ mod tests {
             let mut o = vec![0.0; q.len()];
             s.forward(&Pool::new(1), &q, &k, &v, &mut o, None);
             let capacity = n + 3;
-            let cache = |x: &[f32]| x.chunks(n).flat_map(|row| [row, &[f32::NAN; 3]].concat()).collect::<Vec<_>>();
+            let cache =
+                |x: &[f32]| x.chunks(n).flat_map(|row| [row, &[f32::NAN; 3]].concat()).collect::<Vec<_>>();
             let last = |x: &[f32]| x.chunks(n).map(|row| row[n - 1]).collect::<Vec<_>>();
             let one = same_bits(|pool| {
                 let mut one = vec![0.0; s.heads * d];

@@ -45,8 +45,10 @@ impl Conv {
                         let plane = &x[(image * self.x[1] + group * per_group + channel) * height * width..];
                         for col in 0..cols {
                             let (iy, ix) = ((col / ow) * sh + ky * dh, (col % ow) * sw + kx * dw);
-                            let inside = (top..top + height).contains(&iy) && (left..left + width).contains(&ix);
-                            patches[row * cols + col] = if inside { plane[(iy - top) * width + ix - left] } else { 0.0 };
+                            let inside =
+                                (top..top + height).contains(&iy) && (left..left + width).contains(&ix);
+                            patches[row * cols + col] =
+                                if inside { plane[(iy - top) * width + ix - left] } else { 0.0 };
                         }
                     }
                     let y = &mut y[(image * out + group * out_per_group) * cols..][..out_per_group * cols];

@@ -5,15 +5,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use device::{
-    Bound, Buffer, Counters, Device, Error, Executable, HostBuffer, Limits, Mode, RawExecutable, RawInvocation,
-    Result, Telemetry, Ticket,
+    Bound, Buffer, Counters, Device, Error, Executable, HostBuffer, Limits, Mode, RawExecutable,
+    RawInvocation, Result, Telemetry, Ticket,
 };
 use mil::{Element, Program};
 
+use crate::Write;
 use crate::plan::Plan;
 use crate::plan::memory::{Memory, Storage};
 use crate::pool::Pool;
-use crate::Write;
 
 const NAME: &str = "cpu";
 
@@ -99,7 +99,11 @@ impl Device for CpuDevice {
 
     fn describe(&self) -> String {
         let threads = self.shared.pool.threads();
-        format!("cpu ({threads} thread{}, {:?}, f32)", if threads == 1 { "" } else { "s" }, crate::simd::level())
+        format!(
+            "cpu ({threads} thread{}, {:?}, f32)",
+            if threads == 1 { "" } else { "s" },
+            crate::simd::level()
+        )
     }
 
     fn element(&self) -> Element {
@@ -112,7 +116,8 @@ impl Device for CpuDevice {
 
     fn compile(&self, name: &str, program: &Program) -> Result<Executable> {
         let start = Instant::now();
-        let fail = |problem: String| Error::Compile { device: NAME.to_owned(), program: name.to_owned(), problem };
+        let fail =
+            |problem: String| Error::Compile { device: NAME.to_owned(), program: name.to_owned(), problem };
         if program.element() != Element::F32 {
             return Err(fail("it is built for f16; this device computes in f32".to_owned()));
         }
@@ -165,11 +170,18 @@ impl RawExecutable for CpuExecutable {
                 });
             }
         }
-        let foreign = bound.inputs.iter().chain(bound.outputs.iter().map(|(buffer, _)| buffer)).any(|buffer| {
-            buffer.downcast::<HostBuffer>().is_none()
-        });
+        let foreign = bound
+            .inputs
+            .iter()
+            .chain(bound.outputs.iter().map(|(buffer, _)| buffer))
+            .any(|buffer| buffer.downcast::<HostBuffer>().is_none());
         assert!(!foreign, "cpu programs are bound to buffers of the cpu device");
-        Ok(Box::new(CpuInvocation { name: self.name.clone(), plan: self.plan.clone(), bound, shared: self.shared.clone() }))
+        Ok(Box::new(CpuInvocation {
+            name: self.name.clone(),
+            plan: self.plan.clone(),
+            bound,
+            shared: self.shared.clone(),
+        }))
     }
 }
 

@@ -7,11 +7,11 @@
 //! A vocabulary larger than one program can hold comes in tiles: [`CrossEntropy::stats`] for each,
 //! [`mil::composites::cross_entropy::Statistics::join`] over them, then [`CrossEntropy::backward_tile`] for each.
 
-use crate::matmul::{Mat, MatMut, matmul};
+use crate::Write;
 use crate::math::{exp, log, tanh};
+use crate::matmul::{Mat, MatMut, matmul};
 use crate::pool::{Pool, SharedMut, with_scratch};
 use crate::simd::dispatch;
-use crate::Write;
 
 /// The target of a token that counts for nothing: no loss, no gradient.
 pub const NO_TARGET: i32 = -1;
@@ -119,13 +119,28 @@ impl CrossEntropy {
         mut gradients: Gradients<'_>,
     ) {
         self.check(h, w, targets);
-        assert!(lse.len() == self.tokens, "cross_entropy: lse has {} values, expected [{}]", lse.len(), self.tokens);
+        assert!(
+            lse.len() == self.tokens,
+            "cross_entropy: lse has {} values, expected [{}]",
+            lse.len(),
+            self.tokens
+        );
         self.check_gradients(Some(&gradients));
         self.blocks(|n0, tokens, logits| {
             let block = n0..n0 + tokens;
             self.logits(pool, h, w, n0, tokens, logits);
             self.cap(pool, tokens, logits);
-            self.block_backward(pool, h, w, &targets[block.clone()], &lse[block], n0, tokens, logits, &mut gradients);
+            self.block_backward(
+                pool,
+                h,
+                w,
+                &targets[block.clone()],
+                &lse[block],
+                n0,
+                tokens,
+                logits,
+                &mut gradients,
+            );
         });
     }
 
@@ -195,7 +210,14 @@ impl CrossEntropy {
     /// `logits [V, tokens] = w · h[.., n0..n0 + tokens]`.
     fn logits(&self, pool: &Pool, h: &[f32], w: &[f32], n0: usize, tokens: usize, logits: &mut [f32]) {
         let h = Mat::strided(&h[n0..], self.channels, tokens, self.tokens, 1);
-        matmul(pool, MatMut::new(logits, self.vocab, tokens), Write::Store, 1.0, Mat::new(w, self.vocab, self.channels), h);
+        matmul(
+            pool,
+            MatMut::new(logits, self.vocab, tokens),
+            Write::Store,
+            1.0,
+            Mat::new(w, self.vocab, self.channels),
+            h,
+        );
     }
 
     /// Caps `logits [V, tokens]` on the spot.
@@ -210,15 +232,23 @@ impl CrossEntropy {
     }
 
     /// Caps `logits [V, tokens]` and fills the statistics of the block.
-    fn block_stats(&self, pool: &Pool, targets: &[i32], tokens: usize, logits: &mut [f32], stats: &mut BlockStats) {
+    fn block_stats(
+        &self,
+        pool: &Pool,
+        targets: &[i32],
+        tokens: usize,
+        logits: &mut [f32],
+        stats: &mut BlockStats,
+    ) {
         let chunks = self.chunks();
         let shared = SharedMut::new(logits);
         with_scratch(2 * chunks * tokens, |parts| {
             let parts_shared = SharedMut::new(parts);
             pool.run(chunks, |i| {
                 // SAFETY: each task takes its own chunk and its own rows of `parts`.
-                let ((_, z), part) =
-                    unsafe { (self.chunk_of(shared, i, tokens), parts_shared.slice(2 * i * tokens, 2 * tokens)) };
+                let ((_, z), part) = unsafe {
+                    (self.chunk_of(shared, i, tokens), parts_shared.slice(2 * i * tokens, 2 * tokens))
+                };
                 if let Some(cap) = self.softcap {
                     cap_values(z, cap);
                 }
@@ -420,8 +450,9 @@ mod tests {
         let [c, n, v] = [s.channels, s.tokens, s.vocab];
         let (mut loss, mut dh, mut dw) = (vec![0.0; n], vec![0f64; c * n], vec![0f64; v * c]);
         for t in (0..n).filter(|&t| targets[t] != NO_TARGET) {
-            let raw: Vec<f64> =
-                (0..v).map(|o| (0..c).map(|i| f64::from(w[o * c + i]) * f64::from(h[i * n + t])).sum()).collect();
+            let raw: Vec<f64> = (0..v)
+                .map(|o| (0..c).map(|i| f64::from(w[o * c + i]) * f64::from(h[i * n + t])).sum())
+                .collect();
             let cap = |x: f64| s.softcap.map_or(x, |cap| f64::from(cap) * (x / f64::from(cap)).tanh());
             let z: Vec<f64> = raw.iter().map(|&x| cap(x)).collect();
             let total: f64 = z.iter().map(|z| z.exp()).sum();
@@ -453,7 +484,8 @@ mod tests {
     }
 
     fn inputs(s: CrossEntropy) -> (Vec<f32>, Vec<f32>, Vec<i32>) {
-        let targets = (0..s.tokens).map(|t| if t % 7 == 3 { NO_TARGET } else { (t * 31 % s.vocab) as i32 }).collect();
+        let targets =
+            (0..s.tokens).map(|t| if t % 7 == 3 { NO_TARGET } else { (t * 31 % s.vocab) as i32 }).collect();
         (random(1, s.channels * s.tokens), random(2, s.vocab * s.channels), targets)
     }
 
@@ -474,15 +506,18 @@ mod tests {
             for write in [Write::Store, Write::Accumulate] {
                 let held = if write == Write::Accumulate { 0.25 } else { 0.0 };
                 let got = same_bits(|pool| {
-                    let (mut loss, mut dh, mut dw) = (vec![0.0; s.tokens], vec![0.25; h.len()], vec![0.25; w.len()]);
+                    let (mut loss, mut dh, mut dw) =
+                        (vec![0.0; s.tokens], vec![0.25; h.len()], vec![0.25; w.len()]);
                     let gradients = Gradients { dh: (&mut dh, write), dw: Some((&mut dw, write)) };
-                    let [mut max, mut sum, mut target] = [vec![0.0; s.tokens], vec![0.0; s.tokens], vec![0.0; s.tokens]];
+                    let [mut max, mut sum, mut target] =
+                        [vec![0.0; s.tokens], vec![0.0; s.tokens], vec![0.0; s.tokens]];
                     let stats = Stats { max: &mut max, sum_exp: &mut sum, target_logit: &mut target };
                     s.forward_backward(pool, &h, &w, &targets, stats, Some(gradients));
                     for t in (0..s.tokens).filter(|&t| targets[t] != NO_TARGET) {
                         loss[t] = max[t] + sum[t].ln() - target[t];
                     }
-                    [loss, dh.iter().map(|x| x - held).collect(), dw.iter().map(|x| x - held).collect()].concat()
+                    [loss, dh.iter().map(|x| x - held).collect(), dw.iter().map(|x| x - held).collect()]
+                        .concat()
                 });
                 let (loss, rest) = got.split_at(s.tokens);
                 let (dh, dw) = rest.split_at(h.len());
@@ -525,8 +560,10 @@ mod tests {
             }
             let (mut dh, mut dw) = (vec![0.0; h.len()], vec![0.0; w.len()]);
             for t in tiles {
-                let gradients =
-                    Gradients { dh: (&mut dh, Write::Accumulate), dw: Some((&mut dw[rows(t)], Write::Store)) };
+                let gradients = Gradients {
+                    dh: (&mut dh, Write::Accumulate),
+                    dw: Some((&mut dw[rows(t)], Write::Store)),
+                };
                 tile(t).backward_tile(&pool, &h, &w[rows(t)], &targets, &lse, gradients);
             }
             assert!(worst_difference(&dh, &dh_want) <= 2.0 * tolerances(s)[1]);

@@ -7,10 +7,10 @@
 use mil::ops::elementwise::GeluMode;
 use mil::{DType, Element, Op};
 
+use crate::Write;
 use crate::math;
 use crate::pool::{Pool, SharedMut, with_scratch};
 use crate::simd::dispatch;
-use crate::Write;
 
 /// Values of a register: 2 KiB, so that a pass of ten registers stays in a 32 KiB first-level cache.
 pub const LANES: usize = 512;
@@ -87,7 +87,11 @@ impl Pass {
                 Spread::Row => r,
                 Spread::Column => n,
             };
-            assert!(values.len() == expected, "elementwise: a {spread:?} operand of [{r}, {n}] has {} values", values.len());
+            assert!(
+                values.len() == expected,
+                "elementwise: a {spread:?} operand of [{r}, {n}] has {} values",
+                values.len()
+            );
         }
         assert!(outputs.iter().all(|(out, _)| out.len() == r * n), "elementwise: outputs are not [{r}, {n}]");
         // Registers: numbers first, then operands that have one value for a row, then results.
@@ -124,7 +128,7 @@ impl Pass {
         // Blocks lie within a row; a task takes several.
         let blocks_per_row = n.div_ceil(LANES);
         let blocks = r * blocks_per_row;
-        let per_task = (TASK / n.min(LANES).max(1)).max(1);
+        let per_task = (TASK / n.clamp(1, LANES)).max(1);
         pool.run(blocks.div_ceil(per_task), |task| {
             with_scratch((first_result + code.len()) * LANES, |registers| {
                 for (at, number) in numbers.iter().enumerate() {
@@ -159,7 +163,9 @@ impl Pass {
                         let result = &registers[(first_result + result) * LANES..][..len];
                         match write {
                             Write::Store => out.copy_from_slice(result),
-                            Write::Accumulate => out.iter_mut().zip(result).for_each(|(sum, value)| *sum += value),
+                            Write::Accumulate => {
+                                out.iter_mut().zip(result).for_each(|(sum, value)| *sum += value)
+                            }
                         }
                     }
                 }

@@ -202,12 +202,7 @@ mod tests {
                     ("fused", worst($lo, $hi, $f::<true>, $exact)),
                     ("plain", worst($lo, $hi, $f::<false>, $exact)),
                 ] {
-                    assert!(
-                        w <= $bound,
-                        "{} {name}: {w} ulp, stated {}",
-                        stringify!($f),
-                        $bound
-                    );
+                    assert!(w <= $bound, "{} {name}: {w} ulp, stated {}", stringify!($f), $bound);
                 }
             };
         }
@@ -216,13 +211,7 @@ mod tests {
         both!(log, 1.0, 1e6, f64::ln, LOG_MAX_ULP);
         both!(tanh, -9.5, 9.5, f64::tanh, TANH_MAX_ULP);
         both!(tanh, -0.7, 0.7, f64::tanh, TANH_MAX_ULP);
-        both!(
-            sigmoid,
-            -87.0,
-            20.0,
-            |x: f64| 1.0 / (1.0 + (-x).exp()),
-            SIGMOID_MAX_ULP
-        );
+        both!(sigmoid, -87.0, 20.0, |x: f64| 1.0 / (1.0 + (-x).exp()), SIGMOID_MAX_ULP);
         both!(erf, -3.9, 3.9, erf_series, ERF_MAX_ULP);
     }
 
@@ -237,9 +226,7 @@ mod tests {
         assert_eq!(log::<true>(f32::INFINITY), f32::INFINITY);
         assert!(log::<true>(-1.0).is_nan() && log::<true>(f32::NAN).is_nan());
         assert!(
-            (f64::from(log::<true>(1e-40)) - 1e-40f32.to_string().parse::<f64>().unwrap().ln())
-                .abs()
-                < 2e-5
+            (f64::from(log::<true>(1e-40)) - 1e-40f32.to_string().parse::<f64>().unwrap().ln()).abs() < 2e-5
         );
         assert_eq!(tanh::<true>(50.0), 1.0);
         assert_eq!(tanh::<true>(-50.0), -1.0);

@@ -34,7 +34,13 @@ impl<'a> Mat<'a> {
     ///
     /// # Panics
     /// When the last element lies outside `data`.
-    pub fn strided(data: &'a [f32], rows: usize, cols: usize, row_stride: usize, col_stride: usize) -> Mat<'a> {
+    pub fn strided(
+        data: &'a [f32],
+        rows: usize,
+        cols: usize,
+        row_stride: usize,
+        col_stride: usize,
+    ) -> Mat<'a> {
         check_bounds(data.len(), rows, cols, row_stride, col_stride);
         Mat { data, rows, cols, row_stride, col_stride }
     }
@@ -81,7 +87,13 @@ impl<'a> MatMut<'a> {
     ///
     /// # Panics
     /// When the last element lies outside `data`, or two elements may share a place.
-    pub fn strided(data: &'a mut [f32], rows: usize, cols: usize, row_stride: usize, col_stride: usize) -> MatMut<'a> {
+    pub fn strided(
+        data: &'a mut [f32],
+        rows: usize,
+        cols: usize,
+        row_stride: usize,
+        col_stride: usize,
+    ) -> MatMut<'a> {
         check_bounds(data.len(), rows, cols, row_stride, col_stride);
         let apart = rows <= 1
             || cols <= 1
@@ -128,7 +140,13 @@ pub fn matmul(pool: &Pool, dst: MatMut<'_>, write: Write, alpha: f32, lhs: Mat<'
     );
     // dW = dY · Xᵀ: both operands run along K, and the library would gather each packed panel from
     // as many rows as it is wide. Transposing the smaller one first, in tiles, is cheaper.
-    if rhs.row_stride == 1 && rhs.col_stride > 1 && lhs.col_stride == 1 && n >= MIN_PIECE && m >= MIN_PIECE && k >= MIN_PIECE {
+    if rhs.row_stride == 1
+        && rhs.col_stride > 1
+        && lhs.col_stride == 1
+        && n >= MIN_PIECE
+        && m >= MIN_PIECE
+        && k >= MIN_PIECE
+    {
         return with_scratch(k * n, |packed| {
             transpose(pool, rhs, packed);
             divided(pool, dst, write, alpha, lhs, Mat::new(packed, k, n));
@@ -229,7 +247,14 @@ pub(crate) type BlockMut = (*mut f32, usize, usize);
 /// # Safety
 /// Every element of the three blocks must be in bounds of live memory, the elements of `dst` must be
 /// distinct, and nothing else may access them during the call.
-pub(crate) unsafe fn product([m, n, k]: [usize; 3], dst: BlockMut, write: Write, alpha: f32, lhs: Block, rhs: Block) {
+pub(crate) unsafe fn product(
+    [m, n, k]: [usize; 3],
+    dst: BlockMut,
+    write: Write,
+    alpha: f32,
+    lhs: Block,
+    rhs: Block,
+) {
     // SAFETY: passed on from this function's contract.
     unsafe {
         gemm::gemm(
@@ -291,7 +316,9 @@ mod tests {
     /// K * K/2 * eps / sqrt(K) in the worst likely case; sqrt(K) * K^(1/2) * 2^-23 = K * 2^-23 bounds it.
     #[test]
     fn agrees_with_the_definition() {
-        for (m, n, k) in [(1, 1, 1), (1, 70, 33), (70, 1, 33), (5, 7, 2), (33, 130, 65), (200, 131, 600), (130, 257, 96)] {
+        for (m, n, k) in
+            [(1, 1, 1), (1, 70, 33), (70, 1, 33), (5, 7, 2), (33, 130, 65), (200, 131, 600), (130, 257, 96)]
+        {
             let (a, b) = (random(1, m * k), random(2, k * n));
             for write in [Write::Store, Write::Accumulate] {
                 for (lhs, rhs) in forms(&a, &b, m, n, k) {
@@ -309,13 +336,29 @@ mod tests {
 
     #[test]
     fn same_bits_for_any_number_of_threads() {
-        for (m, n, k) in [(768, 512, 768), (300, 640, 1100), (192, 192, 2048), (2048, 96, 192), (97, 31, 40), (200, 8, 700), (8, 300, 513), (3000, 1, 70)] {
+        for (m, n, k) in [
+            (768, 512, 768),
+            (300, 640, 1100),
+            (192, 192, 2048),
+            (2048, 96, 192),
+            (97, 31, 40),
+            (200, 8, 700),
+            (8, 300, 513),
+            (3000, 1, 70),
+        ] {
             let (a, b) = (random(1, m * k), random(2, k * n));
             for (lhs, rhs) in forms(&a, &b, m, n, k) {
                 let runs: Vec<Vec<f32>> = [1, 2, 3, 7]
                     .map(|threads| {
                         let mut dst = vec![0.25; m * n];
-                        matmul(&Pool::new(threads), MatMut::new(&mut dst, m, n), Write::Accumulate, 1.0, lhs, rhs);
+                        matmul(
+                            &Pool::new(threads),
+                            MatMut::new(&mut dst, m, n),
+                            Write::Accumulate,
+                            1.0,
+                            lhs,
+                            rhs,
+                        );
                         dst
                     })
                     .to_vec();
@@ -330,6 +373,13 @@ mod tests {
     #[should_panic(expected = "does not give dst")]
     fn shapes_that_do_not_fit() {
         let x = [0.0; 6];
-        matmul(&Pool::new(1), MatMut::new(&mut [0.0; 4], 2, 2), Write::Store, 1.0, Mat::new(&x, 2, 3), Mat::new(&x, 2, 3));
+        matmul(
+            &Pool::new(1),
+            MatMut::new(&mut [0.0; 4], 2, 2),
+            Write::Store,
+            1.0,
+            Mat::new(&x, 2, 3),
+            Mat::new(&x, 2, 3),
+        );
     }
 }

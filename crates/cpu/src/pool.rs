@@ -128,7 +128,12 @@ impl SharedMut {
     /// `new` was given must still be held by the caller.
     #[allow(clippy::mut_from_ref)]
     pub(crate) unsafe fn slice<'a>(self, start: usize, len: usize) -> &'a mut [f32] {
-        assert!(start + len <= self.len, "a task's part [{start}, {}) lies outside {} floats", start + len, self.len);
+        assert!(
+            start + len <= self.len,
+            "a task's part [{start}, {}) lies outside {} floats",
+            start + len,
+            self.len
+        );
         // SAFETY: in bounds by the assertion; exclusive by this function's contract.
         unsafe { std::slice::from_raw_parts_mut(self.base.add(start), len) }
     }

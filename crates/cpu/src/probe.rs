@@ -60,14 +60,7 @@ pub fn matmul_flops(pool: &Pool) -> f64 {
     let mut c = vec![0f32; SIDE * SIDE];
     let seconds = best(|| {
         let dst = MatMut::new(&mut c, SIDE, SIDE);
-        matmul(
-            pool,
-            dst,
-            Write::Store,
-            1.0,
-            Mat::new(&a, SIDE, SIDE),
-            Mat::new(&b, SIDE, SIDE),
-        );
+        matmul(pool, dst, Write::Store, 1.0, Mat::new(&a, SIDE, SIDE), Mat::new(&b, SIDE, SIDE));
     });
     (2 * SIDE * SIDE * SIDE) as f64 / seconds
 }

@@ -28,7 +28,11 @@ pub fn reduce(pool: &Pool, what: Reduction, x: &[f32], [a, r, b]: [usize; 3], y:
     assert!(x.len() == a * r * b, "reduce: x has {} values, expected [{a}, {r}, {b}]", x.len());
     assert!(y.len() == a * b, "reduce: y has {} values, expected [{a}, {b}]", y.len());
     assert!(r > 0, "reduce: the axis is empty");
-    if b == 1 { rows(pool, what, x, r, y) } else { columns(pool, what, x, [a, r, b], y) }
+    if b == 1 {
+        rows(pool, what, x, r, y)
+    } else {
+        columns(pool, what, x, [a, r, b], y)
+    }
     if what == Reduction::Mean {
         y.iter_mut().for_each(|y| *y /= r as f32);
     }

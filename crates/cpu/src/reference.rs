@@ -32,7 +32,10 @@ pub(crate) fn same_bits(f: impl Fn(&crate::Pool) -> Vec<f32>) -> Vec<f32> {
     let one = f(&crate::Pool::new(1));
     for threads in [2, 3] {
         let more = f(&crate::Pool::new(threads));
-        assert!(bits(&more) == bits(&one), "the result depends on the number of threads ({threads} against 1)");
+        assert!(
+            bits(&more) == bits(&one),
+            "the result depends on the number of threads ({threads} against 1)"
+        );
     }
     one
 }

@@ -110,7 +110,12 @@ impl RmsNorm {
                 }
             });
             if let Some((dweight, write)) = dweight {
-                assert!(dweight.len() == self.rows, "rms_norm: dweight has {} values, expected [{}]", dweight.len(), self.rows);
+                assert!(
+                    dweight.len() == self.rows,
+                    "rms_norm: dweight has {} values, expected [{}]",
+                    dweight.len(),
+                    self.rows
+                );
                 if write == Write::Store {
                     dweight.fill(0.0);
                 }
@@ -149,7 +154,12 @@ impl RmsNorm {
             sum.fill(0.0);
             for d in d0..(d0 + ROWS_PER_SUM).min(self.rows) {
                 let at = d * self.cols;
-                add_products(&x[at..][..dot.len()], &dy[at..][..dot.len()], weight.map_or(1.0, |w| w[d]), sum);
+                add_products(
+                    &x[at..][..dot.len()],
+                    &dy[at..][..dot.len()],
+                    weight.map_or(1.0, |w| w[d]),
+                    sum,
+                );
             }
             dot.iter_mut().zip(&*sum).for_each(|(total, part)| *total += part);
         }
@@ -228,7 +238,8 @@ mod tests {
                 let w_at = |row: usize| w.map_or(1.0, |w| f64::from(w[row]));
                 let mean = (0..d).map(|r| x_at(r) * x_at(r)).sum::<f64>() / d as f64;
                 let r = 1.0 / (mean + f64::from(s.eps)).sqrt();
-                let mean_gx = (0..d).map(|i| f64::from(dy[at(i)]) * w_at(i) * x_at(i)).sum::<f64>() / d as f64;
+                let mean_gx =
+                    (0..d).map(|i| f64::from(dy[at(i)]) * w_at(i) * x_at(i)).sum::<f64>() / d as f64;
                 for i in 0..d {
                     y[at(i)] = (x_at(i) * r * w_at(i)) as f32;
                     dx[at(i)] = (r * f64::from(dy[at(i)]) * w_at(i) - x_at(i) * r * r * r * mean_gx) as f32;

@@ -58,20 +58,43 @@ impl RopeTables {
 }
 
 /// `x [H*D, N] -> y [H*D, N]`, N = `cols` a multiple of S: column n is at the tables' position n mod S.
-pub fn rope(pool: &Pool, tables: &RopeTables, pairing: Pairing, turn: Turn, cols: usize, x: &[f32], y: &mut [f32]) {
+pub fn rope(
+    pool: &Pool,
+    tables: &RopeTables,
+    pairing: Pairing,
+    turn: Turn,
+    cols: usize,
+    x: &[f32],
+    y: &mut [f32],
+) {
     assert!(x.len() == y.len(), "rope: x has {} values, y {}", x.len(), y.len());
     rotate(pool, tables, pairing, turn, cols, Some(x), y);
 }
 
 /// [`rope`] on the spot: `x [H*D, N]`.
-pub fn rope_in_place(pool: &Pool, tables: &RopeTables, pairing: Pairing, turn: Turn, cols: usize, x: &mut [f32]) {
+pub fn rope_in_place(
+    pool: &Pool,
+    tables: &RopeTables,
+    pairing: Pairing,
+    turn: Turn,
+    cols: usize,
+    x: &mut [f32],
+) {
     rotate(pool, tables, pairing, turn, cols, None, x);
 }
 
 /// Pairs of rows per task: a task of 8 pairs at N = 512 moves 64 KiB.
 const PAIRS: usize = 8;
 
-fn rotate(pool: &Pool, t: &RopeTables, pairing: Pairing, turn: Turn, cols: usize, from: Option<&[f32]>, y: &mut [f32]) {
+fn rotate(
+    pool: &Pool,
+    t: &RopeTables,
+    pairing: Pairing,
+    turn: Turn,
+    cols: usize,
+    from: Option<&[f32]>,
+    y: &mut [f32],
+) {
     let head = 2 * t.half * cols;
     assert!(
         cols.is_multiple_of(t.seq) && y.len().is_multiple_of(head),
@@ -124,13 +147,25 @@ mod tests {
     const THETA: f64 = 10_000.0;
 
     /// The formula, value by value in f64.
-    fn slow(x: &[f32], heads: usize, d: usize, seq: usize, cols: usize, offset: usize, pairing: Pairing) -> Vec<f32> {
+    fn slow(
+        x: &[f32],
+        heads: usize,
+        d: usize,
+        seq: usize,
+        cols: usize,
+        offset: usize,
+        pairing: Pairing,
+    ) -> Vec<f32> {
         let mut y = vec![0.0; x.len()];
         for h in 0..heads {
             for pair in 0..d / 2 {
                 for n in 0..cols {
                     let angle = (offset + n % seq) as f64 / THETA.powf(2.0 * pair as f64 / d as f64);
-                    let (i, j) = if pairing == Pairing::Half { (pair, pair + d / 2) } else { (2 * pair, 2 * pair + 1) };
+                    let (i, j) = if pairing == Pairing::Half {
+                        (pair, pair + d / 2)
+                    } else {
+                        (2 * pair, 2 * pair + 1)
+                    };
                     let (i, j) = ((h * d + i) * cols + n, (h * d + j) * cols + n);
                     let (a, b) = (f64::from(x[i]), f64::from(x[j]));
                     y[i] = (a * angle.cos() - b * angle.sin()) as f32;
@@ -155,7 +190,9 @@ mod tests {
                 rope(pool, &tables, pairing, Turn::Forward, cols, &x, &mut y);
                 y
             });
-            assert!(worst_difference(&y, &slow(&x, heads, d, seq, cols, offset, pairing)) <= 4.0 * f32::EPSILON);
+            assert!(
+                worst_difference(&y, &slow(&x, heads, d, seq, cols, offset, pairing)) <= 4.0 * f32::EPSILON
+            );
             let mut back = y.clone();
             rope_in_place(&Pool::new(2), &tables, pairing, Turn::Inverse, cols, &mut back);
             assert!(worst_difference(&back, &x) <= 8.0 * f32::EPSILON);

@@ -4,7 +4,12 @@ use crate::pool::{Pool, SharedMut};
 
 /// `x [A, R, B] -> y [A, R, B]`: exp(x - max) / sum over R.
 pub fn softmax(pool: &Pool, x: &[f32], [a, r, b]: [usize; 3], y: &mut [f32]) {
-    assert!(x.len() == a * r * b && y.len() == x.len(), "softmax: x and y have {} and {} values, expected [{a}, {r}, {b}]", x.len(), y.len());
+    assert!(
+        x.len() == a * r * b && y.len() == x.len(),
+        "softmax: x and y have {} and {} values, expected [{a}, {r}, {b}]",
+        x.len(),
+        y.len()
+    );
     let out = SharedMut::new(y);
     pool.run(a, |outer| {
         let x = &x[outer * r * b..][..r * b];

@@ -132,8 +132,7 @@ fn every_gradient_does_too() {
             continue;
         }
         let program = wrap(&example);
-        let all: Vec<&str> =
-            program.inputs().iter().map(|id| program.value(*id).name.as_str()).collect();
+        let all: Vec<&str> = program.inputs().iter().map(|id| program.value(*id).name.as_str()).collect();
         // Rotary angles are constants of a model and have no gradient.
         let wrt = if matches!(example.op, Op::Rope { .. }) { &all[..1] } else { &all[..] };
         let joint = differentiate(&program, wrt).unwrap();

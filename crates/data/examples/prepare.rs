@@ -11,14 +11,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let mut options = PrepareOptions::new(source.parse()?, cache);
     if let Some(vocab) = rest.first() {
-        options.tokenizer = TokenizerChoice::Train {
-            vocab_size: Some(vocab.parse()?),
-        };
+        options.tokenizer = TokenizerChoice::Train { vocab_size: Some(vocab.parse()?) };
     }
     let start = Instant::now();
-    let dataset = prepare(&options, &|progress| {
-        eprintln!("{:7.3} s {progress:?}", start.elapsed().as_secs_f64())
-    })?;
+    let dataset =
+        prepare(&options, &|progress| eprintln!("{:7.3} s {progress:?}", start.elapsed().as_secs_f64()))?;
     println!("{:.3} s {:#?}", start.elapsed().as_secs_f64(), dataset.info);
     Ok(())
 }

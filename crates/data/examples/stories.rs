@@ -3,9 +3,7 @@
 use data::{Split, stories::Stories};
 
 fn main() {
-    let mut args = std::env::args()
-        .skip(1)
-        .map(|a| a.parse::<u64>().expect("a number"));
+    let mut args = std::env::args().skip(1).map(|a| a.parse::<u64>().expect("a number"));
     let (seed, count) = (args.next().unwrap_or(1), args.next().unwrap_or(3));
     let (mut bits, mut bytes) = (0.0, 0);
     for story in Stories::new(seed, Split::Train).take(count as usize) {
@@ -13,8 +11,5 @@ fn main() {
         bits -= story.log2_probability;
         bytes += story.text.len();
     }
-    println!(
-        "{count} stories, {bytes} bytes, {:.4} bits per byte",
-        bits / bytes as f64
-    );
+    println!("{count} stories, {bytes} bytes, {:.4} bits per byte", bits / bytes as f64);
 }

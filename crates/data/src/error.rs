@@ -124,10 +124,6 @@ pub enum Error {
 impl Error {
     /// For `map_err` on an i/o operation: `File::open(p).map_err(Error::io(p, "open it"))`.
     pub(crate) fn io(path: &Path, doing: &'static str) -> impl FnOnce(std::io::Error) -> Error {
-        move |source| Error::Io {
-            path: path.to_path_buf(),
-            doing,
-            source,
-        }
+        move |source| Error::Io { path: path.to_path_buf(), doing, source }
     }
 }

@@ -35,9 +35,7 @@ mod whole;
 pub use bpb::BitsPerByte;
 pub use corpus::{Corpus, Document, Source};
 pub use error::{Error, Result};
-pub use prepare::{
-    Dataset, DatasetInfo, PrepareOptions, Progress, SplitInfo, TokenizerChoice, prepare,
-};
+pub use prepare::{Dataset, DatasetInfo, PrepareOptions, Progress, SplitInfo, TokenizerChoice, prepare};
 pub use sampler::WindowSampler;
 pub use shard::{ShardWriter, TokenShard};
 pub use tokenizer::{ByteCount, Tokenizer};

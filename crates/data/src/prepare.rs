@@ -60,12 +60,7 @@ impl PrepareOptions {
     /// The defaults for a source: a trained tokenizer of the default size.
     pub fn new(source: Source, cache_dir: impl Into<PathBuf>) -> Self {
         let tokenizer = TokenizerChoice::Train { vocab_size: None };
-        PrepareOptions {
-            source,
-            tokenizer,
-            tokenizer_chars: TOKENIZER_CHARS,
-            cache_dir: cache_dir.into(),
-        }
+        PrepareOptions { source, tokenizer, tokenizer_chars: TOKENIZER_CHARS, cache_dir: cache_dir.into() }
     }
 }
 
@@ -213,17 +208,8 @@ impl Dataset {
             }
             Ok(shard)
         };
-        let (train, valid) = (
-            open("train.tokens", &info.train)?,
-            open("valid.tokens", &info.valid)?,
-        );
-        Ok(Dataset {
-            dir: dir.to_path_buf(),
-            tokenizer,
-            train,
-            valid,
-            info,
-        })
+        let (train, valid) = (open("train.tokens", &info.train)?, open("valid.tokens", &info.valid)?);
+        Ok(Dataset { dir: dir.to_path_buf(), tokenizer, train, valid, info })
     }
 }
 
@@ -256,25 +242,14 @@ fn remove_abandoned(folder: &Path) {
 fn folder_name(source: &Source) -> String {
     let name = match source {
         Source::Stories { .. } => "stories".into(),
-        Source::Path(path) => path
-            .file_stem()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned(),
+        Source::Path(path) => path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
     };
-    let name: String = name
-        .chars()
-        .filter(|c| c.is_ascii_alphanumeric() || *c == '-' || *c == '_')
-        .take(40)
-        .collect();
+    let name: String =
+        name.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-' || *c == '_').take(40).collect();
     if name.is_empty() { "data".into() } else { name }
 }
 
-fn cache_key(
-    corpus: &Corpus,
-    options: &PrepareOptions,
-    given: Option<&Tokenizer>,
-) -> Result<String> {
+fn cache_key(corpus: &Corpus, options: &PrepareOptions, given: Option<&Tokenizer>) -> Result<String> {
     let mut hash = Sha256::new();
     // Every part ends with a zero byte, which occurs in none, so that no two lists of parts look alike.
     let mut part = |text: &str| {
@@ -283,26 +258,16 @@ fn cache_key(
     };
     part(&format!("format {FORMAT}"));
     match corpus.source() {
-        Source::Stories {
-            seed,
-            train_bytes,
-            valid_bytes,
-        } => {
+        Source::Stories { seed, train_bytes, valid_bytes } => {
             part(&format!("stories {seed} {train_bytes} {valid_bytes}"));
             part(stories::GRAMMAR);
         }
         Source::Path(_) => {
             for file in corpus.files() {
                 let about = fs::metadata(file).map_err(Error::io(file, "look at it"))?;
-                let modified = about
-                    .modified()
-                    .map_err(Error::io(file, "ask when it was changed"))?;
-                let modified = modified
-                    .duration_since(UNIX_EPOCH)
-                    .unwrap_or_default()
-                    .as_nanos();
-                let whole =
-                    fs::canonicalize(file).map_err(Error::io(file, "find its full path"))?;
+                let modified = about.modified().map_err(Error::io(file, "ask when it was changed"))?;
+                let modified = modified.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+                let whole = fs::canonicalize(file).map_err(Error::io(file, "find its full path"))?;
                 part(&whole.to_string_lossy());
                 part(&format!("{} {modified}", about.len()));
             }
@@ -337,10 +302,7 @@ fn build(
         bound_bits_per_byte: None,
     };
     let mut log2_probability = 0.0;
-    for (split, name) in [
-        (Split::Train, "train.tokens"),
-        (Split::Valid, "valid.tokens"),
-    ] {
+    for (split, name) in [(Split::Train, "train.tokens"), (Split::Valid, "valid.tokens")] {
         let mut writer = ShardWriter::create(&dir.join(name), &tokenizer)?;
         let mut size = SplitInfo::default();
         batches(corpus, split, |batch| {
@@ -350,40 +312,25 @@ fn build(
             }
             size.documents += batch.len() as u64;
             size.bytes += batch.iter().map(|text| text.len() as u64).sum::<u64>();
-            progress(Progress::Encoding {
-                split,
-                bytes: size.bytes,
-                tokens: size.tokens,
-            });
+            progress(Progress::Encoding { split, bytes: size.bytes, tokens: size.tokens });
             if split == Split::Valid && matches!(options.source, Source::Stories { .. }) {
                 // From the text alone, by the recogniser: the bound is that of the text which stands in the shard.
-                let log2: Option<Vec<f64>> = batch
-                    .par_iter()
-                    .map(|text| stories::log2_probability(text))
-                    .collect();
-                log2_probability += log2
-                    .expect("the grammar says its own stories")
-                    .iter()
-                    .sum::<f64>();
+                let log2: Option<Vec<f64>> =
+                    batch.par_iter().map(|text| stories::log2_probability(text)).collect();
+                log2_probability += log2.expect("the grammar says its own stories").iter().sum::<f64>();
             }
             Ok(true)
         })?;
         if size.documents == 0 {
             let (what, repair) = match split {
-                Split::Train => (
-                    "there is no document to train on",
-                    "give a source with text in it",
-                ),
+                Split::Train => ("there is no document to train on", "give a source with text in it"),
                 Split::Valid => (
                     "nothing is left to validate on",
                     "add text, or a file named valid.txt, valid.jsonl or valid.parquet",
                 ),
             };
             let why = format!("{what} ({}); {repair}", corpus.split_rule());
-            return Err(Error::NoText {
-                path: options.source.to_string().into(),
-                why,
-            });
+            return Err(Error::NoText { path: options.source.to_string().into(), why });
         }
         writer.finish()?;
         match split {
@@ -423,17 +370,12 @@ fn train_tokenizer(
         };
         // A few large parts: merging the counts costs as much as there are different words in each.
         let parts = texts.len().div_ceil(rayon::current_num_threads()).max(1);
-        let new = texts
-            .par_chunks(parts)
-            .map(count)
-            .reduce(WordCounts::default, WordCounts::merge);
+        let new = texts.par_chunks(parts).map(count).reduce(WordCounts::default, WordCounts::merge);
         counts = std::mem::take(&mut counts).merge(new);
         progress(Progress::Counting { bytes });
         Ok(chars < options.tokenizer_chars)
     })?;
-    progress(Progress::Merging {
-        words: counts.0.len(),
-    });
+    progress(Progress::Merging { words: counts.0.len() });
     let small = matches!(options.source, Source::Stories { .. }) || bytes < SMALL_BYTES;
     let default = if small { SMALL_VOCAB } else { LARGE_VOCAB };
     if counts.0.is_empty() {
@@ -441,34 +383,18 @@ fn train_tokenizer(
             "there is no document to train on ({}); give a source with text in it",
             corpus.split_rule()
         );
-        return Err(Error::NoText {
-            path: options.source.to_string().into(),
-            why,
-        });
+        return Err(Error::NoText { path: options.source.to_string().into(), why });
     }
     Tokenizer::from_counts(&counts, vocab_size.unwrap_or(default), vocab_size.is_some())
 }
 
 /// Hands a split's texts to `take` in batches of about [`BATCH_BYTES`], until it says false.
-fn batches(
-    corpus: &Corpus,
-    split: Split,
-    mut take: impl FnMut(Vec<String>) -> Result<bool>,
-) -> Result<()> {
-    if let Source::Stories {
-        seed,
-        train_bytes,
-        valid_bytes,
-    } = *corpus.source()
-    {
+fn batches(corpus: &Corpus, split: Split, mut take: impl FnMut(Vec<String>) -> Result<bool>) -> Result<()> {
+    if let Source::Stories { seed, train_bytes, valid_bytes } = *corpus.source() {
         return story_batches(
             seed,
             split,
-            if split == Split::Train {
-                train_bytes
-            } else {
-                valid_bytes
-            },
+            if split == Split::Train { train_bytes } else { valid_bytes },
             take,
         );
     }
@@ -503,10 +429,7 @@ fn story_batches(
     while left > 0 {
         // A short stream (validation) need not tell thousands of stories; few have less than 300 bytes.
         let count = STORIES.min(left.div_ceil(300));
-        let told: Vec<String> = (next..next + count)
-            .into_par_iter()
-            .map(|i| stream.story(i).text)
-            .collect();
+        let told: Vec<String> = (next..next + count).into_par_iter().map(|i| stream.story(i).text).collect();
         next += count;
         let mut batch = Vec::new();
         for text in told {
@@ -528,11 +451,7 @@ mod tests {
 
     #[test]
     fn stories_told_at_once_are_the_stories_told_one_by_one() {
-        let source = Source::Stories {
-            seed: 3,
-            train_bytes: 200_000,
-            valid_bytes: 10_000,
-        };
+        let source = Source::Stories { seed: 3, train_bytes: 200_000, valid_bytes: 10_000 };
         let corpus = Corpus::open(&source).expect("opens");
         for split in [Split::Train, Split::Valid] {
             let mut fast = Vec::new();
@@ -541,10 +460,7 @@ mod tests {
                 Ok(true)
             })
             .expect("tells");
-            let slow: Vec<String> = corpus
-                .documents(split)
-                .map(|d| d.expect("a story").text)
-                .collect();
+            let slow: Vec<String> = corpus.documents(split).map(|d| d.expect("a story").text).collect();
             assert_eq!(fast, slow);
         }
     }

@@ -54,19 +54,11 @@ impl WindowSampler {
     pub fn new(n_tokens: usize, seq_len: usize, seed: u64) -> Result<WindowSampler> {
         assert!(seq_len > 0, "a window has at least one target");
         if n_tokens < seq_len + 1 {
-            return Err(Error::TooShort {
-                tokens: n_tokens,
-                seq_len,
-            });
+            return Err(Error::TooShort { tokens: n_tokens, seq_len });
         }
         let windows = (n_tokens / seq_len).saturating_sub(1).max(1);
         let phases = seq_len.min(n_tokens - windows * seq_len);
-        Ok(WindowSampler {
-            seq_len,
-            seed,
-            windows: windows as u64,
-            phases: phases as u64,
-        })
+        Ok(WindowSampler { seq_len, seed, windows: windows as u64, phases: phases as u64 })
     }
 
     /// T: targets per window.
@@ -93,11 +85,7 @@ impl WindowSampler {
     /// # Panics
     /// When the two slices are not of one length B*T, or the shard is not the one that the sampler was made for.
     pub fn batch(&self, shard: &TokenShard, first: u64, inputs: &mut [u32], targets: &mut [u32]) {
-        assert_eq!(
-            inputs.len(),
-            targets.len(),
-            "inputs and targets are of one length"
-        );
+        assert_eq!(inputs.len(), targets.len(), "inputs and targets are of one length");
         assert_eq!(
             inputs.len() % self.seq_len,
             0,
@@ -105,9 +93,7 @@ impl WindowSampler {
             inputs.len(),
             self.seq_len
         );
-        let rows = inputs
-            .chunks_exact_mut(self.seq_len)
-            .zip(targets.chunks_exact_mut(self.seq_len));
+        let rows = inputs.chunks_exact_mut(self.seq_len).zip(targets.chunks_exact_mut(self.seq_len));
         for (i, (input, target)) in (first..).zip(rows) {
             let offset = self.offset(i);
             shard.read(offset, input);
@@ -169,9 +155,7 @@ mod tests {
         let order = |seed, epoch: u64| {
             let s = WindowSampler::new(100_000, 64, seed).expect("enough tokens");
             let w = s.windows_per_epoch();
-            (epoch * w..(epoch + 1) * w)
-                .map(|i| s.offset(i))
-                .collect::<Vec<_>>()
+            (epoch * w..(epoch + 1) * w).map(|i| s.offset(i)).collect::<Vec<_>>()
         };
         assert_ne!(order(1, 0), order(1, 1));
         assert_ne!(order(1, 0), order(2, 0));
@@ -186,27 +170,15 @@ mod tests {
     fn the_definition_is_fixed() {
         // Oracle: tests/oracle/data_check.py computes these offsets from the definition on the module's page.
         let sampler = WindowSampler::new(10_000, 128, 42).expect("enough tokens");
-        let offsets: Vec<usize> = [0, 1, 2, 76, 77, 1_000_000]
-            .into_iter()
-            .map(|i| sampler.offset(i))
-            .collect();
+        let offsets: Vec<usize> =
+            [0, 1, 2, 76, 77, 1_000_000].into_iter().map(|i| sampler.offset(i)).collect();
         assert_eq!(offsets, [6855, 5703, 1863, 2631, 3284, 3322]);
     }
 
     #[test]
     fn too_few_tokens_are_named() {
-        let error = WindowSampler::new(64, 64, 0)
-            .expect_err("65 are needed")
-            .to_string();
-        assert!(
-            error.contains("64 tokens are too few for windows of 64 + 1"),
-            "{error}"
-        );
-        assert_eq!(
-            WindowSampler::new(65, 64, 0)
-                .expect("just enough")
-                .offset(9),
-            0
-        );
+        let error = WindowSampler::new(64, 64, 0).expect_err("65 are needed").to_string();
+        assert!(error.contains("64 tokens are too few for windows of 64 + 1"), "{error}");
+        assert_eq!(WindowSampler::new(65, 64, 0).expect("just enough").offset(9), 0);
     }
 }

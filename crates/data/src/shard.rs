@@ -55,13 +55,7 @@ impl TokenShard {
     pub fn open(path: &Path) -> Result<TokenShard> {
         let map = map(path)?;
         let wrong = |field, found: String, expected: String, remedy: &str| {
-            Err(Error::Shard {
-                path: path.to_path_buf(),
-                field,
-                found,
-                expected,
-                remedy: remedy.into(),
-            })
+            Err(Error::Shard { path: path.to_path_buf(), field, found, expected, remedy: remedy.into() })
         };
         const AGAIN: &str = "the file was cut off or damaged; prepare the data again";
         let Some(header) = map.first_chunk::<HEADER_BYTES>() else {
@@ -82,10 +76,8 @@ impl TokenShard {
                 "this is no token shard; a headerless u16 file must be opened as such, with its vocabulary size",
             );
         }
-        let u32_at =
-            |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().expect("four bytes"));
-        let u64_at =
-            |at: usize| u64::from_le_bytes(header[at..at + 8].try_into().expect("eight bytes"));
+        let u32_at = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().expect("four bytes"));
+        let u64_at = |at: usize| u64::from_le_bytes(header[at..at + 8].try_into().expect("eight bytes"));
         if u32_at(8) != VERSION {
             return wrong(
                 "version",
@@ -103,22 +95,13 @@ impl TokenShard {
                 AGAIN,
             );
         }
-        let (width, vocab_size, count) = (
-            u32_at(12) as usize,
-            u64_at(16) as usize,
-            u64_at(24) as usize,
-        );
+        let (width, vocab_size, count) = (u32_at(12) as usize, u64_at(16) as usize, u64_at(24) as usize);
         if width != 2 && width != 4 {
             return wrong("element width", width.to_string(), "2 or 4".into(), AGAIN);
         }
-        let expected = count
-            .checked_mul(width)
-            .and_then(|n| n.checked_add(HEADER_BYTES));
+        let expected = count.checked_mul(width).and_then(|n| n.checked_add(HEADER_BYTES));
         if expected != Some(map.len()) {
-            let needed = format!(
-                "{HEADER_BYTES} + {count} x {width} = {}",
-                expected.unwrap_or(usize::MAX)
-            );
+            let needed = format!("{HEADER_BYTES} + {count} x {width} = {}", expected.unwrap_or(usize::MAX));
             return wrong("length", format!("{} bytes", map.len()), needed, AGAIN);
         }
         let hashes = Hashes {
@@ -141,13 +124,7 @@ impl TokenShard {
         let shard = TokenShard::open(path)?;
         let remedy = "use the tokenizer.json that lies beside the shard, or prepare the data again";
         let wrong = |field, found: String, expected: String| {
-            Err(Error::Shard {
-                path: path.to_path_buf(),
-                field,
-                found,
-                expected,
-                remedy: remedy.into(),
-            })
+            Err(Error::Shard { path: path.to_path_buf(), field, found, expected, remedy: remedy.into() })
         };
         if shard.vocab_size != tokenizer.vocab_size() {
             return wrong(
@@ -177,15 +154,8 @@ impl TokenShard {
             });
         }
         let count = map.len() / 2;
-        let shard = TokenShard {
-            path: path.to_path_buf(),
-            map,
-            start: 0,
-            width: 2,
-            vocab_size,
-            count,
-            hashes: None,
-        };
+        let shard =
+            TokenShard { path: path.to_path_buf(), map, start: 0, width: 2, vocab_size, count, hashes: None };
         shard.check_ids()?;
         Ok(shard)
     }
@@ -200,8 +170,7 @@ impl TokenShard {
                     field: "checksum of the ids",
                     found: crate::tokenizer::hex(&sum),
                     expected: crate::tokenizer::hex(&hashes.payload),
-                    remedy: "the file was damaged after it was written; prepare the data again"
-                        .into(),
+                    remedy: "the file was damaged after it was written; prepare the data again".into(),
                 });
             }
         }
@@ -289,9 +258,7 @@ impl TokenShard {
             if at == self.count {
                 return None;
             }
-            let end = (at + 1..self.count)
-                .find(|i| self.token(*i) == bos)
-                .unwrap_or(self.count);
+            let end = (at + 1..self.count).find(|i| self.token(*i) == bos).unwrap_or(self.count);
             let mut document = vec![0; end - at];
             self.read(at, &mut document);
             at = end;
@@ -324,15 +291,9 @@ impl ShardWriter {
     /// Begins a shard of this tokenizer's ids.
     pub fn create(path: &Path, tokenizer: &Tokenizer) -> Result<ShardWriter> {
         let mut tokenizer_hash = [0; 32];
-        for (byte, digits) in tokenizer_hash
-            .iter_mut()
-            .zip(tokenizer.hash().as_bytes().chunks_exact(2))
-        {
-            let digit = |d: u8| {
-                (d as char)
-                    .to_digit(16)
-                    .expect("a hash consists of hexadecimal digits") as u8
-            };
+        for (byte, digits) in tokenizer_hash.iter_mut().zip(tokenizer.hash().as_bytes().chunks_exact(2)) {
+            let digit =
+                |d: u8| (d as char).to_digit(16).expect("a hash consists of hexadecimal digits") as u8;
             *byte = digit(digits[0]) << 4 | digit(digits[1]);
         }
         let temporary = whole::temporary(path);
@@ -341,11 +302,7 @@ impl ShardWriter {
             path: path.to_path_buf(),
             temporary,
             out: Some(BufWriter::with_capacity(1 << 20, file)),
-            width: if tokenizer.vocab_size() <= 1 << 16 {
-                2
-            } else {
-                4
-            },
+            width: if tokenizer.vocab_size() <= 1 << 16 { 2 } else { 4 },
             vocab_size: tokenizer.vocab_size(),
             tokenizer_hash,
             count: 0,
@@ -369,8 +326,7 @@ impl ShardWriter {
                 "id {id} is below the vocabulary size {}",
                 self.vocab_size
             );
-            self.buffer
-                .extend_from_slice(&id.to_le_bytes()[..self.width]);
+            self.buffer.extend_from_slice(&id.to_le_bytes()[..self.width]);
         }
         self.sum.update(&self.buffer);
         self.count += ids.len() as u64;
@@ -378,12 +334,8 @@ impl ShardWriter {
     }
 
     fn flush_buffer(&mut self) -> Result<()> {
-        let out = self
-            .out
-            .as_mut()
-            .expect("the writer is open until finish()");
-        out.write_all(&self.buffer)
-            .map_err(Error::io(&self.temporary, "write it"))
+        let out = self.out.as_mut().expect("the writer is open until finish()");
+        out.write_all(&self.buffer).map_err(Error::io(&self.temporary, "write it"))
     }
 
     /// Writes the header, syncs, renames, and opens the finished shard.
@@ -398,13 +350,10 @@ impl ShardWriter {
         header.extend_from_slice(&std::mem::take(&mut self.sum).finalize());
         header.extend_from_slice(&Sha256::digest(&header));
         let out = self.out.take().expect("the writer is open until finish()");
-        let mut file = out
-            .into_inner()
-            .map_err(|e| Error::io(&self.temporary, "write it")(e.into_error()))?;
-        file.seek(SeekFrom::Start(0))
-            .map_err(Error::io(&self.temporary, "write it"))?;
-        file.write_all(&header)
-            .map_err(Error::io(&self.temporary, "write it"))?;
+        let mut file =
+            out.into_inner().map_err(|e| Error::io(&self.temporary, "write it")(e.into_error()))?;
+        file.seek(SeekFrom::Start(0)).map_err(Error::io(&self.temporary, "write it"))?;
+        file.write_all(&header).map_err(Error::io(&self.temporary, "write it"))?;
         whole::commit(file, &self.temporary, &self.path)?;
         TokenShard::open(&self.path)
     }
@@ -427,8 +376,7 @@ mod tests {
 
     fn write(path: &Path, ids: &[u32]) -> TokenShard {
         let mut writer = ShardWriter::create(path, &tokenizer()).expect("creates");
-        ids.chunks(3)
-            .for_each(|part| writer.push(part).expect("writes"));
+        ids.chunks(3).for_each(|part| writer.push(part).expect("writes"));
         writer.finish().expect("finishes")
     }
 
@@ -444,28 +392,18 @@ mod tests {
         let mut some = [0; 3];
         shard.read(2, &mut some);
         assert_eq!(some, ids[2..5]);
+        assert_eq!(shard.documents(257).collect::<Vec<_>>(), [vec![257, 1, 2], vec![257, 3, 256], vec![257]]);
         assert_eq!(
-            shard.documents(257).collect::<Vec<_>>(),
-            [vec![257, 1, 2], vec![257, 3, 256], vec![257]]
-        );
-        assert_eq!(
-            TokenShard::open_for(&path, &tokenizer())
-                .expect("opens")
-                .tokenizer_hash(),
+            TokenShard::open_for(&path, &tokenizer()).expect("opens").tokenizer_hash(),
             Some(tokenizer().hash())
         );
-        assert_eq!(
-            fs::read_dir(dir.path()).expect("lists").count(),
-            1,
-            "no temporary file is left"
-        );
+        assert_eq!(fs::read_dir(dir.path()).expect("lists").count(), 1, "no temporary file is left");
     }
 
     #[test]
     fn an_unfinished_shard_leaves_nothing() {
         let dir = tempfile::tempdir().expect("a folder");
-        let mut writer =
-            ShardWriter::create(&dir.path().join("a.tokens"), &tokenizer()).expect("creates");
+        let mut writer = ShardWriter::create(&dir.path().join("a.tokens"), &tokenizer()).expect("creates");
         writer.push(&[1, 2]).expect("writes");
         drop(writer);
         assert_eq!(fs::read_dir(dir.path()).expect("lists").count(), 0);
@@ -474,8 +412,7 @@ mod tests {
     #[test]
     fn a_vocabulary_beyond_16_bits_is_stored_in_32() {
         let dir = tempfile::tempdir().expect("a folder");
-        let mut vocab: serde_json::Map<_, _> =
-            (0..70_000).map(|i| (format!("w{i}"), i.into())).collect();
+        let mut vocab: serde_json::Map<_, _> = (0..70_000).map(|i| (format!("w{i}"), i.into())).collect();
         vocab.insert("<s>".into(), 70_000.into());
         let file = serde_json::json!({
             "version": "1.0", "added_tokens": [], "normalizer": null, "pre_tokenizer": null, "post_processor": null,
@@ -486,17 +423,13 @@ mod tests {
         let tokenizer = Tokenizer::load(&path).expect("loads");
         let ids = tokenizer.encode_document("w69999");
         assert_eq!(ids, [70_000, 69_999]);
-        let mut writer =
-            ShardWriter::create(&dir.path().join("a.tokens"), &tokenizer).expect("creates");
+        let mut writer = ShardWriter::create(&dir.path().join("a.tokens"), &tokenizer).expect("creates");
         writer.push(&ids).expect("writes");
         let shard = writer.finish().expect("finishes");
         shard.verify().expect("is sound");
         let mut read = [0; 2];
         shard.read(0, &mut read);
-        assert_eq!(
-            (read, shard.tokens().collect::<Vec<_>>()),
-            ([70_000, 69_999], ids)
-        );
+        assert_eq!((read, shard.tokens().collect::<Vec<_>>()), ([70_000, 69_999], ids));
     }
 
     #[test]
@@ -507,10 +440,7 @@ mod tests {
         let good = fs::read(&path).expect("reads");
         let error_of = |bytes: &[u8]| {
             fs::write(&path, bytes).expect("writes");
-            TokenShard::open(&path)
-                .and_then(|s| s.verify())
-                .expect_err("is damaged")
-                .to_string()
+            TokenShard::open(&path).and_then(|s| s.verify()).expect_err("is damaged").to_string()
         };
         let changed = |at: usize| {
             let mut bytes = good.clone();
@@ -518,46 +448,24 @@ mod tests {
             bytes
         };
         for (bytes, wanted) in [
-            (
-                changed(0),
-                "magic: found \"@NNEALTK\", expected \"ANNEALTK\"",
-            ),
+            (changed(0), "magic: found \"@NNEALTK\", expected \"ANNEALTK\""),
             (changed(8), "version: found 0, expected 1"),
             (changed(16), "header checksum"),
             (changed(HEADER_BYTES + 2), "checksum of the ids"),
-            (
-                good[..good.len() - 1].to_vec(),
-                "length: found 135 bytes, expected 128 + 4 x 2 = 136",
-            ),
-            (
-                good[..100].to_vec(),
-                "length: found 100 bytes, expected at least 128",
-            ),
+            (good[..good.len() - 1].to_vec(), "length: found 135 bytes, expected 128 + 4 x 2 = 136"),
+            (good[..100].to_vec(), "length: found 100 bytes, expected at least 128"),
             (Vec::new(), "length: found 0 bytes"),
         ] {
             let error = error_of(&bytes);
-            assert!(
-                error.contains("a.tokens") && error.contains(wanted),
-                "{error}"
-            );
+            assert!(error.contains("a.tokens") && error.contains(wanted), "{error}");
         }
         fs::write(&path, &good).expect("writes");
         let other = Tokenizer::train(["ba ba ba"], 256 + 4 + 1).expect("one merge");
-        let error = TokenShard::open_for(&path, &other)
-            .expect_err("another tokenizer")
-            .to_string();
-        assert!(
-            error.contains("tokenizer hash") && error.contains(other.hash()),
-            "{error}"
-        );
+        let error = TokenShard::open_for(&path, &other).expect_err("another tokenizer").to_string();
+        assert!(error.contains("tokenizer hash") && error.contains(other.hash()), "{error}");
         let larger = Tokenizer::train(["ba ba ba c d"], 256 + 4 + 2).expect("two merges");
-        let error = TokenShard::open_for(&path, &larger)
-            .expect_err("another vocabulary")
-            .to_string();
-        assert!(
-            error.contains("vocabulary size: found 261, expected 262"),
-            "{error}"
-        );
+        let error = TokenShard::open_for(&path, &larger).expect_err("another vocabulary").to_string();
+        assert!(error.contains("vocabulary size: found 261, expected 262"), "{error}");
     }
 
     #[test]
@@ -567,16 +475,11 @@ mod tests {
         fs::write(&path, [1, 0, 255, 1, 7, 0]).expect("writes");
         let shard = TokenShard::open_raw_u16(&path, 512).expect("opens");
         assert_eq!(shard.tokens().collect::<Vec<_>>(), [1, 511, 7]);
-        let error = TokenShard::open_raw_u16(&path, 500)
-            .expect_err("too large an id")
-            .to_string();
+        let error = TokenShard::open_raw_u16(&path, 500).expect_err("too large an id").to_string();
         assert!(error.contains("found 511 at position 1"), "{error}");
         fs::write(&path, [1, 0, 255]).expect("writes");
         assert!(
-            TokenShard::open_raw_u16(&path, 500)
-                .expect_err("odd length")
-                .to_string()
-                .contains("3 bytes")
+            TokenShard::open_raw_u16(&path, 500).expect_err("odd length").to_string().contains("3 bytes")
         );
     }
 }

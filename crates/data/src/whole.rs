@@ -34,12 +34,8 @@ pub(crate) fn sync_folder(path: &Path) {
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let temporary = temporary(path);
     let mut file = File::create(&temporary).map_err(Error::io(&temporary, "create it"))?;
-    let written = file
-        .write_all(bytes)
-        .map_err(Error::io(&temporary, "write it"));
-    written
-        .and_then(|()| commit(file, &temporary, path))
-        .inspect_err(|_| {
-            let _ = fs::remove_file(&temporary);
-        })
+    let written = file.write_all(bytes).map_err(Error::io(&temporary, "write it"));
+    written.and_then(|()| commit(file, &temporary, path)).inspect_err(|_| {
+        let _ = fs::remove_file(&temporary);
+    })
 }

@@ -6,14 +6,7 @@ use std::fs;
 use std::path::Path;
 
 fn small_stories(cache: &Path) -> PrepareOptions {
-    PrepareOptions::new(
-        Source::Stories {
-            seed: 5,
-            train_bytes: 400_000,
-            valid_bytes: 30_000,
-        },
-        cache,
-    )
+    PrepareOptions::new(Source::Stories { seed: 5, train_bytes: 400_000, valid_bytes: 30_000 }, cache)
 }
 
 /// Prepares and says whether the cache answered.
@@ -53,11 +46,7 @@ fn stories_are_prepared_once_and_found_again() {
     assert_eq!(again.tokenizer.hash(), first.tokenizer.hash());
 
     let mut other = options.clone();
-    other.source = Source::Stories {
-        seed: 6,
-        train_bytes: 400_000,
-        valid_bytes: 30_000,
-    };
+    other.source = Source::Stories { seed: 6, train_bytes: 400_000, valid_bytes: 30_000 };
     assert!(!run(&other).1, "another seed is another data set");
     other.tokenizer = TokenizerChoice::File(first.dir.join("tokenizer.json"));
     let (given, cached) = run(&other);
@@ -68,22 +57,11 @@ fn stories_are_prepared_once_and_found_again() {
 fn the_number_of_threads_does_not_change_the_files() {
     let with_threads = |threads| {
         let cache = tempfile::tempdir().expect("a folder");
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .build()
-            .expect("a pool");
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
         let options = small_stories(cache.path());
-        let dir = pool
-            .install(|| prepare(&options, &|_| ()))
-            .expect("prepares")
-            .dir;
-        [
-            "tokenizer.json",
-            "train.tokens",
-            "valid.tokens",
-            "dataset.json",
-        ]
-        .map(|f| fs::read(dir.join(f)).expect("reads"))
+        let dir = pool.install(|| prepare(&options, &|_| ())).expect("prepares").dir;
+        ["tokenizer.json", "train.tokens", "valid.tokens", "dataset.json"]
+            .map(|f| fs::read(dir.join(f)).expect("reads"))
     };
     assert_eq!(with_threads(1), with_threads(5));
 }
@@ -111,9 +89,7 @@ fn a_damaged_data_set_is_prepared_again() {
     );
     assert_eq!(again.info, info);
     assert_eq!(fs::read(&shard).expect("reads"), bytes);
-    let entries: Vec<_> = fs::read_dir(cache.path().join("datasets"))
-        .expect("lists")
-        .collect();
+    let entries: Vec<_> = fs::read_dir(cache.path().join("datasets")).expect("lists").collect();
     assert_eq!(entries.len(), 1, "{entries:?}");
 }
 
@@ -124,24 +100,14 @@ fn preparing_at_once_ends_in_one_whole_data_set() {
     let hashes: Vec<_> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..4)
             .map(|_| {
-                scope.spawn(|| {
-                    prepare(&options, &|_| ())
-                        .expect("prepares")
-                        .train
-                        .verify()
-                        .expect("is sound")
-                })
+                scope
+                    .spawn(|| prepare(&options, &|_| ()).expect("prepares").train.verify().expect("is sound"))
             })
             .collect();
-        threads
-            .into_iter()
-            .map(|t| t.join().expect("no panic"))
-            .collect()
+        threads.into_iter().map(|t| t.join().expect("no panic")).collect()
     });
     assert_eq!(hashes.len(), 4);
-    let entries: Vec<_> = fs::read_dir(cache.path().join("datasets"))
-        .expect("lists")
-        .collect();
+    let entries: Vec<_> = fs::read_dir(cache.path().join("datasets")).expect("lists").collect();
     assert_eq!(entries.len(), 1, "{entries:?}");
 }
 
@@ -152,23 +118,12 @@ fn a_changed_file_makes_a_new_data_set_and_a_small_text_a_small_vocabulary() {
     fs::write(&text, "the cat sat on the mat\n\n".repeat(40)).expect("writes");
     let mut options = PrepareOptions::new(Source::Path(text.clone()), cache.path());
     let (first, _) = run(&options);
-    assert!(
-        first.tokenizer.vocab_size() < 300,
-        "{}",
-        first.tokenizer.vocab_size()
-    );
+    assert!(first.tokenizer.vocab_size() < 300, "{}", first.tokenizer.vocab_size());
     assert_eq!(first.info.bound_bits_per_byte, None);
     assert!(run(&options).1);
     fs::write(&text, "the cat sat on the hat\n\n".repeat(41)).expect("writes");
     assert!(!run(&options).1);
-    options.tokenizer = TokenizerChoice::Train {
-        vocab_size: Some(5000),
-    };
-    let error = prepare(&options, &|_| ())
-        .expect_err("too large")
-        .to_string();
-    assert!(
-        error.contains("vocabulary of 5000") && error.contains("ask for at most"),
-        "{error}"
-    );
+    options.tokenizer = TokenizerChoice::Train { vocab_size: Some(5000) };
+    let error = prepare(&options, &|_| ()).expect_err("too large").to_string();
+    assert!(error.contains("vocabulary of 5000") && error.contains("ask for at most"), "{error}");
 }

@@ -10,52 +10,31 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 fn read(path: &Path, split: Split) -> Result<Vec<String>> {
-    Corpus::open(&Source::Path(path.into()))?
-        .documents(split)
-        .map(|d| d.map(|d| d.text))
-        .collect()
+    Corpus::open(&Source::Path(path.into()))?.documents(split).map(|d| d.map(|d| d.text)).collect()
 }
 
 fn both(path: &Path) -> (Vec<String>, Vec<String>) {
-    (
-        read(path, Split::Train).expect("reads"),
-        read(path, Split::Valid).expect("reads"),
-    )
+    (read(path, Split::Train).expect("reads"), read(path, Split::Valid).expect("reads"))
 }
 
 /// The error of reading everything.
 fn failure(path: &Path) -> Error {
-    read(path, Split::Train)
-        .and_then(|_| read(path, Split::Valid))
-        .expect_err("the file is broken")
+    read(path, Split::Train).and_then(|_| read(path, Split::Valid)).expect_err("the file is broken")
 }
 
 /// A Parquet file with one column of strings, in row groups of `group` rows.
 fn write_parquet(path: &Path, column: &str, rows: &[Option<&str>], group: usize) {
-    let schema = parse_message_type(&format!(
-        "message m {{ OPTIONAL BYTE_ARRAY {column} (UTF8); }}"
-    ))
-    .expect("a schema");
+    let schema = parse_message_type(&format!("message m {{ OPTIONAL BYTE_ARRAY {column} (UTF8); }}"))
+        .expect("a schema");
     let file = File::create(path).expect("creates");
     let properties = Arc::new(WriterProperties::builder().build());
-    let mut writer =
-        SerializedFileWriter::new(file, Arc::new(schema), properties).expect("a writer");
+    let mut writer = SerializedFileWriter::new(file, Arc::new(schema), properties).expect("a writer");
     for rows in rows.chunks(group) {
         let mut row_group = writer.next_row_group().expect("a row group");
-        let mut writer = row_group
-            .next_column()
-            .expect("a column")
-            .expect("one column");
-        let values: Vec<ByteArray> = rows
-            .iter()
-            .flatten()
-            .map(|text| ByteArray::from(*text))
-            .collect();
+        let mut writer = row_group.next_column().expect("a column").expect("one column");
+        let values: Vec<ByteArray> = rows.iter().flatten().map(|text| ByteArray::from(*text)).collect();
         let levels: Vec<i16> = rows.iter().map(|row| i16::from(row.is_some())).collect();
-        writer
-            .typed::<ByteArrayType>()
-            .write_batch(&values, Some(&levels), None)
-            .expect("writes");
+        writer.typed::<ByteArrayType>().write_batch(&values, Some(&levels), None).expect("writes");
         writer.close().expect("closes");
         row_group.close().expect("closes");
     }
@@ -87,10 +66,7 @@ fn parquet_rows_come_in_order_over_row_groups_and_nulls() {
 #[test]
 fn json_lines_and_every_hundredth_document() {
     let dir = tempfile::tempdir().expect("a folder");
-    let lines: String = numbered(101)
-        .iter()
-        .map(|t| format!("{{\"id\": 1, \"text\": {t:?}}}\n\n"))
-        .collect();
+    let lines: String = numbered(101).iter().map(|t| format!("{{\"id\": 1, \"text\": {t:?}}}\n\n")).collect();
     fs::write(dir.path().join("a.jsonl"), lines).expect("writes");
     fs::write(dir.path().join("README.md"), "not data").expect("writes");
     let (train, valid) = both(dir.path());
@@ -123,12 +99,7 @@ fn the_pinned_shard_is_validation() {
     let dir = tempfile::tempdir().expect("a folder");
     for number in [0, 6542, 1] {
         let text = format!("shard {number}");
-        write_parquet(
-            &dir.path().join(format!("shard_{number:05}.parquet")),
-            "text",
-            &[Some(&text)],
-            10,
-        );
+        write_parquet(&dir.path().join(format!("shard_{number:05}.parquet")), "text", &[Some(&text)], 10);
     }
     let (train, valid) = both(dir.path());
     assert_eq!(train, ["shard 0", "shard 1"]);
@@ -144,15 +115,8 @@ fn a_long_text_file_is_cut_at_blank_lines_and_nothing_is_lost() {
     fs::write(&path, &book).expect("writes");
     let (train, valid) = both(&path);
     assert!(train.len() > 10 && !valid.is_empty());
-    assert_eq!(
-        format!("\u{FEFF}{}{}", train.concat(), valid.concat()),
-        book
-    );
-    assert!(
-        train
-            .iter()
-            .all(|d| d.len() <= 16 << 10 && d.ends_with("\n\n"))
-    );
+    assert_eq!(format!("\u{FEFF}{}{}", train.concat(), valid.concat()), book);
+    assert!(train.iter().all(|d| d.len() <= 16 << 10 && d.ends_with("\n\n")));
     let share = valid.concat().len() as f64 / book.len() as f64;
     assert!((0.04..=0.05).contains(&share), "{share}");
 
@@ -164,10 +128,7 @@ fn a_long_text_file_is_cut_at_blank_lines_and_nothing_is_lost() {
     assert_eq!(train.concat() + &valid.concat(), line);
 
     fs::write(&path, "one\r\n\r\ntwo").expect("writes");
-    assert_eq!(
-        both(&path).0.concat() + &both(&path).1.concat(),
-        "one\r\n\r\ntwo"
-    );
+    assert_eq!(both(&path).0.concat() + &both(&path).1.concat(), "one\r\n\r\ntwo");
 }
 
 #[test]
@@ -176,17 +137,9 @@ fn each_broken_file_is_named_with_place_value_and_repair() {
     let path = |name: &str| dir.path().join(name);
     fs::write(path("empty.txt"), "").expect("writes");
     fs::write(path("latin1.txt"), b"one line\nna\xefve\n").expect("writes");
-    fs::write(
-        path("cut.jsonl"),
-        "{\"text\": \"a\"}\n{\"text\": \"b\"}\n{\"text\": \"c",
-    )
-    .expect("writes");
+    fs::write(path("cut.jsonl"), "{\"text\": \"a\"}\n{\"text\": \"b\"}\n{\"text\": \"c").expect("writes");
     fs::write(path("field.jsonl"), "{\"content\": \"a\"}\n").expect("writes");
-    fs::write(
-        path("bytes.jsonl"),
-        b"{\"text\": \"a\"}\n{\"text\": \"\xff\"}\n",
-    )
-    .expect("writes");
+    fs::write(path("bytes.jsonl"), b"{\"text\": \"a\"}\n{\"text\": \"\xff\"}\n").expect("writes");
     fs::write(path("a.csv"), "a,b").expect("writes");
     fs::write(path("a.txt.gz"), "a,b").expect("writes");
     fs::create_dir(path("folder")).expect("creates");
@@ -199,27 +152,19 @@ fn each_broken_file_is_named_with_place_value_and_repair() {
     for (name, wanted) in [
         ("empty.txt", &["empty (0 bytes)", "give a file"][..]),
         ("latin1.txt", &["line 2", "0xef", "byte offset 11", "iconv"]),
-        (
-            "cut.jsonl",
-            &["line 3", "byte offset 28", "EOF", "field `text`"],
-        ),
+        ("cut.jsonl", &["line 3", "byte offset 28", "EOF", "field `text`"]),
         ("field.jsonl", &["line 1", "missing field `text`"]),
         ("bytes.jsonl", &["line 2", "byte offset 24", "0xff"]),
         ("a.csv", &[".csv are not read", "give `stories`"]),
         ("a.txt.gz", &["unpack it"]),
         ("folder", &["holds no such file", "subfolders"]),
         ("missing", &["there is no such file"]),
-        (
-            "content.parquet",
-            &["no column `text`", "`content` (BYTE_ARRAY)", "rename"],
-        ),
+        ("content.parquet", &["no column `text`", "`content` (BYTE_ARRAY)", "rename"]),
         ("truncated.parquet", &["footer", "not a whole Parquet file"]),
     ] {
         let error = failure(&path(name)).to_string();
         assert!(error.contains(name), "{error}");
-        wanted
-            .iter()
-            .for_each(|part| assert!(error.contains(part), "{part:?} in {error}"));
+        wanted.iter().for_each(|part| assert!(error.contains(part), "{part:?} in {error}"));
     }
     assert!(
         "stories:x"
@@ -236,22 +181,15 @@ fn a_text_column_of_numbers_is_refused() {
     let path = dir.path().join("n.parquet");
     let schema = parse_message_type("message m { REQUIRED INT64 text; }").expect("a schema");
     let file = File::create(&path).expect("creates");
-    let mut writer =
-        SerializedFileWriter::new(file, Arc::new(schema), Default::default()).expect("a writer");
+    let mut writer = SerializedFileWriter::new(file, Arc::new(schema), Default::default()).expect("a writer");
     let mut group = writer.next_row_group().expect("a row group");
     let mut column = group.next_column().expect("a column").expect("one column");
-    column
-        .typed::<Int64Type>()
-        .write_batch(&[1, 2], None, None)
-        .expect("writes");
+    column.typed::<Int64Type>().write_batch(&[1, 2], None, None).expect("writes");
     column.close().expect("closes");
     group.close().expect("closes");
     writer.close().expect("closes");
     let error = failure(&path).to_string();
-    assert!(
-        error.contains("`text` (INT64)") && error.contains("one string per row"),
-        "{error}"
-    );
+    assert!(error.contains("`text` (INT64)") && error.contains("one string per row"), "{error}");
 }
 
 #[test]
@@ -265,30 +203,22 @@ fn a_source_without_documents_cannot_be_prepared() {
 fn assert_no_documents(path: &Path) {
     let cache = tempfile::tempdir().expect("a folder");
     let options = PrepareOptions {
-        tokenizer: TokenizerChoice::Train {
-            vocab_size: Some(300),
-        },
+        tokenizer: TokenizerChoice::Train { vocab_size: Some(300) },
         ..PrepareOptions::new(Source::Path(path.into()), cache.path())
     };
-    let error = prepare(&options, &|_| ())
-        .expect_err("there is no text")
-        .to_string();
+    let error = prepare(&options, &|_| ()).expect_err("there is no text").to_string();
     assert!(
         error.contains(&path.display().to_string()) && error.contains("no document to train on"),
         "{error}"
     );
-    let left = fs::read_dir(cache.path().join("datasets"))
-        .expect("lists")
-        .count();
+    let left = fs::read_dir(cache.path().join("datasets")).expect("lists").count();
     assert_eq!(left, 0, "a failed preparation leaves nothing");
 }
 
 /// The shared test data: `ANNEAL_SHARED`, or `shared` beside the repository. `None` (with a printed reason) when absent.
 fn shared() -> Option<PathBuf> {
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared");
-    let dir = std::env::var_os("ANNEAL_SHARED")
-        .map_or(beside, PathBuf::from)
-        .join("data");
+    let dir = std::env::var_os("ANNEAL_SHARED").map_or(beside, PathBuf::from).join("data");
     if !dir.is_dir() {
         println!(
             "skipped: {} does not exist; set ANNEAL_SHARED to the folder that holds data/",
@@ -312,9 +242,7 @@ fn the_shared_broken_files_each_give_one_clear_error() {
         let error = failure(&shared.join("broken").join(name)).to_string();
         println!("{error}");
         assert!(error.contains(name), "{error}");
-        wanted
-            .iter()
-            .for_each(|part| assert!(error.contains(part), "{part:?} in {error}"));
+        wanted.iter().for_each(|part| assert!(error.contains(part), "{part:?} in {error}"));
     }
     assert_no_documents(&shared.join("broken/zero_documents.parquet"));
 }

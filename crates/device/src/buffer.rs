@@ -64,7 +64,12 @@ impl Buffer {
         if actual == expected {
             return Ok(());
         }
-        Err(Error::Length { device: self.0.device().to_owned(), shape: self.shape().to_vec(), expected, actual })
+        Err(Error::Length {
+            device: self.0.device().to_owned(),
+            shape: self.shape().to_vec(),
+            expected,
+            actual,
+        })
     }
 
     /// Converts `values` (row-major) into the buffer, rounding to nearest even.

@@ -135,7 +135,10 @@ impl Executable {
         for (at, binding) in bindings.iter().enumerate() {
             let Some(port) = ports.iter().find(|port| port.name == binding.port) else {
                 let known: Vec<&str> = ports.iter().map(|port| port.name).collect();
-                return fail(binding.port, format!("there is no such port; the program has {}", known.join(", ")));
+                return fail(
+                    binding.port,
+                    format!("there is no such port; the program has {}", known.join(", ")),
+                );
             };
             if bindings[..at].iter().any(|other| other.port == binding.port) {
                 return fail(binding.port, "it is bound twice".to_owned());
@@ -151,14 +154,20 @@ impl Executable {
                     return fail(binding.port, "an input cannot accumulate".to_owned());
                 }
                 if !self.limits.accumulate {
-                    return fail(binding.port, "this device cannot accumulate; store and use add_to_f32".to_owned());
+                    return fail(
+                        binding.port,
+                        "this device cannot accumulate; store and use add_to_f32".to_owned(),
+                    );
                 }
             }
         }
         let mut bound = Bound { inputs: Vec::new(), outputs: Vec::new() };
         for port in &ports {
             let Some(binding) = bindings.iter().find(|binding| binding.port == port.name) else {
-                return fail(port.name, format!("it is not bound; it needs a buffer of shape {:?}", port.ty.shape));
+                return fail(
+                    port.name,
+                    format!("it is not bound; it needs a buffer of shape {:?}", port.ty.shape),
+                );
             };
             match port.kind {
                 PortKind::Input => bound.inputs.push(binding.buffer.clone()),

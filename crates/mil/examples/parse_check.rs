@@ -37,11 +37,7 @@ fn main() -> ExitCode {
     }
     println!("{} of {} texts read", files.len() - failed, files.len());
     // A folder without texts is a wrong folder.
-    if failed > 0 || files.is_empty() {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    }
+    if failed > 0 || files.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 fn find(folder: &Path, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
@@ -59,17 +55,10 @@ fn find(folder: &Path, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
 fn check(file: &Path) -> Result<usize, Box<dyn Error>> {
     let program = text::read_file(file)?;
     let written = text::write(&program, &WriteOptions::default())?;
-    let options = ParseOptions {
-        blobs: Some(&written),
-        element: Some(program.element()),
-        ..ParseOptions::default()
-    };
+    let options =
+        ParseOptions { blobs: Some(&written), element: Some(program.element()), ..ParseOptions::default() };
     if text::parse(&written.text, &options)? != program.expand_all()? {
-        return Err(format!(
-            "{}: our own text of it reads as another program",
-            file.display()
-        )
-        .into());
+        return Err(format!("{}: our own text of it reads as another program", file.display()).into());
     }
     Ok(program.stmts().len())
 }

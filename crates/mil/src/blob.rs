@@ -51,13 +51,8 @@ pub enum DataType {
 
 impl DataType {
     /// All of them.
-    pub const ALL: [DataType; 5] = [
-        DataType::Float16,
-        DataType::Float32,
-        DataType::UInt8,
-        DataType::Int8,
-        DataType::Int32,
-    ];
+    pub const ALL: [DataType; 5] =
+        [DataType::Float16, DataType::Float32, DataType::UInt8, DataType::Int8, DataType::Int32];
 
     /// Bytes of one element.
     pub fn bytes(self) -> usize {
@@ -100,10 +95,7 @@ impl Default for Writer {
 impl Writer {
     /// A file without blobs.
     pub fn new() -> Self {
-        Writer {
-            bytes: vec![0; BLOCK_BYTES],
-            count: 0,
-        }
+        Writer { bytes: vec![0; BLOCK_BYTES], count: 0 }
     }
 
     /// The number of blobs so far.
@@ -113,8 +105,7 @@ impl Writer {
 
     /// Appends a blob; the result is the offset by which text refers to it.
     pub fn add(&mut self, ty: DataType, payload: &[u8]) -> u64 {
-        self.bytes
-            .resize(self.bytes.len().next_multiple_of(BLOCK_BYTES), 0);
+        self.bytes.resize(self.bytes.len().next_multiple_of(BLOCK_BYTES), 0);
         let offset = self.bytes.len();
         let mut descriptor = [0; BLOCK_BYTES];
         descriptor[0..4].copy_from_slice(&MAGIC.to_le_bytes());
@@ -129,10 +120,7 @@ impl Writer {
 
     /// Appends half-precision floats, each rounded to nearest even.
     pub fn add_f16(&mut self, values: &[f32]) -> u64 {
-        let payload: Vec<u8> = values
-            .iter()
-            .flat_map(|v| f16::from_f32(*v).to_le_bytes())
-            .collect();
+        let payload: Vec<u8> = values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect();
         self.add(DataType::Float16, &payload)
     }
 
@@ -212,17 +200,9 @@ impl Blob<'_> {
     /// The elements as floats; integers as floats of their value.
     pub fn to_floats(&self) -> Vec<f32> {
         match self.ty {
-            DataType::Float16 => self
-                .words::<2>()
-                .map(|w| f16::from_le_bytes(w).to_f32())
-                .collect(),
+            DataType::Float16 => self.words::<2>().map(|w| f16::from_le_bytes(w).to_f32()).collect(),
             DataType::Float32 => self.words::<4>().map(f32::from_le_bytes).collect(),
-            _ => self
-                .to_ints()
-                .unwrap_or_default()
-                .into_iter()
-                .map(|v| v as f32)
-                .collect(),
+            _ => self.to_ints().unwrap_or_default().into_iter().map(|v| v as f32).collect(),
         }
     }
 
@@ -231,20 +211,13 @@ impl Blob<'_> {
         match self.ty {
             DataType::Float16 | DataType::Float32 => None,
             DataType::UInt8 => Some(self.payload.iter().map(|v| i32::from(*v)).collect()),
-            DataType::Int8 => Some(
-                self.payload
-                    .iter()
-                    .map(|v| i32::from(i8::from_le_bytes([*v])))
-                    .collect(),
-            ),
+            DataType::Int8 => Some(self.payload.iter().map(|v| i32::from(i8::from_le_bytes([*v]))).collect()),
             DataType::Int32 => Some(self.words::<4>().map(i32::from_le_bytes).collect()),
         }
     }
 
     fn words<const N: usize>(&self) -> impl Iterator<Item = [u8; N]> {
-        self.payload
-            .chunks_exact(N)
-            .map(|chunk| chunk.try_into().expect("chunks have N bytes"))
+        self.payload.chunks_exact(N).map(|chunk| chunk.try_into().expect("chunks have N bytes"))
     }
 }
 
@@ -263,10 +236,7 @@ impl<'a> File<'a> {
     pub fn new(name: &'a str, bytes: &'a [u8]) -> Result<Self> {
         let file = File { name, bytes };
         if bytes.len() < BLOCK_BYTES {
-            return Err(file.error(
-                0,
-                format!("{} bytes, expected a header of {BLOCK_BYTES}", bytes.len()),
-            ));
+            return Err(file.error(0, format!("{} bytes, expected a header of {BLOCK_BYTES}", bytes.len())));
         }
         // The number of blobs is not checked: some writers always say 1 (facts, section 3).
         match file.u32(4) {
@@ -285,10 +255,7 @@ impl<'a> File<'a> {
             .ok()
             .filter(|at| at.checked_add(BLOCK_BYTES).is_some_and(|end| end <= total))
             .ok_or_else(|| {
-                self.error(
-                    offset,
-                    format!("a descriptor of {BLOCK_BYTES} bytes does not fit into {total}"),
-                )
+                self.error(offset, format!("a descriptor of {BLOCK_BYTES} bytes does not fit into {total}"))
             })?;
         let magic = self.u32(at);
         if at < BLOCK_BYTES || magic != MAGIC {
@@ -302,23 +269,16 @@ impl<'a> File<'a> {
         }
         let code = self.u32(at + 4);
         let ty = DataType::from_code(code).ok_or_else(|| {
-            let known: Vec<String> = DataType::ALL
-                .iter()
-                .map(|ty| format!("{} ({})", *ty as u32, ty.mil_name()))
-                .collect();
-            self.error(
-                offset + 4,
-                format!("type is {code}, expected one of {}", known.join(", ")),
-            )
+            let known: Vec<String> =
+                DataType::ALL.iter().map(|ty| format!("{} ({})", *ty as u32, ty.mil_name())).collect();
+            self.error(offset + 4, format!("type is {code}, expected one of {}", known.join(", ")))
         })?;
         let (size, payload) = (self.u64(at + 8), self.u64(at + 16));
         let expected = offset + BLOCK_BYTES as u64;
         if payload != expected {
             return Err(self.error(
                 offset + 16,
-                format!(
-                    "payload offset is {payload}, expected {expected}, right behind the descriptor"
-                ),
+                format!("payload offset is {payload}, expected {expected}, right behind the descriptor"),
             ));
         }
         let start = at + BLOCK_BYTES;
@@ -345,11 +305,7 @@ impl<'a> File<'a> {
                 ),
             ));
         }
-        Ok(Blob {
-            offset,
-            ty,
-            payload: &self.bytes[start..end],
-        })
+        Ok(Blob { offset, ty, payload: &self.bytes[start..end] })
     }
 
     /// Every blob in order, whether descriptors are aligned or follow the payloads at once.
@@ -366,10 +322,9 @@ impl<'a> File<'a> {
                 // Only padding may stand between a payload and the next descriptor.
                 let gap = &self.bytes[at..aligned.min(self.bytes.len())];
                 if let Some(stray) = gap.iter().position(|b| *b != 0) {
-                    return Err(self.error(
-                        (at + stray) as u64,
-                        "neither a descriptor nor the zeros before one",
-                    ));
+                    return Err(
+                        self.error((at + stray) as u64, "neither a descriptor nor the zeros before one")
+                    );
                 }
                 at = aligned;
                 if at >= self.bytes.len() {
@@ -392,10 +347,6 @@ impl<'a> File<'a> {
     }
 
     fn error(&self, offset: u64, problem: impl Into<String>) -> Error {
-        Error::Blob {
-            file: self.name.to_owned(),
-            offset,
-            problem: problem.into(),
-        }
+        Error::Blob { file: self.name.to_owned(), offset, problem: problem.into() }
     }
 }

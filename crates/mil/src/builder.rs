@@ -221,7 +221,12 @@ impl Builder {
         let op = op.rounded(self.element);
         let inferred = op.infer(self.element, &types)?;
         let results: Vec<ValueId> = inferred.into_iter().map(|ty| self.value(None, ty)).collect();
-        self.stmts.push(Stmt { op, args: args.to_vec(), results: results.clone(), scope: self.scope.clone() });
+        self.stmts.push(Stmt {
+            op,
+            args: args.to_vec(),
+            results: results.clone(),
+            scope: self.scope.clone(),
+        });
         Ok(results)
     }
 
@@ -319,7 +324,13 @@ impl Builder {
     }
 
     /// Matrix product, see [`Op::Matmul`].
-    pub fn matmul(&mut self, x: ValueId, y: ValueId, transpose_x: bool, transpose_y: bool) -> Result<ValueId> {
+    pub fn matmul(
+        &mut self,
+        x: ValueId,
+        y: ValueId,
+        transpose_x: bool,
+        transpose_y: bool,
+    ) -> Result<ValueId> {
         self.push1(Op::Matmul { transpose_x, transpose_y }, &[x, y])
     }
 

@@ -102,9 +102,9 @@ pub fn differentiate_through(forward: &Program, through: &[&str], wrt: &[&str]) 
         b.output(&forward.value(*id).name, map[id])?;
     }
     for (id, name) in wanted.iter().zip(wrt) {
-        let grad = grads
-            .get(id)
-            .ok_or_else(|| Error::program(format!("gradient asked of `{name}`, on which no output depends")))?;
+        let grad = grads.get(id).ok_or_else(|| {
+            Error::program(format!("gradient asked of `{name}`, on which no output depends"))
+        })?;
         b.output(&gradient_name(name), *grad)?;
     }
     b.finish()

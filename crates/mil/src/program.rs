@@ -126,9 +126,11 @@ impl Program {
 
     /// Every port, inputs first.
     pub fn ports(&self) -> impl Iterator<Item = Port<'_>> {
-        let port = |kind| move |id: &ValueId| {
-            let info = self.value(*id);
-            Port { name: &info.name, ty: &info.ty, kind }
+        let port = |kind| {
+            move |id: &ValueId| {
+                let info = self.value(*id);
+                Port { name: &info.name, ty: &info.ty, kind }
+            }
         };
         self.inputs.iter().map(port(PortKind::Input)).chain(self.outputs.iter().map(port(PortKind::Output)))
     }
@@ -246,7 +248,11 @@ impl Program {
                 if ty != self.ty(*result) {
                     return Err(Error::op(
                         stmt.op.name(),
-                        format!("`{}` is declared {}, the op gives {ty}", self.value(*result).name, self.ty(*result)),
+                        format!(
+                            "`{}` is declared {}, the op gives {ty}",
+                            self.value(*result).name,
+                            self.ty(*result)
+                        ),
                     ));
                 }
                 if !known.insert(*result) {
@@ -255,7 +261,9 @@ impl Program {
             }
         }
         match self.outputs.iter().find(|o| !known.contains(o)) {
-            Some(dead) => Err(Error::program(format!("output `{}` is never computed", self.value(*dead).name))),
+            Some(dead) => {
+                Err(Error::program(format!("output `{}` is never computed", self.value(*dead).name)))
+            }
             None => Ok(()),
         }
     }
@@ -323,11 +331,8 @@ impl Program {
             })
             .collect();
         let outputs = self.outputs.iter().map(|id| number(*id, &mut values)).collect();
-        let inouts = self
-            .inouts
-            .iter()
-            .map(|(i, o)| (number(*i, &mut values), number(*o, &mut values)))
-            .collect();
+        let inouts =
+            self.inouts.iter().map(|(i, o)| (number(*i, &mut values), number(*o, &mut values))).collect();
         Program { element: self.element, values, inputs, outputs, inouts, stmts }
     }
 }

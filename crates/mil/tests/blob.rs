@@ -43,10 +43,7 @@ fn half_precision_rounds_to_nearest_even() {
     writer.add_f16(&[1.0 + ulp / 2.0, 1.0 + 1.5 * ulp, 1.0 + 0.51 * ulp]);
     let bytes = writer.finish();
     let file = File::new("w", &bytes).unwrap();
-    assert_eq!(
-        file.blob(64).unwrap().to_floats(),
-        [1.0, 1.0 + 2.0 * ulp, 1.0 + ulp]
-    );
+    assert_eq!(file.blob(64).unwrap().to_floats(), [1.0, 1.0 + 2.0 * ulp, 1.0 + ulp]);
 }
 
 #[test]
@@ -55,14 +52,7 @@ fn blobs_read_back() {
     let file = File::new("w", &bytes).unwrap();
     let blobs = file.blobs().unwrap();
     let found: Vec<_> = blobs.iter().map(|b| (b.offset, b.ty, b.len())).collect();
-    assert_eq!(
-        found,
-        [
-            (64, DataType::Float16, 3),
-            (192, DataType::Float32, 1),
-            (320, DataType::Int8, 2)
-        ]
-    );
+    assert_eq!(found, [(64, DataType::Float16, 3), (192, DataType::Float32, 1), (320, DataType::Int8, 2)]);
     assert_eq!(blobs[0].to_floats(), [1.0, -2.0, 65504.0]);
     assert_eq!(blobs[1].to_floats(), [0.1]);
     assert_eq!(blobs[2].to_ints(), Some(vec![-127, 127]));
@@ -88,12 +78,7 @@ fn descriptors_need_not_be_aligned() {
     bytes.extend(descriptor(131, 1));
     bytes.push(9);
     let file = File::new("w", &bytes).unwrap();
-    let found: Vec<_> = file
-        .blobs()
-        .unwrap()
-        .iter()
-        .map(|b| (b.offset, b.to_ints()))
-        .collect();
+    let found: Vec<_> = file.blobs().unwrap().iter().map(|b| (b.offset, b.to_ints())).collect();
     assert_eq!(found, [(64, Some(vec![1, 2, 3])), (131, Some(vec![9]))]);
 }
 
@@ -101,12 +86,9 @@ fn descriptors_need_not_be_aligned() {
 fn what_is_wrong_is_named() {
     let good = sample();
     let problem = |bytes: &[u8], offset: u64| {
-        let error = File::new("@model_path/w.bin", bytes)
-            .and_then(|f| f.blob(offset).map(|_| ()))
-            .unwrap_err();
-        let Error::Blob { file, .. } = &error else {
-            panic!("{error}")
-        };
+        let error =
+            File::new("@model_path/w.bin", bytes).and_then(|f| f.blob(offset).map(|_| ())).unwrap_err();
+        let Error::Blob { file, .. } = &error else { panic!("{error}") };
         assert_eq!(file, "@model_path/w.bin");
         error.to_string()
     };
@@ -119,41 +101,18 @@ fn what_is_wrong_is_named() {
         (vec![1; 63], 64, "byte 0: 63 bytes, expected a header of 64"),
         (with(4, 1), 64, "byte 4: version is 1, expected 2"),
         // Payload position, file start, far outside, near the end of the numbers.
-        (
-            good.clone(),
-            128,
-            "byte 128: magic is 0xc0003c00, expected 0xdeadbeef",
-        ),
+        (good.clone(), 128, "byte 128: magic is 0xc0003c00, expected 0xdeadbeef"),
         (good.clone(), 0, "byte 0: magic is 0x00000003"),
         (good.clone(), 1 << 40, "does not fit into 386"),
         (good.clone(), u64::MAX, "does not fit into 386"),
-        (
-            with(68, 5),
-            64,
-            "byte 68: type is 5, expected one of 1 (fp16)",
-        ),
-        (
-            with(80, 64),
-            64,
-            "byte 80: payload offset is 64, expected 128",
-        ),
-        (
-            with(79, 255),
-            64,
-            "byte 72: payload size is 18374686479671623686",
-        ),
+        (with(68, 5), 64, "byte 68: type is 5, expected one of 1 (fp16)"),
+        (with(80, 64), 64, "byte 80: payload offset is 64, expected 128"),
+        (with(79, 255), 64, "byte 72: payload size is 18374686479671623686"),
         (with(74, 255), 64, "at most the 258 bytes that follow"),
-        (
-            with(72, 5),
-            64,
-            "payload size is 5, expected a multiple of 2 for fp16",
-        ),
+        (with(72, 5), 64, "payload size is 5, expected a multiple of 2 for fp16"),
     ] {
         let found = problem(&bytes, offset);
-        assert!(
-            found.contains(expected),
-            "{found} should contain {expected}"
-        );
+        assert!(found.contains(expected), "{found} should contain {expected}");
     }
     let stray = with(140, 1);
     let error = File::new("w", &stray).unwrap().blobs().unwrap_err();

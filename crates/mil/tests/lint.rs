@@ -54,20 +54,12 @@ fn transposed_matmul(shape: &[usize], perm: &[usize]) -> Program {
 fn sum(count: usize) -> Program {
     build(|b| {
         let a = b.input("a", &[1, 4, 1, count])?;
-        b.push1(
-            Op::ReduceSum {
-                axes: vec![3],
-                keep_dims: true,
-            },
-            &[a],
-        )
+        b.push1(Op::ReduceSum { axes: vec![3], keep_dims: true }, &[a])
     })
 }
 
 fn with_element(element: Element) -> Program {
-    relu("a", &[1, 16])
-        .with_element(element)
-        .expect("relu takes every float")
+    relu("a", &[1, 16]).with_element(element).expect("relu takes every float")
 }
 
 fn constant_output() -> Program {
@@ -97,88 +89,18 @@ fn cases() -> Vec<Case> {
     use Chip::{M1, M2, M3, M4};
     use Route::{Ane, AneInMem};
     use Severity::{Error, Info, Warning};
-    let case = |rule, chip, route, severity, broken, kept| Case {
-        rule,
-        chip,
-        route,
-        severity,
-        broken,
-        kept,
-    };
+    let case = |rule, chip, route, severity, broken, kept| Case { rule, chip, route, severity, broken, kept };
     let square = &[1, 1, 16, 16, 16];
     vec![
-        case(
-            "ANE-RANK",
-            M4,
-            Ane,
-            Error,
-            relu("a", &[1, 1, 1, 1, 1, 16]),
-            relu("a", &[1, 1, 1, 1, 16]),
-        ),
-        case(
-            "ANE-AXIS",
-            M4,
-            Ane,
-            Error,
-            relu("a", &[1, 1, 1, 65_552]),
-            relu("a", &[1, 1, 1, 65_536]),
-        ),
-        case(
-            "ANE-AXIS",
-            M3,
-            Ane,
-            Error,
-            relu("a", &[1, 1, 16_400, 16]),
-            relu("a", &[1, 65_536, 16_384, 16]),
-        ),
-        case(
-            "ANE-030",
-            M4,
-            AneInMem,
-            Error,
-            relu("a", &[1, 64, 1, 24]),
-            relu("a", &[1, 64, 1, 32]),
-        ),
-        case(
-            "ANE-030",
-            M4,
-            Ane,
-            Info,
-            relu("a", &[1, 64, 1, 24]),
-            relu("a", &[1, 64, 1, 32]),
-        ),
-        case(
-            "ANE-031",
-            M1,
-            AneInMem,
-            Error,
-            matmul(16, 48, 16),
-            matmul(16, 64, 16),
-        ),
-        case(
-            "ANE-036",
-            M4,
-            AneInMem,
-            Error,
-            constant_output(),
-            relu("a", &[1, 16]),
-        ),
-        case(
-            "ANE-043",
-            M1,
-            AneInMem,
-            Warning,
-            relu("mean", &[1, 16]),
-            relu("a", &[1, 16]),
-        ),
-        case(
-            "ANE-043",
-            M1,
-            AneInMem,
-            Warning,
-            relu("softmax", &[1, 16]),
-            relu("softmax_1", &[1, 16]),
-        ),
+        case("ANE-RANK", M4, Ane, Error, relu("a", &[1, 1, 1, 1, 1, 16]), relu("a", &[1, 1, 1, 1, 16])),
+        case("ANE-AXIS", M4, Ane, Error, relu("a", &[1, 1, 1, 65_552]), relu("a", &[1, 1, 1, 65_536])),
+        case("ANE-AXIS", M3, Ane, Error, relu("a", &[1, 1, 16_400, 16]), relu("a", &[1, 65_536, 16_384, 16])),
+        case("ANE-030", M4, AneInMem, Error, relu("a", &[1, 64, 1, 24]), relu("a", &[1, 64, 1, 32])),
+        case("ANE-030", M4, Ane, Info, relu("a", &[1, 64, 1, 24]), relu("a", &[1, 64, 1, 32])),
+        case("ANE-031", M1, AneInMem, Error, matmul(16, 48, 16), matmul(16, 64, 16)),
+        case("ANE-036", M4, AneInMem, Error, constant_output(), relu("a", &[1, 16])),
+        case("ANE-043", M1, AneInMem, Warning, relu("mean", &[1, 16]), relu("a", &[1, 16])),
+        case("ANE-043", M1, AneInMem, Warning, relu("softmax", &[1, 16]), relu("softmax_1", &[1, 16])),
         case(
             "ANE-052",
             M4,
@@ -204,22 +126,8 @@ fn cases() -> Vec<Case> {
             parse("program(1.3) { func main<ios18>(tensor<fp16, [16]> a) { } -> (a); }"),
             relu("a", &[16]),
         ),
-        case(
-            "ANE-072",
-            M4,
-            Ane,
-            Error,
-            with_element(Element::F32),
-            with_element(Element::F16),
-        ),
-        case(
-            "ANE-072",
-            M4,
-            AneInMem,
-            Warning,
-            with_element(Element::F32),
-            with_element(Element::F16),
-        ),
+        case("ANE-072", M4, Ane, Error, with_element(Element::F32), with_element(Element::F16)),
+        case("ANE-072", M4, AneInMem, Warning, with_element(Element::F32), with_element(Element::F16)),
         case(
             "ANE-074",
             M1,
@@ -228,22 +136,8 @@ fn cases() -> Vec<Case> {
             transpose(&[1, 16_400, 1, 16], &[0, 2, 1, 3]),
             transpose(&[1, 16_384, 1, 16], &[0, 2, 1, 3]),
         ),
-        case(
-            "ANE-075",
-            M3,
-            Ane,
-            Error,
-            matmul(16_400, 64, 16),
-            matmul(16_384, 64, 16),
-        ),
-        case(
-            "ANE-075",
-            M3,
-            Ane,
-            Error,
-            matmul(16, 16_400, 16),
-            matmul(16, 16_384, 16),
-        ),
+        case("ANE-075", M3, Ane, Error, matmul(16_400, 64, 16), matmul(16_384, 64, 16)),
+        case("ANE-075", M3, Ane, Error, matmul(16, 16_400, 16), matmul(16, 16_384, 16)),
     ]
 }
 
@@ -251,28 +145,12 @@ fn cases() -> Vec<Case> {
 fn each_rule_finds_what_breaks_it_and_nothing_else() {
     for case in cases() {
         let found = |program: &Program| -> Vec<_> {
-            program
-                .lint(case.chip, case.route)
-                .into_iter()
-                .filter(|f| f.rule == case.rule)
-                .collect()
+            program.lint(case.chip, case.route).into_iter().filter(|f| f.rule == case.rule).collect()
         };
         let broken = found(&case.broken);
-        assert!(
-            !broken.is_empty(),
-            "{} does not find its example",
-            case.rule
-        );
-        assert!(
-            broken.iter().all(|f| f.severity == case.severity),
-            "{broken:?}"
-        );
-        assert!(
-            found(&case.kept).is_empty(),
-            "{}: {:?}",
-            case.rule,
-            found(&case.kept)
-        );
+        assert!(!broken.is_empty(), "{} does not find its example", case.rule);
+        assert!(broken.iter().all(|f| f.severity == case.severity), "{broken:?}");
+        assert!(found(&case.kept).is_empty(), "{}: {:?}", case.rule, found(&case.kept));
     }
 }
 
@@ -281,33 +159,16 @@ fn every_rule_that_looks_at_programs_has_a_case() {
     let cases = cases();
     for rule in RULES {
         let has_case = cases.iter().any(|case| case.rule == rule.id);
-        assert_eq!(
-            has_case,
-            matches!(rule.check, Check::Program(_)),
-            "{}",
-            rule.id
-        );
-        assert!(
-            !rule.routes.is_empty() && !rule.chips.is_empty(),
-            "{}",
-            rule.id
-        );
-        assert!(
-            RULES.iter().filter(|other| other.id == rule.id).count() == 1,
-            "{}",
-            rule.id
-        );
+        assert_eq!(has_case, matches!(rule.check, Check::Program(_)), "{}", rule.id);
+        assert!(!rule.routes.is_empty() && !rule.chips.is_empty(), "{}", rule.id);
+        assert!(RULES.iter().filter(|other| other.id == rule.id).count() == 1, "{}", rule.id);
     }
 }
 
 #[test]
 fn rules_keep_to_their_chips_and_routes() {
     let rules = |program: &Program, chip, route| -> Vec<&str> {
-        program
-            .lint(chip, route)
-            .into_iter()
-            .map(|f| f.rule)
-            .collect()
+        program.lint(chip, route).into_iter().map(|f| f.rule).collect()
     };
     let late_slice = slice(&[1, 64], &[0, 16], &[1, 32]);
     assert_eq!(rules(&late_slice, Chip::M1, Route::Ane), ["ANE-054"]);
@@ -324,22 +185,12 @@ fn a_split_of_the_last_axis_is_a_late_slice() {
     let split = |axis| {
         build(|b| {
             let a = b.input("a", &[1, 64, 1, 64])?;
-            let parts = b.push(
-                Op::Split {
-                    num_splits: 2,
-                    axis,
-                },
-                &[a],
-            )?;
+            let parts = b.push(Op::Split { num_splits: 2, axis }, &[a])?;
             b.add(parts[0], parts[1])
         })
     };
     for (axis, count) in [(3, 1), (-1, 1), (1, 0)] {
-        assert_eq!(
-            split(axis).lint(Chip::M2, Route::Ane).len(),
-            count,
-            "axis {axis}"
-        );
+        assert_eq!(split(axis).lint(Chip::M2, Route::Ane).len(), count, "axis {axis}");
     }
 }
 
@@ -355,10 +206,7 @@ fn composites_are_looked_into() {
     let findings = norm.lint(Chip::M1, Route::AneInMem);
     assert!(findings.iter().all(|f| f.rule == "ANE-030"), "{findings:?}");
     let wide = norm.lint(Chip::M4, Route::Ane);
-    assert!(
-        wide.iter().all(|f| f.severity == Severity::Info),
-        "{wide:?}"
-    );
+    assert!(wide.iter().all(|f| f.severity == Severity::Info), "{wide:?}");
 }
 
 #[test]
@@ -385,23 +233,15 @@ fn what_always_holds_does() {
         format!("program(1.3) {{ func main<ios18>(tensor<fp16, [16]> x) {{ {body} }} -> (y); }}")
     };
     let refused = |body: &str| {
-        text::parse(&text(body), &ParseOptions::default())
-            .expect_err("it is refused")
-            .to_string()
+        text::parse(&text(body), &ParseOptions::default()).expect_err("it is refused").to_string()
     };
     assert!(refused("tensor<fp16, [16]> z = relu(x = x);").contains("ANE-036"));
-    let attention =
-        "tensor<fp16, [16]> y = scaled_dot_product_attention(query = x, key = x, value = x);";
+    let attention = "tensor<fp16, [16]> y = scaled_dot_product_attention(query = x, key = x, value = x);";
     assert!(refused(attention).contains("unknown"));
     for op in ["log", "rsqrt", "gelu"] {
         let program = parse(&text(&format!("tensor<fp16, [16]> y = {op}(x = x);")));
-        let written =
-            text::write(&program, &text::WriteOptions::default()).expect("it can be written");
-        let attribute = if op == "gelu" {
-            "mode = c0"
-        } else {
-            "epsilon = c0"
-        };
+        let written = text::write(&program, &text::WriteOptions::default()).expect("it can be written");
+        let attribute = if op == "gelu" { "mode = c0" } else { "epsilon = c0" };
         assert!(written.text.contains(attribute), "{}", written.text);
     }
 }

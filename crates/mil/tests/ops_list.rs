@@ -10,11 +10,7 @@ fn build(element: Element, op: &Op, operands: &[TensorType]) -> mil::Result<Vec<
     let mut b = Builder::new(element);
     let mut args = Vec::new();
     for (i, ty) in operands.iter().enumerate() {
-        let dtype = if ty.dtype.is_float() {
-            element.dtype()
-        } else {
-            ty.dtype
-        };
+        let dtype = if ty.dtype.is_float() { element.dtype() } else { ty.dtype };
         args.push(b.typed_input(&format!("x{i}"), TensorType::new(dtype, &ty.shape))?);
     }
     let results = b.push(op.clone(), &args)?;
@@ -45,10 +41,7 @@ fn every_op_has_a_misuse_and_each_is_refused_with_its_reason() {
         match build(Element::F32, &op, &operands) {
             Err(Error::Op { op: name, problem }) => {
                 assert_eq!(name, op.name());
-                assert!(
-                    problem.contains(fragment),
-                    "{op:?} says `{problem}`, expected `{fragment}` in it"
-                );
+                assert!(problem.contains(fragment), "{op:?} says `{problem}`, expected `{fragment}` in it");
             }
             other => panic!("{op:?} on {operands:?} gave {other:?}"),
         }
@@ -118,9 +111,7 @@ fn composites_expand_into_primitive_ops_with_results_of_the_same_types() {
             expanded.verify().expect("decompositions are sound");
             assert!(expanded.stmts().iter().all(|s| !s.op.is_composite()));
             let ports = |p: &mil::Program| -> Vec<(String, TensorType)> {
-                p.ports()
-                    .map(|p| (p.name.to_owned(), p.ty.clone()))
-                    .collect()
+                p.ports().map(|p| (p.name.to_owned(), p.ty.clone())).collect()
             };
             assert_eq!(ports(&whole), ports(&expanded), "{:?}", example.op);
         }
@@ -140,13 +131,7 @@ fn decompositions_add_up_no_more_than_256_elements_in_f16() {
     let lo = b.input("lo", &[1, 1, 1, n]).unwrap();
     let log_scale = b.input("log_scale", &[1, 1, 1, 1]).unwrap();
     let norm = Op::RmsNormGrad { axis: 1, eps: 1e-5 };
-    let attention = Op::AttentionGrad {
-        heads: 12,
-        kv_heads: 12,
-        seq: n as i32,
-        window: 0,
-        scale: 0.125,
-    };
+    let attention = Op::AttentionGrad { heads: 12, kv_heads: 12, seq: n as i32, window: 0, scale: 0.125 };
     let head = Op::CrossEntropy { softcap: 15.0 };
     let mut results = b.push(norm, &[x, w, dy]).unwrap();
     results.extend(b.push(attention, &[x, x, x, x, dy]).unwrap());

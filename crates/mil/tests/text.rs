@@ -13,24 +13,14 @@ const ELEMENTS: [Element; 2] = [Element::F16, Element::F32];
 /// What `program` reads back as; the element type is told, since text does not always show it.
 fn returned(program: &Program, options: &WriteOptions) -> Program {
     let written = text::write(program, options).expect("it can be written");
-    let parse = ParseOptions {
-        blobs: Some(&written),
-        element: Some(program.element()),
-        ..ParseOptions::default()
-    };
+    let parse =
+        ParseOptions { blobs: Some(&written), element: Some(program.element()), ..ParseOptions::default() };
     text::parse(&written.text, &parse).unwrap_or_else(|error| panic!("{error}\n{}", written.text))
 }
 
 fn every_way_of_writing() -> Vec<WriteOptions> {
-    let all_in_files = WriteOptions {
-        inline_max: 1,
-        ..WriteOptions::ane()
-    };
-    vec![
-        WriteOptions::default(),
-        WriteOptions::legacy(),
-        all_in_files,
-    ]
+    let all_in_files = WriteOptions { inline_max: 1, ..WriteOptions::ane() };
+    vec![WriteOptions::default(), WriteOptions::legacy(), all_in_files]
 }
 
 fn wrap(example: &ops::Example, element: Element) -> Program {
@@ -39,20 +29,13 @@ fn wrap(example: &ops::Example, element: Element) -> Program {
         .operands
         .iter()
         .enumerate()
-        .map(|(i, ty)| {
-            b.typed_input(&format!("operand_{i}"), ty.clone())
-                .expect("free")
-        })
+        .map(|(i, ty)| b.typed_input(&format!("operand_{i}"), ty.clone()).expect("free"))
         .collect();
-    let results = b
-        .push(example.op.clone(), &operands)
-        .expect("an example type-checks");
+    let results = b.push(example.op.clone(), &operands).expect("an example type-checks");
     for (i, result) in results.into_iter().enumerate() {
         b.output(&format!("result_{i}"), result).expect("free");
     }
-    b.finish()
-        .and_then(|p| p.with_element(element))
-        .expect("an example type-checks")
+    b.finish().and_then(|p| p.with_element(element)).expect("an example type-checks")
 }
 
 #[test]
@@ -76,12 +59,9 @@ fn the_element_type_shows_in_the_text() {
             continue;
         }
         for element in ELEMENTS {
-            let written = text::write(&wrap(&example, element), &WriteOptions::default())
-                .expect("it can be written");
-            let options = ParseOptions {
-                blobs: Some(&written),
-                ..ParseOptions::default()
-            };
+            let written =
+                text::write(&wrap(&example, element), &WriteOptions::default()).expect("it can be written");
+            let options = ParseOptions { blobs: Some(&written), ..ParseOptions::default() };
             let program = text::parse(&written.text, &options).expect("it is ours");
             assert_eq!(program.element(), element, "{:?}", example.op);
         }
@@ -103,9 +83,7 @@ proptest! {
 }
 
 fn choices(seed: u32, count: u32) -> Vec<u32> {
-    (seed..seed + count)
-        .map(|i| i.wrapping_mul(2_654_435_761).rotate_left(13))
-        .collect()
+    (seed..seed + count).map(|i| i.wrapping_mul(2_654_435_761).rotate_left(13)).collect()
 }
 
 /// The property above says little if the programs are dull.
@@ -166,23 +144,11 @@ fn golden_of_a_linear_layer() {
 fn constants() -> Program {
     let mut b = Builder::new(Element::F32);
     let c0 = b.input("c0", &[2, 2]).unwrap();
-    let table = b.constant(Constant::float(
-        Element::F32,
-        &[2, 2],
-        [-0.0, 0.1, f32::NEG_INFINITY, 1e-45],
-    ));
+    let table = b.constant(Constant::float(Element::F32, &[2, 2], [-0.0, 0.1, f32::NEG_INFINITY, 1e-45]));
     let sum = b.add(c0, table).unwrap();
     let large = b.full(&[2, 20], 3.0);
     let wide = b.matmul(sum, large, false, false).unwrap();
-    let halves = b
-        .push(
-            Op::Split {
-                num_splits: 2,
-                axis: 1,
-            },
-            &[wide],
-        )
-        .unwrap();
+    let halves = b.push(Op::Split { num_splits: 2, axis: 1 }, &[wide]).unwrap();
     let joined = b.concat(&halves, 0).unwrap();
     let whole = b.push1(Op::Cast { dtype: DType::I32 }, &[joined]).unwrap();
     let back = b.push1(Op::Cast { dtype: DType::F32 }, &[whole]).unwrap();
@@ -233,14 +199,8 @@ fn constants_share_one_file_or_have_one_each() {
     let one = text::write(&program, &WriteOptions::ane()).unwrap();
     assert_eq!(one.weights.len(), 1);
     // 64 bytes of header, then 64 of descriptor, 160 of payload, 32 to the next multiple of 64.
-    assert!(
-        one.text
-            .contains(r#"string("@model_path/weights.bin"), offset = uint64(64))"#)
-    );
-    assert!(
-        one.text
-            .contains(r#"string("@model_path/weights.bin"), offset = uint64(320))"#)
-    );
+    assert!(one.text.contains(r#"string("@model_path/weights.bin"), offset = uint64(64))"#));
+    assert!(one.text.contains(r#"string("@model_path/weights.bin"), offset = uint64(320))"#));
 
     let each = WriteOptions {
         weights: WeightFiles::OneEach(String::new()),
@@ -267,10 +227,7 @@ fn what_cannot_be_written_is_an_error() {
     assert!(write("x", 0.5).is_ok());
     for name in ["layer.0", "", "0x", "größe", "true", "const"] {
         let error = write(name, 0.5).unwrap_err();
-        assert!(
-            error.to_string().contains("cannot stand in MIL text"),
-            "{name}: {error}"
-        );
+        assert!(error.to_string().contains("cannot stand in MIL text"), "{name}: {error}");
     }
     let error = write("x", f32::NAN).unwrap_err();
     assert!(error.to_string().contains("NaN"), "{error}");
@@ -293,20 +250,12 @@ fn inout_pairs_are_what_text_loses() {
 fn a_folder_reads_back() {
     let folder = tempfile::tempdir().unwrap();
     for options in every_way_of_writing() {
-        let dir = folder
-            .path()
-            .join(format!("{:?}", options.header))
-            .join(options.inline_max.to_string());
+        let dir = folder.path().join(format!("{:?}", options.header)).join(options.inline_max.to_string());
         let path = text::write_to_dir(&constants(), &dir, &options).unwrap();
         assert_eq!(text::read_file(&path).unwrap(), constants());
-        let left_over = std::fs::read_dir(&dir).unwrap().filter(|entry| {
-            entry
-                .as_ref()
-                .unwrap()
-                .file_name()
-                .to_string_lossy()
-                .ends_with(".tmp")
-        });
+        let left_over = std::fs::read_dir(&dir)
+            .unwrap()
+            .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().ends_with(".tmp"));
         assert_eq!(left_over.count(), 0);
     }
 }
@@ -316,16 +265,11 @@ fn a_text_cannot_read_files_outside_its_folder() {
     let folder = tempfile::tempdir().unwrap();
     let written = text::write(&constants(), &WriteOptions::default()).unwrap();
     for path in ["../secret.bin", "/etc/passwd", "@model_path/../secret.bin"] {
-        let text = written
-            .text
-            .replace("@model_path/weights/weights.bin", path);
+        let text = written.text.replace("@model_path/weights/weights.bin", path);
         let file = folder.path().join("model.mil");
         std::fs::write(&file, text).unwrap();
         let error = text::read_file(&file).unwrap_err();
-        assert!(
-            matches!(&error, Error::Text { problem, .. } if problem.contains("outside")),
-            "{error}"
-        );
+        assert!(matches!(&error, Error::Text { problem, .. } if problem.contains("outside")), "{error}");
     }
     let missing = text::read_file(&folder.path().join("none.mil")).unwrap_err();
     assert!(missing.to_string().contains("none.mil"), "{missing}");

@@ -13,9 +13,7 @@ fn parse(text: &str) -> Program {
 
 /// A function of one fp16 input `x [2, 3]` around `body`, returning `y`.
 fn around(body: &str) -> String {
-    format!(
-        "program(1.3)\n{{\n  func main<ios18>(tensor<fp16, [2, 3]> x) {{\n{body}\n  }} -> (y);\n}}\n"
-    )
+    format!("program(1.3)\n{{\n  func main<ios18>(tensor<fp16, [2, 3]> x) {{\n{body}\n  }} -> (y);\n}}\n")
 }
 
 /// Line, column and problem; lines are those of `body` in `around`.
@@ -24,17 +22,9 @@ fn problem(body: &str) -> (usize, usize, String) {
 }
 
 fn located(text: &str, above: usize) -> (usize, usize, String) {
-    let options = ParseOptions {
-        file: "model.mil",
-        ..ParseOptions::default()
-    };
+    let options = ParseOptions { file: "model.mil", ..ParseOptions::default() };
     match text::parse(text, &options) {
-        Err(Error::Text {
-            file,
-            line,
-            column,
-            problem,
-        }) => {
+        Err(Error::Text { file, line, column, problem }) => {
             assert_eq!(file, "model.mil");
             (line - above, column, problem)
         }
@@ -95,22 +85,10 @@ tensor<fp16,[2,3]>product=mul(x=sum,y=half,)
 tensor<fp16,[2,3]>y=softmax(x=product,axis=int64(-1))
 }->(y)}"#;
     let attributes_first = modern
-        .replace(
-            "int32 ax = const()[name = string(\"ax\"), val = int32(-1)];",
-            "",
-        )
-        .replace(
-            "axis = ax, x = product",
-            "x = product, axis = tensor<int32, [1]>([-1])",
-        )
+        .replace("int32 ax = const()[name = string(\"ax\"), val = int32(-1)];", "")
+        .replace("axis = ax, x = product", "x = product, axis = tensor<int32, [1]>([-1])")
         .replace("\n", "\r\n\t");
-    for text in [
-        modern,
-        legacy,
-        terse,
-        &attributes_first,
-        &modern.replace("main<ios18>", "main<CoreML8>"),
-    ] {
+    for text in [modern, legacy, terse, &attributes_first, &modern.replace("main<ios18>", "main<CoreML8>")] {
         assert_eq!(parse(text), expected(), "{text}");
     }
 }
@@ -142,18 +120,12 @@ fn flags_words_and_lists_in_place() {
         tensor<fp16, [1, 1, 2, 1]> s = reduce_max(x = z, axes = tensor<int32, [1]>([3]), keep_dims = true);
         tensor<fp16, [1, 1, 1, 2]> y = matmul(transpose_x = bool(true), x = s, y = z, transpose_y = false);"#,
     );
-    let ops: Vec<Op> = parse(&text)
-        .stmts()
-        .iter()
-        .map(|stmt| stmt.op.clone())
-        .collect();
+    let ops: Vec<Op> = parse(&text).stmts().iter().map(|stmt| stmt.op.clone()).collect();
     let kernel = Constant::float(Element::F16, &[1, 1, 1, 2], [1.0, -1.0]);
     assert_eq!(
         ops,
         [
-            Op::Reshape {
-                shape: vec![1, 1, -1, 3]
-            },
+            Op::Reshape { shape: vec![1, 1, -1, 3] },
             Op::Const(kernel),
             Op::Conv {
                 strides: vec![1, 1],
@@ -162,14 +134,8 @@ fn flags_words_and_lists_in_place() {
                 dilations: vec![1, 1],
                 groups: 1
             },
-            Op::ReduceMax {
-                axes: vec![3],
-                keep_dims: true
-            },
-            Op::Matmul {
-                transpose_x: true,
-                transpose_y: false
-            },
+            Op::ReduceMax { axes: vec![3], keep_dims: true },
+            Op::Matmul { transpose_x: true, transpose_y: false },
         ]
     );
 }
@@ -183,11 +149,8 @@ fn one_constant_may_be_attribute_and_operand() {
         tensor<fp16, [3, 2]> y = reshape(x = x, shape = s);",
     );
     let program = parse(&text);
-    let names: Vec<&str> = program
-        .stmts()
-        .iter()
-        .map(|stmt| program.value(stmt.results[0]).name.as_str())
-        .collect();
+    let names: Vec<&str> =
+        program.stmts().iter().map(|stmt| program.value(stmt.results[0]).name.as_str()).collect();
     assert_eq!(names, ["s", "t", "y"]);
 }
 
@@ -198,11 +161,7 @@ fn several_outputs_and_several_functions() {
     } -> (b, a);
     func second<ios18>() { not even read } -> (); }";
     let program = parse(text);
-    let outputs: Vec<&str> = program
-        .outputs()
-        .iter()
-        .map(|id| program.value(*id).name.as_str())
-        .collect();
+    let outputs: Vec<&str> = program.outputs().iter().map(|id| program.value(*id).name.as_str()).collect();
     assert_eq!(outputs, ["b", "a"]);
 }
 
@@ -235,13 +194,7 @@ fn an_input_may_be_an_output() {
 
 fn with_weights(writer: Writer) -> Written {
     let path = "@model_path/weights/w.bin".to_owned();
-    Written {
-        text: String::new(),
-        weights: vec![WeightFile {
-            path,
-            bytes: writer.finish(),
-        }],
-    }
+    Written { text: String::new(), weights: vec![WeightFile { path, bytes: writer.finish() }] }
 }
 
 #[test]
@@ -256,17 +209,9 @@ fn quantised_weights_become_constants() {
             scale = tensor<fp16, [2]>(BLOBFILE(offset = uint64({scale}), path = string("@model_path/weights/w.bin"))), zero_point = int8(1)];
         tensor<fp16, [2, 3]> y = mul(x = x, y = w);"#
     ));
-    let program = text::parse(
-        &text,
-        &ParseOptions {
-            blobs: Some(&blobs),
-            ..ParseOptions::default()
-        },
-    )
-    .unwrap();
-    let Op::Const(w) = &program.stmts()[0].op else {
-        panic!("{program:?}")
-    };
+    let program =
+        text::parse(&text, &ParseOptions { blobs: Some(&blobs), ..ParseOptions::default() }).unwrap();
+    let Op::Const(w) = &program.stmts()[0].op else { panic!("{program:?}") };
     assert_eq!(w.as_floats().unwrap(), [-64.0, -0.5, 0.0, 0.25, 0.5, 0.75]);
     assert_eq!(w.ty, TensorType::new(DType::F16, &[2, 3]));
 }
@@ -283,16 +228,8 @@ fn weights_that_do_not_fit_are_named() {
             tensor<fp16, [2, 3]> y = mul(x = x, y = w);"#
         ));
         let blobs = blobs.map(|b| b as &dyn text::BlobSource);
-        match text::parse(
-            &text,
-            &ParseOptions {
-                blobs,
-                ..ParseOptions::default()
-            },
-        ) {
-            Err(Error::Text {
-                line: 4, problem, ..
-            }) => problem,
+        match text::parse(&text, &ParseOptions { blobs, ..ParseOptions::default() }) {
+            Err(Error::Text { line: 4, problem, .. }) => problem,
             other => panic!("{other:?}"),
         }
     };
@@ -301,18 +238,10 @@ fn weights_that_do_not_fit_are_named() {
         (path, 64, None, "not at hand"),
         ("@model_path/v.bin", 64, Some(&blobs), "written without it"),
         (path, 128, Some(&blobs), "magic is"),
-        (
-            path,
-            192,
-            Some(&blobs),
-            "6 elements of fp32, expected 6 of fp16",
-        ),
+        (path, 192, Some(&blobs), "6 elements of fp32, expected 6 of fp16"),
     ] {
         let found = problem(path, offset, blobs);
-        assert!(
-            found.contains(expected),
-            "{found} should contain {expected}"
-        );
+        assert!(found.contains(expected), "{found} should contain {expected}");
     }
 }
 
@@ -320,120 +249,35 @@ fn weights_that_do_not_fit_are_named() {
 fn errors_name_the_place_and_the_repair() {
     let y = "tensor<fp16, [2, 3]> y = ";
     for (body, line, column, expected) in [
-        (
-            "tensor<fp16, [2, 3]> y = gather(x = x);",
-            1,
-            26,
-            "the op `gather` is unknown",
-        ),
-        (
-            "tensor<fp16, [2, 3]> y = attention(q = x, k = x, v = x);",
-            1,
-            26,
-            "the op `attention` is unknown",
-        ),
+        ("tensor<fp16, [2, 3]> y = gather(x = x);", 1, 26, "the op `gather` is unknown"),
+        ("tensor<fp16, [2, 3]> y = attention(q = x, k = x, v = x);", 1, 26, "the op `attention` is unknown"),
         (
             "\n\n  tensor<fp16, [2, 4]> y = relu(x = x);",
             3,
             3,
             "`y` is declared tensor<fp16, [2, 4]>, the op gives tensor<fp16, [2, 3]>",
         ),
-        (
-            &format!("{y}relu(x = z);"),
-            1,
-            35,
-            "`z` is not declared before it is read",
-        ),
-        (
-            &format!("{y}relu(z = x);"),
-            1,
-            31,
-            "relu takes no argument `z`, only x",
-        ),
+        (&format!("{y}relu(x = z);"), 1, 35, "`z` is not declared before it is read"),
+        (&format!("{y}relu(z = x);"), 1, 31, "relu takes no argument `z`, only x"),
         (&format!("{y}add(x = x);"), 1, 26, "operand `y` is missing"),
         (&format!("{y}relu(x = (x, x));"), 1, 31, "takes one value"),
         (&format!("{y}relu(x = x, x = x);"), 1, 38, "given twice"),
-        (
-            &format!("{y}softmax(x = x, axis = int32(7));"),
-            1,
-            26,
-            "axis 7",
-        ),
-        (
-            &format!("{y}softmax(x = x, axis = string(\"a\"));"),
-            1,
-            26,
-            "attribute `axis` cannot be",
-        ),
-        (
-            &format!("{y}softmax(x = x, axis = x);"),
-            1,
-            48,
-            "must be a constant",
-        ),
-        (
-            &format!("{y}add(x = x, y = fp16(0x1.2.3p0));"),
-            1,
-            46,
-            "is no number",
-        ),
-        (
-            &format!("{y}add(x = x, y = fp16(1e9));"),
-            1,
-            46,
-            "too large for fp16",
-        ),
-        (
-            &format!("{y}add(x = x, y = int8(1));"),
-            1,
-            41,
-            "values of type `int8` are not supported",
-        ),
-        (
-            &format!("{y}add(x = x, y = int32(4294967296));"),
-            1,
-            47,
-            "outside the 32-bit integers",
-        ),
-        (
-            &format!("{y}add(x = x, y = tensor<fp16, [2]>([1]));"),
-            1,
-            41,
-            "1 elements are listed, expected 2",
-        ),
+        (&format!("{y}softmax(x = x, axis = int32(7));"), 1, 26, "axis 7"),
+        (&format!("{y}softmax(x = x, axis = string(\"a\"));"), 1, 26, "attribute `axis` cannot be"),
+        (&format!("{y}softmax(x = x, axis = x);"), 1, 48, "must be a constant"),
+        (&format!("{y}add(x = x, y = fp16(0x1.2.3p0));"), 1, 46, "is no number"),
+        (&format!("{y}add(x = x, y = fp16(1e9));"), 1, 46, "too large for fp16"),
+        (&format!("{y}add(x = x, y = int8(1));"), 1, 41, "values of type `int8` are not supported"),
+        (&format!("{y}add(x = x, y = int32(4294967296));"), 1, 47, "outside the 32-bit integers"),
+        (&format!("{y}add(x = x, y = tensor<fp16, [2]>([1]));"), 1, 41, "1 elements are listed, expected 2"),
         (&format!("{y}relu(x = x) tensor"), 2, 3, "found `}`"),
-        (
-            &format!("{y}relu(x = \"x"),
-            1,
-            35,
-            "a string that does not end",
-        ),
+        (&format!("{y}relu(x = \"x"), 1, 35, "a string that does not end"),
         ("/* y", 1, 1, "a comment that does not end"),
         ("tensor<fp16, [2, ?]> y = relu(x = x);", 1, 18, "symbolic"),
-        (
-            "tensor<fp16, [2147483647, 2147483647, 9]> y = relu(x = x);",
-            1,
-            1,
-            "more than 2^40",
-        ),
-        (
-            "tensor<fp16, [2, 0]> y = relu(x = x);",
-            1,
-            1,
-            "without elements",
-        ),
-        (
-            "tensor<fp16, [2, 3]> x = relu(x = x);",
-            1,
-            22,
-            "`x` is declared twice",
-        ),
-        (
-            "state<tensor<fp16, [2]>> s = relu(x = x);",
-            1,
-            1,
-            "state<…> are not supported",
-        ),
+        ("tensor<fp16, [2147483647, 2147483647, 9]> y = relu(x = x);", 1, 1, "more than 2^40"),
+        ("tensor<fp16, [2, 0]> y = relu(x = x);", 1, 1, "without elements"),
+        ("tensor<fp16, [2, 3]> x = relu(x = x);", 1, 22, "`x` is declared twice"),
+        ("state<tensor<fp16, [2]>> s = relu(x = x);", 1, 1, "state<…> are not supported"),
         (
             "tensor<fp16, [1, 3]> a, tensor<fp16, [1, 3]> y = relu(x = x);",
             1,
@@ -446,12 +290,7 @@ fn errors_name_the_place_and_the_repair() {
             26,
             "1 names for 2 parts",
         ),
-        (
-            "fp16 y = const()[name = string(\"y\")];",
-            1,
-            10,
-            "`val` is missing",
-        ),
+        ("fp16 y = const()[name = string(\"y\")];", 1, 10, "`val` is missing"),
         (
             "tensor<fp16, [2]> y = const()[val = tensor<fp16, [3]>([1, 2, 3])];",
             1,
@@ -461,15 +300,8 @@ fn errors_name_the_place_and_the_repair() {
         ("größe", 1, 3, "found `ö`, expected"),
     ] {
         let (found_line, found_column, found) = problem(body);
-        assert!(
-            found.contains(expected),
-            "{body}: {found} should contain {expected}"
-        );
-        assert_eq!(
-            (found_line, found_column),
-            (line, column),
-            "{body}: {found}"
-        );
+        assert!(found.contains(expected), "{body}: {found} should contain {expected}");
+        assert_eq!((found_line, found_column), (line, column), "{body}: {found}");
     }
 }
 
@@ -479,42 +311,15 @@ fn what_is_no_program_is_said_so() {
         ("", 1, "found the end, expected `program`"),
         ("program(x)", 1, "expected a version"),
         ("program(1.3)\n[buildInfo = ", 2, "a `[` without its `]`"),
-        (
-            "program(1.3) { func main<ios18>() { } -> (); }",
-            1,
-            "returns nothing",
-        ),
-        (
-            "program(1.3) { func main<ios18>() { } -> (y); }",
-            1,
-            "never computed",
-        ),
-        (
-            "program(1.3) { func main<ios18>(string x) { } -> (x); }",
-            1,
-            "cannot hold a string",
-        ),
-        (
-            "program(1.3) { func main<ios18>(fp16 x) { } -> (x, x); }",
-            1,
-            "returned twice",
-        ),
-        (
-            "program(1.3) { func main<ios18>(fp16 x) { } -> (x); } program",
-            1,
-            "expected the end",
-        ),
-        (
-            "program(1.3) { func main<ios18>(fp16 x) { }\n -> (x);",
-            2,
-            "found the end",
-        ),
+        ("program(1.3) { func main<ios18>() { } -> (); }", 1, "returns nothing"),
+        ("program(1.3) { func main<ios18>() { } -> (y); }", 1, "never computed"),
+        ("program(1.3) { func main<ios18>(string x) { } -> (x); }", 1, "cannot hold a string"),
+        ("program(1.3) { func main<ios18>(fp16 x) { } -> (x, x); }", 1, "returned twice"),
+        ("program(1.3) { func main<ios18>(fp16 x) { } -> (x); } program", 1, "expected the end"),
+        ("program(1.3) { func main<ios18>(fp16 x) { }\n -> (x);", 2, "found the end"),
     ] {
         let (found, _, problem) = located(text, 0);
-        assert!(
-            problem.contains(expected),
-            "{text}: {problem} should contain {expected}"
-        );
+        assert!(problem.contains(expected), "{text}: {problem} should contain {expected}");
         assert_eq!(found, line, "{text}: {problem}");
     }
 }

@@ -8,13 +8,7 @@ use proptest::prelude::*;
 
 fn read(text: &str, written: Option<&Written>) {
     let blobs = written.map(|w| w as &dyn text::BlobSource);
-    match text::parse(
-        text,
-        &ParseOptions {
-            blobs,
-            ..ParseOptions::default()
-        },
-    ) {
+    match text::parse(text, &ParseOptions { blobs, ..ParseOptions::default() }) {
         Ok(program) => assert_eq!(program.verify(), Ok(())),
         Err(Error::Text { line, column, .. }) => assert!(line > 0 && column > 0),
         Err(other) => panic!("an error without a place: {other}"),
@@ -69,10 +63,7 @@ fn text() -> impl Strategy<Value = Written> {
     (any::<bool>(), prop::collection::vec(any::<u32>(), 1..60)).prop_map(|(half, choices)| {
         let element = if half { Element::F16 } else { Element::F32 };
         let program = text_programs::program(element, &choices);
-        let options = WriteOptions {
-            inline_max: 4,
-            ..WriteOptions::default()
-        };
+        let options = WriteOptions { inline_max: 4, ..WriteOptions::default() };
         text::write(&program, &options).expect("it can be written")
     })
 }
@@ -140,8 +131,7 @@ fn absurd_numbers_in_every_attribute() {
         format!("reshape(x = x, shape = [-1, {huge}, {huge}, {huge}])"),
         format!("split(x = x, num_splits = {huge}, axis = 3)"),
         format!("slice_by_size(x = x, begin = [{huge}, 0, 0, 0], size = [{huge}, 1, 1, 1])"),
-        "slice_by_size(x = x, begin = [-2147483648, 0, 0, 0], size = [-2147483648, 1, 1, 1])"
-            .to_owned(),
+        "slice_by_size(x = x, begin = [-2147483648, 0, 0, 0], size = [-2147483648, 1, 1, 1])".to_owned(),
         "softmax(x = x, axis = -2147483648)".to_owned(),
         "reduce_sum(x = x, axes = [-2147483648, 2147483647])".to_owned(),
         format!("conv(x = x, weight = x, groups = -1, strides = [{huge}, {huge}])"),
@@ -155,12 +145,7 @@ fn absurd_numbers_in_every_attribute() {
         "conv(x = x, weight = x, strides = [0, 0], dilations = [0, 0], groups = 0)".to_owned(),
         "transpose(x = x, perm = [0, 0, 0, 2147483647])".to_owned(),
     ] {
-        for shape in [
-            "1, 1, 1, 1",
-            "2, 2, 3, 3",
-            "1, 1, 2147483647, 512",
-            "1, 1, 1, 2147483647",
-        ] {
+        for shape in ["1, 1, 1, 1", "2, 2, 3, 3", "1, 1, 2147483647, 512", "1, 1, 1, 2147483647"] {
             read(
                 &format!(
                     "program(1) {{ func f(tensor<fp16, [{shape}]> x) {{ tensor<fp16, [{shape}]> y = {statement}; }} -> (y); }}"
@@ -175,9 +160,6 @@ fn absurd_numbers_in_every_attribute() {
         None,
     );
     let deep = "[".repeat(100_000);
-    read(
-        &format!("program(1) {{ func f(fp16 x) {{ fp16 y = add(x = x, y = {deep}"),
-        None,
-    );
+    read(&format!("program(1) {{ func f(fp16 x) {{ fp16 y = add(x = x, y = {deep}"), None);
     read(&format!("program(1) {deep}"), None);
 }

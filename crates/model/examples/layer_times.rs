@@ -33,7 +33,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     let seconds = start.elapsed().as_secs_f64() / f64::from(runs);
     let flops = config.flops_per_step(n);
-    println!("{}: {:.1} ms, {:.0} tokens/s, {:.1} GFLOP/s", description, seconds * 1e3, n as f64 / seconds, flops / seconds / 1e9);
+    println!(
+        "{}: {:.1} ms, {:.0} tokens/s, {:.1} GFLOP/s",
+        description,
+        seconds * 1e3,
+        n as f64 / seconds,
+        flops / seconds / 1e9
+    );
     for step in cpu.take_profile().iter().take(25) {
         let time = step.time.as_secs_f64();
         println!(

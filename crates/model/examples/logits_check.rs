@@ -19,9 +19,7 @@ use std::sync::Arc;
 
 use cpu::CpuDevice;
 use device::Device;
-use model::{
-    Decoder, ModelConfig, Parameter, ParameterKind, Stack, StackOptions, initial_values, weights,
-};
+use model::{Decoder, ModelConfig, Parameter, ParameterKind, Stack, StackOptions, initial_values, weights};
 
 const USAGE: &str = "usage: logits_check initial|random MODEL.json SEED OUT.safetensors
        logits_check logits MODEL.json WEIGHTS.safetensors IDS.u32 OUT_FOLDER";
@@ -52,8 +50,7 @@ fn read(path: &str) -> Result<Vec<u8>, String> {
 }
 
 fn config(path: &str) -> Result<ModelConfig, Box<dyn Error>> {
-    let config: ModelConfig =
-        serde_json::from_slice(&read(path)?).map_err(|e| format!("{path}: {e}"))?;
+    let config: ModelConfig = serde_json::from_slice(&read(path)?).map_err(|e| format!("{path}: {e}"))?;
     config.validate()?;
     Ok(config)
 }
@@ -80,22 +77,14 @@ fn write_weights(model: &str, seed: &str, out: &str, random: bool) -> Result<(),
     fs::write(out, bytes).map_err(|e| format!("{out}: {e}").into())
 }
 
-fn write_logits(
-    model: &str,
-    weights_path: &str,
-    ids: &str,
-    out: &Path,
-) -> Result<(), Box<dyn Error>> {
+fn write_logits(model: &str, weights_path: &str, ids: &str, out: &Path) -> Result<(), Box<dyn Error>> {
     let bytes = read(ids)?;
     let (words, rest) = bytes.as_chunks::<4>();
     let ids: Vec<u32> = words.iter().map(|word| u32::from_le_bytes(*word)).collect();
     if !rest.is_empty() || ids.len() < 2 {
         return Err("expected at least two little-endian u32 as ids".into());
     }
-    let config = ModelConfig {
-        seq_len: ids.len(),
-        ..config(model)?
-    };
+    let config = ModelConfig { seq_len: ids.len(), ..config(model)? };
     let tensors = weights::from_bytes(&config, &read(weights_path)?, Path::new(weights_path))?;
     let device: Arc<dyn Device> = Arc::new(CpuDevice::new(0));
 

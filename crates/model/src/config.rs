@@ -103,10 +103,18 @@ impl ModelConfig {
             return fail("vocab_size", &self.vocab_size, format!("expected 2 to {}", 1 << 20));
         }
         if !self.n_heads.is_multiple_of(self.n_kv_heads) {
-            return fail("n_kv_heads", &self.n_kv_heads, format!("it must divide n_heads = {}", self.n_heads));
+            return fail(
+                "n_kv_heads",
+                &self.n_kv_heads,
+                format!("it must divide n_heads = {}", self.n_heads),
+            );
         }
         if !self.head_dim.is_multiple_of(2) {
-            return fail("head_dim", &self.head_dim, "rotary embeddings turn pairs of channels; expected an even number".into());
+            return fail(
+                "head_dim",
+                &self.head_dim,
+                "rotary embeddings turn pairs of channels; expected an even number".into(),
+            );
         }
         for (key, value) in [("softcap", self.softcap), ("norm_eps", self.norm_eps)] {
             if !(0.0..=1e4).contains(&value) {
@@ -118,7 +126,9 @@ impl ModelConfig {
                 return fail(key, &value, "expected a positive number".into());
             }
         }
-        for (key, value) in [("init.embedding_std", self.init.embedding_std), ("init.matrix_gain", self.init.matrix_gain)] {
+        for (key, value) in
+            [("init.embedding_std", self.init.embedding_std), ("init.matrix_gain", self.init.matrix_gain)]
+        {
             if !(0.0..=1e3).contains(&value) {
                 return fail(key, &value, "expected 0 to 1000".into());
             }
@@ -146,7 +156,8 @@ impl ModelConfig {
     /// backward: PaLM, arXiv 2204.02311, appendix B), plus attention with only the causal half
     /// counted (PaLM counts all of it).
     pub fn flops_per_step(&self, tokens: usize) -> f64 {
-        let products: usize = crate::Parameter::all(self).iter().filter(|p| p.in_product(self)).map(|p| p.numel()).sum();
+        let products: usize =
+            crate::Parameter::all(self).iter().filter(|p| p.in_product(self)).map(|p| p.numel()).sum();
         let reach = if self.window == 0 { self.seq_len } else { self.window.min(self.seq_len) };
         // Two products of D x reach for each query and head, half of the square being visible.
         let seen = if reach == self.seq_len { reach as f64 / 2.0 } else { reach as f64 };

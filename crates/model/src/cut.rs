@@ -46,8 +46,7 @@ const fn backward(name: &'static str, scopes: &'static [&'static str]) -> Piece 
     Piece { name, backward: true, scopes }
 }
 
-const ALL: &[&str] =
-    &["norm1", "q", "kv", "attention", "wo", "norm2", "ffn_in", "act", "ffn_out"];
+const ALL: &[&str] = &["norm1", "q", "kv", "attention", "wo", "norm2", "ffn_in", "act", "ffn_out"];
 const ATTENTION: &[&str] = &["norm1", "q", "kv", "attention", "wo"];
 const FFN: &[&str] = &["norm2", "ffn_in", "act", "ffn_out"];
 
@@ -128,15 +127,21 @@ impl Cut {
             if is_view || from >= forward_count {
                 // Within the backward pass nothing is worth computing twice but a view, and heads
                 // that are moved about by the attention's two halves.
-                return is_view || matches!(stmt.op, Op::Transpose { .. } | Op::SliceBySize { .. } | Op::Concat { .. });
+                return is_view
+                    || matches!(stmt.op, Op::Transpose { .. } | Op::SliceBySize { .. } | Op::Concat { .. });
             }
             if to < forward_count {
                 return false;
             }
-            let passes_between_segments = &*stmt.scope.name == "wo" && matches!(stmt.op, Op::Add) && pieces.len() > 2;
+            let passes_between_segments =
+                &*stmt.scope.name == "wo" && matches!(stmt.op, Op::Add) && pieces.len() > 2;
             match taps {
-                Taps::Keep => matches!(stmt.op, Op::RmsNorm { .. }) && &*stmt.scope.name != "q" && &*stmt.scope.name != "kv"
-                    || &*stmt.scope.name == "act",
+                Taps::Keep => {
+                    matches!(stmt.op, Op::RmsNorm { .. })
+                        && &*stmt.scope.name != "q"
+                        && &*stmt.scope.name != "kv"
+                        || &*stmt.scope.name == "act"
+                }
                 Taps::Recompute => !passes_between_segments,
             }
         };

@@ -142,7 +142,8 @@ impl Decoder {
                 .filter(|p| p.layer == Some(at))
                 .map(|p| Ok((p.port, put(&p.name, &p.port_shape())?)))
                 .collect::<Result<Vec<_>>>()?;
-            let mut bindings: Vec<Binding<'_>> = own.iter().map(|(port, buffer)| Binding::new(port, buffer)).collect();
+            let mut bindings: Vec<Binding<'_>> =
+                own.iter().map(|(port, buffer)| Binding::new(port, buffer)).collect();
             bindings.extend([
                 Binding::new("x", &streams[at]),
                 Binding::new("y", &streams[at + 1]),
@@ -207,10 +208,16 @@ impl Decoder {
     pub fn feed(&mut self, id: u32) -> Result<Vec<f32>> {
         let (config, p) = (&self.config, self.position);
         if p >= config.seq_len {
-            return Err(Error::Batch(format!("the context of {} tokens is full; begin anew with its last part", config.seq_len)));
+            return Err(Error::Batch(format!(
+                "the context of {} tokens is full; begin anew with its last part",
+                config.seq_len
+            )));
         }
         let Some(row) = self.embedding.chunks_exact(config.width).nth(id as usize) else {
-            return Err(Error::Batch(format!("token id {id} is beyond the vocabulary of {}", config.vocab_size)));
+            return Err(Error::Batch(format!(
+                "token id {id} is beyond the vocabulary of {}",
+                config.vocab_size
+            )));
         };
         self.streams[0].write_f32(row)?;
         let angles = |of: fn(f64) -> f64| -> Vec<f32> {
@@ -227,7 +234,10 @@ impl Decoder {
             for ((cache, host), new) in layer.caches.iter().zip(&mut layer.host).zip(&self.new) {
                 new.read_f32(&mut column)?;
                 let put = |cache: &mut [f32]| {
-                    column.iter().enumerate().for_each(|(channel, value)| cache[channel * config.seq_len + p] = *value);
+                    column
+                        .iter()
+                        .enumerate()
+                        .for_each(|(channel, value)| cache[channel * config.seq_len + p] = *value);
                 };
                 // In place where the device's memory is the host's; otherwise through a copy.
                 if !cache.map_f32(&mut |values| put(values)) {

@@ -23,7 +23,14 @@ pub(crate) fn fused(config: &ModelConfig, n: usize, element: Element) -> Result<
     let h = b.push1(Op::RmsNorm { axis: 1, eps }, &[x, gain])?;
     let out = b.push(Op::CrossEntropy { softcap: config.softcap }, &[h, w, hi, lo, log_scale])?;
     let grads = b.push(Op::RmsNormGrad { axis: 1, eps }, &[x, gain, out[3]])?;
-    let outputs = [("max", out[0]), ("sum_exp", out[1]), ("target", out[2]), ("d_x", grads[0]), ("d_norm", grads[1]), ("d_w", out[4])];
+    let outputs = [
+        ("max", out[0]),
+        ("sum_exp", out[1]),
+        ("target", out[2]),
+        ("d_x", grads[0]),
+        ("d_norm", grads[1]),
+        ("d_w", out[4]),
+    ];
     for (name, value) in outputs {
         b.output(name, value)?;
     }
@@ -57,7 +64,8 @@ pub(crate) fn stats(config: &ModelConfig, n: usize, rows: usize, element: Elemen
 /// `h`, `w`, `hi`, `lo`, `lse_hi`, `lse_lo`, `log_scale` to `d_h` (this tile's share) and `d_w`.
 pub(crate) fn grad(config: &ModelConfig, n: usize, rows: usize, element: Element) -> Result<Program> {
     let mut b = Builder::new(element);
-    let mut inputs = vec![b.input("h", &[1, config.width, 1, n])?, b.input("w", &[1, 1, rows, config.width])?];
+    let mut inputs =
+        vec![b.input("h", &[1, config.width, 1, n])?, b.input("w", &[1, 1, rows, config.width])?];
     for name in ["hi", "lo", "lse_hi", "lse_lo"] {
         inputs.push(b.input(name, &[1, 1, 1, n])?);
     }

@@ -43,7 +43,9 @@ fn normal(rng: &mut ChaCha8Rng) -> f32 {
 
 /// 64-bit FNV-1a (http://www.isthe.com/chongo/tech/comp/fnv/), to spread names over seeds.
 fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+    bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 #[cfg(test)]
@@ -65,7 +67,11 @@ mod tests {
                 (ParameterKind::Matrix, _) => 1.0 / (parameter.shape[1] as f64).sqrt(),
                 _ => 0.02,
             };
-            assert!((std - expected).abs() <= 5.0 * expected / n.sqrt(), "{}: {std} against {expected}", parameter.name);
+            assert!(
+                (std - expected).abs() <= 5.0 * expected / n.sqrt(),
+                "{}: {std} against {expected}",
+                parameter.name
+            );
         }
     }
 

@@ -114,7 +114,8 @@ pub(crate) fn block(
         b.name(o, "o")
     })?;
     let add_branch = |b: &mut Builder, stream: ValueId, branch: ValueId| {
-        let branch = if config.residual_scale == 1.0 { branch } else { b.scale(branch, config.residual_scale)? };
+        let branch =
+            if config.residual_scale == 1.0 { branch } else { b.scale(branch, config.residual_scale)? };
         b.add(stream, branch)
     };
     let x_mid = b.in_scope("wo", |b| {

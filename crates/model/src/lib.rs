@@ -36,7 +36,7 @@ pub use decode::Decoder;
 pub use error::Error;
 pub use init::initial_values;
 pub use parameter::{CLASSIFIER, EMBEDDING, FINAL_NORM, Parameter, ParameterKind};
-pub use stack::{Gradients, Stack, StackOptions, StepReport};
+pub use stack::{Gradients, Stack, StackOptions, StepReport, Update};
 
 /// The result of building or running a model.
 pub type Result<T> = std::result::Result<T, Error>;

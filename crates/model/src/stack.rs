@@ -134,6 +134,9 @@ struct Head {
     lse: [Buffer; 2],
 }
 
+/// What an optimiser does to a run of elements: its offset, the weights, their gradient.
+pub type Update<'a> = &'a mut dyn FnMut(usize, &mut [f32], &[f32]);
+
 /// Gradients as the optimiser sees them: one slice for each part of a parameter.
 pub type Gradients<'a> = &'a mut dyn FnMut(usize, &[f32]);
 
@@ -192,13 +195,15 @@ impl Stack {
         let position = |name: &str| parameters.iter().position(|p| p.name == name);
 
         let stream_shape = [1, config.width, 1, n];
-        let streams =
-            (0..=config.n_layers).map(|_| device.alloc(&stream_shape)).collect::<std::result::Result<Vec<_>, _>>()?;
+        let streams = (0..=config.n_layers)
+            .map(|_| device.alloc(&stream_shape))
+            .collect::<std::result::Result<Vec<_>, _>>()?;
         // The gradient of the stream goes down through two buffers by turns.
         let d_streams = [device.alloc(&stream_shape)?, device.alloc(&stream_shape)?];
         let d_of = |layer: usize| &d_streams[layer % 2];
 
-        let modes: &[Mode] = if limits.accumulate { &[Mode::Store, Mode::Accumulate] } else { &[Mode::Store] };
+        let modes: &[Mode] =
+            if limits.accumulate { &[Mode::Store, Mode::Accumulate] } else { &[Mode::Store] };
         let mut layers = Vec::with_capacity(config.n_layers);
         for at in 0..config.n_layers {
             let mut taps: HashMap<String, Buffer> = HashMap::new();
@@ -208,8 +213,9 @@ impl Stack {
                 let mut bound = Vec::new();
                 for port in program.ports() {
                     let weight = parameters.iter().position(|p| p.layer == Some(at) && p.port == port.name);
-                    let gradient =
-                        parameters.iter().position(|p| p.layer == Some(at) && gradient_name(p.port) == port.name);
+                    let gradient = parameters
+                        .iter()
+                        .position(|p| p.layer == Some(at) && gradient_name(p.port) == port.name);
                     let (buffer, mode) = match (port.name, weight, gradient) {
                         ("x", ..) => (streams[at].clone(), Mode::Store),
                         ("y", ..) => (streams[at + 1].clone(), Mode::Store),
@@ -349,7 +355,7 @@ impl Stack {
     ///
     /// # Errors
     /// [`Error::Device`] when the device cannot be written.
-    pub fn update(&mut self, index: usize, update: &mut dyn FnMut(usize, &mut [f32], &[f32])) -> Result<()> {
+    pub fn update(&mut self, index: usize, update: Update<'_>) -> Result<()> {
         for part in &mut self.parts[index] {
             let start = part.range.start;
             let sum = std::mem::replace(&mut part.sum, Sum::Host(None, Vec::new()));
@@ -568,7 +574,9 @@ impl Stack {
                 }
                 for (column, id) in ids.iter().enumerate().filter(|(_, id)| rows.contains(&(**id as usize))) {
                     let row = &mut sum[(*id as usize - rows.start) * c..][..c];
-                    row.iter_mut().enumerate().for_each(|(channel, value)| *value += host[channel * n + column]);
+                    row.iter_mut()
+                        .enumerate()
+                        .for_each(|(channel, value)| *value += host[channel * n + column]);
                 }
             });
         }
@@ -624,7 +632,12 @@ fn allocate(
     let part = |range: Range<usize>, shape: Option<Vec<usize>>, scratch: &mut Scratch<'_>| -> Result<Part> {
         let count = range.len();
         let Some(shape) = shape else {
-            return Ok(Part { range, weight: None, master: vec![0.0; count], sum: Sum::Host(None, vec![0.0; count]) });
+            return Ok(Part {
+                range,
+                weight: None,
+                master: vec![0.0; count],
+                sum: Sum::Host(None, vec![0.0; count]),
+            });
         };
         let weight = device.alloc(&shape)?;
         let mapped = weight.map_f32(&mut |_| {});
@@ -633,7 +646,12 @@ fn allocate(
         } else {
             Sum::Host(Some(scratch.get(&gradient_name(parameter.port), &shape)?), vec![0.0; count])
         };
-        Ok(Part { range, weight: Some(weight), master: if mapped { Vec::new() } else { vec![0.0; count] }, sum })
+        Ok(Part {
+            range,
+            weight: Some(weight),
+            master: if mapped { Vec::new() } else { vec![0.0; count] },
+            sum,
+        })
     };
     if host_only {
         return Ok(vec![part(0..parameter.numel(), None, scratch)?]);
@@ -663,10 +681,18 @@ fn compile_ladder(
     let mut refused = None;
     for cut in candidates {
         let segments = cut.divide(joint, options.taps)?;
-        match segments.iter().map(|s| device.compile(&s.name, &s.program)).collect::<std::result::Result<Vec<_>, _>>() {
+        match segments
+            .iter()
+            .map(|s| device.compile(&s.name, &s.program))
+            .collect::<std::result::Result<Vec<_>, _>>()
+        {
             Ok(executables) => {
                 let time: std::time::Duration = executables.iter().map(Executable::compile_time).sum();
-                let why = if options.cut.is_some() { "as configured" } else { "the coarsest that the device takes" };
+                let why = if options.cut.is_some() {
+                    "as configured"
+                } else {
+                    "the coarsest that the device takes"
+                };
                 choices.push(format!(
                     "cut {}: {} programs for all layers, compiled in {:.1} ms ({why})",
                     cut.name(),
@@ -715,7 +741,11 @@ fn build_head(
     let norm_program = head::norm(config, n, element)?;
     let run_norm = bind_all(
         &device.compile("head_norm", &norm_program)?,
-        &[("x", stream.clone(), Mode::Store), ("norm", gain.clone(), Mode::Store), ("h", h.clone(), Mode::Store)],
+        &[
+            ("x", stream.clone(), Mode::Store),
+            ("norm", gain.clone(), Mode::Store),
+            ("h", h.clone(), Mode::Store),
+        ],
     )?;
     let tiled = tile_rows.len() > 1;
     let mut compiled: HashMap<(bool, usize), Executable> = HashMap::new();
@@ -739,7 +769,8 @@ fn build_head(
             ("hi", hi.clone(), Mode::Store),
             ("lo", lo.clone(), Mode::Store),
         ];
-        let outputs = ["max", "sum_exp", "target"].into_iter().zip(&stats).map(|(p, b)| (p, b.clone(), Mode::Store));
+        let outputs =
+            ["max", "sum_exp", "target"].into_iter().zip(&stats).map(|(p, b)| (p, b.clone(), Mode::Store));
         let run_stats = bind_all(
             &compiled[&(false, rows.len())],
             &inputs.iter().cloned().chain(outputs).collect::<Vec<_>>(),
@@ -762,14 +793,21 @@ fn build_head(
         }
         tiles.push(HeadTile { rows: rows.clone(), hi, lo, stats, run_stats, run_grad });
     }
-    let x = [("x", stream.clone(), Mode::Store), ("norm", gain, Mode::Store), ("d_x", d_stream.clone(), Mode::Store)];
+    let x = [
+        ("x", stream.clone(), Mode::Store),
+        ("norm", gain, Mode::Store),
+        ("d_x", d_stream.clone(), Mode::Store),
+    ];
     let (mut fused, mut run_norm_grad) = (Vec::new(), Vec::new());
     if tiled {
-        let executable = device.compile("head_norm_grad", &head::norm_grad(config, n, tile_rows.len(), element)?)?;
+        let executable =
+            device.compile("head_norm_grad", &head::norm_grad(config, n, tile_rows.len(), element)?)?;
         let names: Vec<String> = (0..shares.len()).map(|tile| format!("d_h{tile}")).collect();
         for mode in modes {
             let mut bound = x.to_vec();
-            bound.extend(names.iter().zip(&shares).map(|(name, share)| (name.as_str(), share.clone(), Mode::Store)));
+            bound.extend(
+                names.iter().zip(&shares).map(|(name, share)| (name.as_str(), share.clone(), Mode::Store)),
+            );
             bound.push(("d_norm", sum_buffer(norm), *mode));
             run_norm_grad.push(bind_all(&executable, &bound)?);
         }

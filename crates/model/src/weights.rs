@@ -44,14 +44,16 @@ pub fn from_bytes(config: &ModelConfig, bytes: &[u8], path: &Path) -> Result<Vec
         .map_err(|e| fail(format!("it is not a whole safetensors file ({e}); use another checkpoint")))?;
     let parameters = Parameter::all(config);
     if let Some(name) = file.names().into_iter().find(|name| !parameters.iter().any(|p| p.name == *name)) {
-        return Err(fail(format!("tensor {name} has no place in this model; the file belongs to another config")));
+        return Err(fail(format!(
+            "tensor {name} has no place in this model; the file belongs to another config"
+        )));
     }
     parameters
         .iter()
         .map(|parameter| {
-            let tensor = file
-                .tensor(&parameter.name)
-                .map_err(|_| fail(format!("tensor {} is missing; the file belongs to another config", parameter.name)))?;
+            let tensor = file.tensor(&parameter.name).map_err(|_| {
+                fail(format!("tensor {} is missing; the file belongs to another config", parameter.name))
+            })?;
             if tensor.shape() != parameter.shape {
                 return Err(fail(format!(
                     "tensor {} is {:?}, this model needs {:?}",

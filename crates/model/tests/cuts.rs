@@ -19,7 +19,8 @@ fn every_cut_gives_the_same_gradients() {
     for name in ["model_odd.safetensors", "model_window.safetensors"] {
         let golden = Golden::read(name);
         for device in devices_f32().into_iter().chain([sim_f16("m4")]) {
-            let mut reference = golden.stack(device.clone(), StackOptions { cut: Some(Cut::Whole), ..Default::default() });
+            let mut reference =
+                golden.stack(device.clone(), StackOptions { cut: Some(Cut::Whole), ..Default::default() });
             let expected = gradients(&mut reference, &golden);
             for cut in Cut::ALL {
                 for taps in [Taps::Keep, Taps::Recompute] {
@@ -29,7 +30,9 @@ fn every_cut_gives_the_same_gradients() {
                     // what passes between programs no differently from what stays inside.
                     let tolerance = 1e-6;
                     let mut misses = Misses::default();
-                    for (index, (actual, expected)) in gradients(&mut stack, &golden).iter().zip(&expected).enumerate() {
+                    for (index, (actual, expected)) in
+                        gradients(&mut stack, &golden).iter().zip(&expected).enumerate()
+                    {
                         misses.check(&stack.parameters()[index].name, actual, expected, tolerance);
                     }
                     let what = format!("{name}, {} {taps:?} on {}", cut.name(), device.describe());
@@ -46,8 +49,8 @@ fn vocabulary_tiles_agree_with_pytorch() {
         let golden = Golden::read(name);
         for device in devices_f32() {
             for max_tile in [50, 131] {
-                let mut stack =
-                    golden.stack(device.clone(), StackOptions { max_tile: Some(max_tile), ..Default::default() });
+                let mut stack = golden
+                    .stack(device.clone(), StackOptions { max_tile: Some(max_tile), ..Default::default() });
                 compare_model(&golden, &mut stack, 1e-5).none();
             }
         }

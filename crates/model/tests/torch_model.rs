@@ -7,7 +7,8 @@ mod common;
 use common::{Golden, compare_model, devices_f32, sim_f16};
 use model::StackOptions;
 
-const GOLDENS: &[&str] = &["model_swiglu_tied.safetensors", "model_odd.safetensors", "model_window.safetensors"];
+const GOLDENS: &[&str] =
+    &["model_swiglu_tied.safetensors", "model_odd.safetensors", "model_window.safetensors"];
 
 /// f32 rounds to 6e-8; sums of up to a few hundred terms through two layers and back multiply that
 /// by well under a thousand.

@@ -9,9 +9,7 @@ use mil::{Builder, Element, Op, Program};
 use sim::{Interpreter, Profile};
 
 fn values(len: usize) -> Vec<f32> {
-    (0..len)
-        .map(|i| ((i * 7919) % 2003) as f32 / 1001.0 - 1.0)
-        .collect()
+    (0..len).map(|i| ((i * 7919) % 2003) as f32 / 1001.0 - 1.0).collect()
 }
 
 /// w `[1, 1, M, K]` times x `[1, 1, K, N]`
@@ -109,10 +107,7 @@ fn elementwise(c: &mut Criterion) {
         ),
         ("silu", chain(|b, [x, ..]| b.push1(Op::Silu, &[x]))),
         ("tanh", chain(|b, [x, ..]| b.push1(Op::Tanh, &[x]))),
-        (
-            "softmax, last axis",
-            chain(|b, [x, ..]| b.push1(Op::Softmax { axis: -1 }, &[x])),
-        ),
+        ("softmax, last axis", chain(|b, [x, ..]| b.push1(Op::Softmax { axis: -1 }, &[x]))),
         (
             "one hot",
             chain(|b, [_, row, column]| {

@@ -30,23 +30,12 @@ struct Tensors(Vec<(String, Vec<f32>)>);
 
 impl Tensors {
     fn read(case: &Value, way: &str, folder: &Path) -> Result<Tensors> {
-        let list = case[way]
-            .as_array()
-            .ok_or(format!("manifest.json: a case without {way}"))?;
+        let list = case[way].as_array().ok_or(format!("manifest.json: a case without {way}"))?;
         let one = |entry: &Value| {
-            let text = |key: &str| {
-                entry[key]
-                    .as_str()
-                    .ok_or(format!("manifest.json: {way} without {key}"))
-            };
+            let text = |key: &str| entry[key].as_str().ok_or(format!("manifest.json: {way} without {key}"));
             let path = folder.join(text("file")?);
             let bytes = fs::read(&path).map_err(|e| format!("{}: {e}", path.display()))?;
-            let values = bytes
-                .as_chunks::<4>()
-                .0
-                .iter()
-                .map(|b| f32::from_le_bytes(*b))
-                .collect();
+            let values = bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
             Ok((text("port")?.to_owned(), values))
         };
         list.iter().map(one).collect::<Result<_>>().map(Tensors)
@@ -57,19 +46,9 @@ impl Tensors {
     fn with_fault(&self) -> Tensors {
         let bent = |at: usize, values: &[f32]| -> Vec<f32> {
             let factor = |i: usize| 1.0 + 0.1 * ((7 * i + i / 5 + at) % 3) as f32;
-            values
-                .iter()
-                .enumerate()
-                .map(|(i, v)| v * factor(i))
-                .collect()
+            values.iter().enumerate().map(|(i, v)| v * factor(i)).collect()
         };
-        Tensors(
-            self.0
-                .iter()
-                .enumerate()
-                .map(|(at, (port, v))| (port.clone(), bent(at, v)))
-                .collect(),
-        )
+        Tensors(self.0.iter().enumerate().map(|(at, (port, v))| (port.clone(), bent(at, v))).collect())
     }
 }
 
@@ -107,21 +86,10 @@ fn roundings(program: &Program, profile: &Profile) -> Vec<usize> {
             Op::ReduceSum { .. } | Op::ReduceMean { .. } if profile.narrow_reduce => terms(),
             _ => 1,
         };
-        let before = stmt
-            .args
-            .iter()
-            .map(|id| depth[id.index()])
-            .max()
-            .unwrap_or(0);
-        stmt.results
-            .iter()
-            .for_each(|id| depth[id.index()] = before + own);
+        let before = stmt.args.iter().map(|id| depth[id.index()]).max().unwrap_or(0);
+        stmt.results.iter().for_each(|id| depth[id.index()] = before + own);
     }
-    program
-        .outputs()
-        .iter()
-        .map(|id| depth[id.index()])
-        .collect()
+    program.outputs().iter().map(|id| depth[id.index()]).collect()
 }
 
 /// The largest allowed error of an output, as a share of its largest value: 2 sqrt(n) half steps for
@@ -135,16 +103,10 @@ fn allowed(roundings: usize) -> f64 {
 
 /// The largest difference as a share of the largest expected value; infinite for NaN.
 fn difference(values: &[f32], expected: &[f32]) -> f64 {
-    let largest = expected
-        .iter()
-        .fold(0.0_f64, |m, v| m.max(f64::from(v.abs())));
+    let largest = expected.iter().fold(0.0_f64, |m, v| m.max(f64::from(v.abs())));
     let worst = values.iter().zip(expected).fold(0.0_f64, |worst, (a, b)| {
         let d = (f64::from(*a) - f64::from(*b)).abs();
-        if d.is_nan() {
-            f64::INFINITY
-        } else {
-            worst.max(d)
-        }
+        if d.is_nan() { f64::INFINITY } else { worst.max(d) }
     });
     if values.len() != expected.len() {
         f64::INFINITY
@@ -171,49 +133,25 @@ impl Outcome {
 }
 
 fn run(program: &Program, profile: &Profile, inputs: &Tensors) -> Result<Vec<(String, Vec<f32>)>> {
-    let inputs: Vec<(&str, &[f32])> = inputs
-        .0
-        .iter()
-        .map(|(port, v)| (port.as_str(), v.as_slice()))
-        .collect();
+    let inputs: Vec<(&str, &[f32])> =
+        inputs.0.iter().map(|(port, v)| (port.as_str(), v.as_slice())).collect();
     Ok(sim::run(program, profile, &inputs)?.into_iter().collect())
 }
 
-fn check(
-    program: &Program,
-    profile: &Profile,
-    inputs: &Tensors,
-    expected: &Tensors,
-) -> Result<Outcome> {
+fn check(program: &Program, profile: &Profile, inputs: &Tensors, expected: &Tensors) -> Result<Outcome> {
     // Counted on what the interpreter really runs.
     let depths = roundings(Interpreter::new(program, profile)?.program(), profile);
-    let ports: Vec<String> = program
-        .outputs()
-        .iter()
-        .map(|id| program.value(*id).name.clone())
-        .collect();
-    let (sound, faulty) = (
-        run(program, profile, inputs)?,
-        run(program, profile, &inputs.with_fault())?,
-    );
+    let ports: Vec<String> = program.outputs().iter().map(|id| program.value(*id).name.clone()).collect();
+    let (sound, faulty) = (run(program, profile, inputs)?, run(program, profile, &inputs.with_fault())?);
     let mut worst: Option<Outcome> = None;
     for (port, expected) in &expected.0 {
         let of = |outputs: &[(String, Vec<f32>)]| {
             let found = outputs.iter().find(|(name, _)| name == port);
-            found
-                .map(|(_, v)| difference(v, expected))
-                .ok_or(format!("the program has no output {port}"))
+            found.map(|(_, v)| difference(v, expected)).ok_or(format!("the program has no output {port}"))
         };
-        let roundings = ports
-            .iter()
-            .position(|name| name == port)
-            .map_or(0, |at| depths[at]);
-        let outcome = Outcome {
-            roundings,
-            difference: of(&sound)?,
-            allowed: allowed(roundings),
-            fault: of(&faulty)?,
-        };
+        let roundings = ports.iter().position(|name| name == port).map_or(0, |at| depths[at]);
+        let outcome =
+            Outcome { roundings, difference: of(&sound)?, allowed: allowed(roundings), fault: of(&faulty)? };
         // Of several outputs the one that comes closest to its bound, or goes beyond it.
         let share = |o: &Outcome| o.difference / o.allowed.max(f64::MIN_POSITIVE);
         if worst.as_ref().is_none_or(|w| share(&outcome) > share(w)) {
@@ -225,28 +163,21 @@ fn check(
 
 fn check_all(out: &Path) -> Result<bool> {
     let path = out.join("manifest.json");
-    let manifest = fs::read(&path)
-        .map_err(|e| format!("{}: {e}; run aneforge_corpus.py first", path.display()))?;
+    let manifest =
+        fs::read(&path).map_err(|e| format!("{}: {e}; run aneforge_corpus.py first", path.display()))?;
     let manifest: Value = serde_json::from_slice(&manifest)?;
-    let all = manifest["cases"]
-        .as_array()
-        .ok_or("manifest.json: no cases")?;
+    let all = manifest["cases"].as_array().ok_or("manifest.json: no cases")?;
     let text = |case: &Value, key: &str| case[key].as_str().unwrap_or_default().to_owned();
     let (mut misses, mut unseen, mut count) = (0, 0, 0);
     println!(
         "{:<28} {:<6} {:>9} {:>11} {:>10} {:>9}",
         "case", "chip", "roundings", "difference", "allowed", "fault"
     );
-    for case in all
-        .iter()
-        .filter(|case| text(case, "folder").starts_with("cases/"))
-    {
+    for case in all.iter().filter(|case| text(case, "folder").starts_with("cases/")) {
         let (name, folder) = (text(case, "name"), out.join(text(case, "folder")));
         let program = text::read_file(&folder.join("model.mil"))?;
-        let (inputs, expected) = (
-            Tensors::read(case, "inputs", &folder)?,
-            Tensors::read(case, "outputs", &folder)?,
-        );
+        let (inputs, expected) =
+            (Tensors::read(case, "inputs", &folder)?, Tensors::read(case, "outputs", &folder)?);
         // The one case that nothing can disturb: all of it is zero.
         let is_zero = expected.0.iter().all(|(_, v)| v.iter().all(|v| *v == 0.0));
         for profile in [Profile::exact(), Profile::m4()] {
@@ -260,12 +191,7 @@ fn check_all(out: &Path) -> Result<bool> {
                 (_, false) => "  FAULT NOT SEEN",
                 _ => "",
             };
-            let Outcome {
-                roundings,
-                difference,
-                allowed,
-                fault,
-            } = outcome;
+            let Outcome { roundings, difference, allowed, fault } = outcome;
             println!(
                 "{name:<28} {:<6} {roundings:>9} {difference:>11.1e} {allowed:>10.1e} {fault:>9.1e}{remark}",
                 profile.name

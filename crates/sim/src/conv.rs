@@ -11,21 +11,11 @@ use crate::walk::chunks;
 
 /// x `[B, C, H, W]`, weight `[O, C/groups, KH, KW]` -> `[B, O, OH, OW]`
 pub(crate) fn conv(m: &Machine, op: &Op, ty: &TensorType, args: &[&Value]) -> Data<'static> {
-    let Op::Conv {
-        strides,
-        dilations,
-        groups,
-        ..
-    } = op
-    else {
-        unreachable!("called for conv only")
-    };
+    let Op::Conv { strides, dilations, groups, .. } = op else { unreachable!("called for conv only") };
     let (x, weight) = (args[0], args[1]);
     let windows = window(op, x.shape(), weight.shape()).expect("inference has checked it");
     let [(out_height, top, _), (out_width, left, _)] = windows;
-    let [_, channels, height, width] = *x.shape() else {
-        unreachable!("inference wants four axes")
-    };
+    let [_, channels, height, width] = *x.shape() else { unreachable!("inference wants four axes") };
     let [outputs, group_channels, kernel_height, kernel_width] = *weight.shape() else {
         unreachable!("inference wants four axes")
     };
@@ -57,13 +47,8 @@ pub(crate) fn conv(m: &Machine, op: &Op, ty: &TensorType, args: &[&Value]) -> Da
                 for (place, value) in places.iter_mut().enumerate() {
                     let y = place / out_width * strides[0] as usize + i * dilations[0] as usize;
                     let x = place % out_width * strides[1] as usize + j * dilations[1] as usize;
-                    let inside =
-                        (top..top + height).contains(&y) && (left..left + width).contains(&x);
-                    *value = if inside {
-                        plane[(y - top) * width + x - left]
-                    } else {
-                        0.0
-                    };
+                    let inside = (top..top + height).contains(&y) && (left..left + width).contains(&x);
+                    *value = if inside { plane[(y - top) * width + x - left] } else { 0.0 };
                 }
             }
         });

@@ -30,10 +30,7 @@ fn zip<X: Copy, Y: Copy, R>(
             let y = y[0];
             out.iter_mut().zip(&x[..n]).for_each(|(o, x)| *o = f(*x, y));
         }
-        _ => out
-            .iter_mut()
-            .zip(x[..n].iter().zip(&y[..n]))
-            .for_each(|(o, (x, y))| *o = f(*x, *y)),
+        _ => out.iter_mut().zip(x[..n].iter().zip(&y[..n])).for_each(|(o, (x, y))| *o = f(*x, *y)),
     }
 }
 
@@ -47,13 +44,7 @@ fn zip_broadcast<X: Copy + Sync, Y: Copy + Sync, R: Send>(
     f: impl Fn(X, Y) -> R + Sync,
     finish: impl Fn(&mut [R]) + Sync,
 ) {
-    let walk = Walk::new(
-        shape,
-        [
-            broadcast_strides(x_shape, shape),
-            broadcast_strides(y_shape, shape),
-        ],
-    );
+    let walk = Walk::new(shape, [broadcast_strides(x_shape, shape), broadcast_strides(y_shape, shape)]);
     let [x_stride, y_stride] = walk.inner();
     chunks(out, 1, |start, chunk| {
         walk.runs(start, chunk, |run, [x_at, y_at]| {
@@ -75,14 +66,7 @@ pub(crate) fn binary(
     match (&x.data, &y.data) {
         (Data::Int(a), Data::Int(b)) => {
             let mut out = vec![0; ty.numel()];
-            zip_broadcast(
-                &mut out,
-                &ty.shape,
-                (a, x.shape()),
-                (b, y.shape()),
-                int,
-                |_| (),
-            );
+            zip_broadcast(&mut out, &ty.shape, (a, x.shape()), (b, y.shape()), int, |_| ());
             Data::int(out)
         }
         _ => {
@@ -124,13 +108,8 @@ pub(crate) fn compare(
 
 /// a where cond holds, else b, shapes broadcast.
 pub(crate) fn select(m: &Machine, ty: &TensorType, args: &[&Value]) -> Data<'static> {
-    let Data::Bool(cond) = &args[0].data else {
-        panic!("type inference lets only a bool decide")
-    };
-    let walk = Walk::new(
-        &ty.shape,
-        [0, 1, 2].map(|i| broadcast_strides(args[i].shape(), &ty.shape)),
-    );
+    let Data::Bool(cond) = &args[0].data else { panic!("type inference lets only a bool decide") };
+    let walk = Walk::new(&ty.shape, [0, 1, 2].map(|i| broadcast_strides(args[i].shape(), &ty.shape)));
     fn pick<T: Copy + Send + Sync>(out: &mut [T], walk: &Walk<3>, cond: &[bool], a: &[T], b: &[T]) {
         let [cond_stride, a_stride, b_stride] = walk.inner();
         chunks(out, 1, |start, chunk| {
@@ -188,12 +167,7 @@ fn map<X: Copy + Sync, R: Send>(
 }
 
 /// `f(x)` of floats.
-pub(crate) fn unary(
-    m: &Machine,
-    ty: &TensorType,
-    x: &Value,
-    f: impl Fn(f32) -> f32 + Sync,
-) -> Data<'static> {
+pub(crate) fn unary(m: &Machine, ty: &TensorType, x: &Value, f: impl Fn(f32) -> f32 + Sync) -> Data<'static> {
     let mut out = m.pool.take(ty.numel());
     map(&mut out, x.floats(), f, |chunk| {
         m.profile.finish(ty.dtype, chunk);
@@ -226,12 +200,7 @@ pub(crate) fn cast(m: &Machine, ty: &TensorType, x: &Value) -> Data<'static> {
     match (&x.data, ty.dtype) {
         (Data::Float(x), DType::F16 | DType::F32) => {
             let mut out = m.pool.take(n);
-            map(
-                &mut out,
-                x,
-                |v| v,
-                |chunk| m.profile.finish(ty.dtype, chunk),
-            );
+            map(&mut out, x, |v| v, |chunk| m.profile.finish(ty.dtype, chunk));
             Data::float(out)
         }
         (Data::Float(x), DType::I32) => Data::int(x.iter().map(|v| *v as i32).collect()),

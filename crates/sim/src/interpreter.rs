@@ -71,11 +71,7 @@ impl Interpreter {
         Interpreter::with_pool(program, profile, Arc::default())
     }
 
-    pub(crate) fn with_pool(
-        program: &Program,
-        profile: &Profile,
-        pool: Arc<Pool>,
-    ) -> Result<Self, Error> {
+    pub(crate) fn with_pool(program: &Program, profile: &Profile, pool: Arc<Pool>) -> Result<Self, Error> {
         let program = program.expand_all()?;
         program.verify()?;
         check_axes(&program, profile)?;
@@ -86,13 +82,7 @@ impl Interpreter {
             }
         }
         let last_uses = last_uses(&program);
-        Ok(Interpreter {
-            program,
-            profile: profile.clone(),
-            constants,
-            last_uses,
-            pool,
-        })
+        Ok(Interpreter { program, profile: profile.clone(), constants, last_uses, pool })
     }
 
     /// The program as it runs: primitive ops only.
@@ -168,42 +158,26 @@ impl Interpreter {
 
     fn walk<'a>(&'a self, inputs: Vec<Data<'a>>) -> Vec<Data<'a>> {
         let program = &self.program;
-        let machine = Machine {
-            profile: &self.profile,
-            pool: &self.pool,
-        };
+        let machine = Machine { profile: &self.profile, pool: &self.pool };
         let mut values: Vec<Option<Value<'a>>> = vec![None; program.values().len()];
         let constants = self.constants.iter().enumerate();
         for (index, constant) in constants.filter_map(|(i, c)| Some((i, c.as_ref()?))) {
-            values[index] = Some(Value {
-                ty: &program.values()[index].ty,
-                data: constant.clone(),
-            });
+            values[index] = Some(Value { ty: &program.values()[index].ty, data: constant.clone() });
         }
         for (id, data) in program.inputs().iter().zip(inputs) {
-            values[id.index()] = Some(Value {
-                ty: program.ty(*id),
-                data,
-            });
+            values[id.index()] = Some(Value { ty: program.ty(*id), data });
         }
         for (stmt, last_uses) in program.stmts().iter().zip(&self.last_uses) {
             if !matches!(stmt.op, Op::Const(_)) {
                 let args: Vec<&Value<'a>> = stmt
                     .args
                     .iter()
-                    .map(|id| {
-                        values[id.index()]
-                            .as_ref()
-                            .expect("computed and still needed")
-                    })
+                    .map(|id| values[id.index()].as_ref().expect("computed and still needed"))
                     .collect();
                 let ty = program.ty(stmt.results[0]);
                 let results = evaluate(&machine, &stmt.op, ty, &args);
                 for (id, data) in stmt.results.iter().zip(results) {
-                    values[id.index()] = Some(Value {
-                        ty: program.ty(*id),
-                        data,
-                    });
+                    values[id.index()] = Some(Value { ty: program.ty(*id), data });
                 }
             }
             for id in last_uses {
@@ -213,9 +187,7 @@ impl Interpreter {
             }
         }
         let outputs = program.outputs().iter();
-        outputs
-            .map(|id| values[id.index()].take().expect("outputs are kept").data)
-            .collect()
+        outputs.map(|id| values[id.index()].take().expect("outputs are kept").data).collect()
     }
 }
 
@@ -264,16 +236,11 @@ fn evaluate<'a>(m: &Machine, op: &Op, ty: &TensorType, args: &[&Value<'a>]) -> V
         Op::Square => unary_numeric(m, ty, x(), |x| x * x, |x| x.wrapping_mul(x)),
         Op::Cast { .. } => elementwise::cast(m, ty, x()),
 
-        Op::Matmul {
-            transpose_x,
-            transpose_y,
-        } => matmul::matmul(m, ty, args, *transpose_x, *transpose_y),
+        Op::Matmul { transpose_x, transpose_y } => matmul::matmul(m, ty, args, *transpose_x, *transpose_y),
         Op::Conv { .. } => conv::conv(m, op, ty, args),
 
         Op::Softmax { axis } => softmax::softmax(m, ty, x(), *axis),
-        Op::ReduceSum { .. } | Op::ReduceMean { .. } | Op::ReduceMax { .. } => {
-            reduce::reduce(m, op, ty, x())
-        }
+        Op::ReduceSum { .. } | Op::ReduceMean { .. } | Op::ReduceMax { .. } => reduce::reduce(m, op, ty, x()),
 
         Op::Reshape { .. } => movement::reshape(x()),
         Op::Transpose { perm } => movement::transpose(m, ty, x(), perm),
@@ -306,10 +273,7 @@ fn attribute(ty: &TensorType, value: f32) -> f32 {
 /// For each statement the values that are read there for the last time, or never.
 fn last_uses(program: &Program) -> Vec<Vec<ValueId>> {
     let mut needed = vec![false; program.values().len()];
-    program
-        .outputs()
-        .iter()
-        .for_each(|id| needed[id.index()] = true);
+    program.outputs().iter().for_each(|id| needed[id.index()] = true);
     let ending = |stmt: &Stmt| -> Vec<ValueId> {
         let mut ending = Vec::new();
         for id in stmt.args.iter().chain(&stmt.results) {
@@ -362,14 +326,9 @@ pub fn run(
 ) -> Result<BTreeMap<String, Vec<f32>>, Error> {
     let interpreter = Interpreter::new(program, profile)?;
     let program = interpreter.program();
-    let wrong = |port: &str, problem: &str| Error::Input {
-        port: port.to_owned(),
-        problem: problem.to_owned(),
-    };
-    if let Some((name, _)) = inputs
-        .iter()
-        .find(|(name, _)| program.input(name).is_none())
-    {
+    let wrong =
+        |port: &str, problem: &str| Error::Input { port: port.to_owned(), problem: problem.to_owned() };
+    if let Some((name, _)) = inputs.iter().find(|(name, _)| program.input(name).is_none()) {
         return Err(wrong(name, "the program has no such port"));
     }
     let mut ordered = Vec::new();
@@ -379,9 +338,6 @@ pub fn run(
         ordered.push(given.ok_or_else(|| wrong(name, "it is not given"))?.1);
     }
     let outputs = interpreter.run(&ordered)?;
-    let names = program
-        .outputs()
-        .iter()
-        .map(|id| interpreter.name(*id).to_owned());
+    let names = program.outputs().iter().map(|id| interpreter.name(*id).to_owned());
     Ok(names.zip(outputs).collect())
 }

@@ -22,18 +22,11 @@ impl<'a> Matrix<'a> {
     /// `[rows, columns]`, or stored as `[columns, rows]` when `transposed`.
     pub(crate) fn new(data: &'a [f32], rows: usize, columns: usize, transposed: bool) -> Self {
         let (row_stride, column_stride) = if transposed { (1, rows) } else { (columns, 1) };
-        Matrix {
-            data: &data[..rows * columns],
-            row_stride,
-            column_stride,
-        }
+        Matrix { data: &data[..rows * columns], row_stride, column_stride }
     }
 
     fn rows_from(self, row: usize) -> Self {
-        Matrix {
-            data: &self.data[row * self.row_stride..],
-            ..self
-        }
+        Matrix { data: &self.data[row * self.row_stride..], ..self }
     }
 
     /// Whether `[rows, columns]` lies inside its memory.
@@ -60,19 +53,14 @@ pub(crate) fn matmul(
     let batch = &ty.shape[..leading(&ty.shape)];
     let (m, n) = (ty.shape[batch.len()], ty.shape[batch.len() + 1]);
     let k = x.shape()[leading(x.shape()) + usize::from(!transpose_x)];
-    let walk = Walk::new(
-        batch,
-        [x, y].map(|v| broadcast_strides(&v.shape()[..leading(v.shape())], batch)),
-    );
+    let walk = Walk::new(batch, [x, y].map(|v| broadcast_strides(&v.shape()[..leading(v.shape())], batch)));
     let (xs, ys) = (x.floats(), y.floats());
-    out.par_chunks_mut(m * n)
-        .enumerate()
-        .for_each(|(index, out)| {
-            let [x_at, y_at] = walk.offsets(index);
-            let x = Matrix::new(&xs[x_at * m * k..], m, k, transpose_x);
-            let y = Matrix::new(&ys[y_at * k * n..], k, n, transpose_y);
-            multiply(machine, ty, out, n, k, x, y);
-        });
+    out.par_chunks_mut(m * n).enumerate().for_each(|(index, out)| {
+        let [x_at, y_at] = walk.offsets(index);
+        let x = Matrix::new(&xs[x_at * m * k..], m, k, transpose_x);
+        let y = Matrix::new(&ys[y_at * k * n..], k, n, transpose_y);
+        multiply(machine, ty, out, n, k, x, y);
+    });
     Data::float(out)
 }
 
@@ -95,17 +83,15 @@ pub(crate) fn multiply(
     y: Matrix,
 ) {
     let rows = TASK_WORK.div_ceil((n * k).max(1)).max(TASK_ROWS);
-    out.par_chunks_mut(rows * n)
-        .enumerate()
-        .for_each(|(task, out)| {
-            let x = x.rows_from(task * rows);
-            if machine.profile.round_products && ty.dtype == mil::DType::F16 {
-                rounded_products(machine, out, n, k, x, y);
-            } else {
-                wide_product(out, n, k, x, y);
-            }
-            machine.profile.finish_product(ty.dtype, out);
-        });
+    out.par_chunks_mut(rows * n).enumerate().for_each(|(task, out)| {
+        let x = x.rows_from(task * rows);
+        if machine.profile.round_products && ty.dtype == mil::DType::F16 {
+            rounded_products(machine, out, n, k, x, y);
+        } else {
+            wide_product(out, n, k, x, y);
+        }
+        machine.profile.finish_product(ty.dtype, out);
+    });
 }
 
 /// x `[m, k]` times y `[k, n]` -> out `[m, n]` in f32.
@@ -114,10 +100,7 @@ fn wide_product(out: &mut [f32], n: usize, k: usize, x: Matrix, y: Matrix) {
     if k == 0 {
         return out.fill(0.0);
     }
-    assert!(
-        out.len() == m * n && x.holds(m, k) && y.holds(k, n),
-        "matrices lie in their memory"
-    );
+    assert!(out.len() == m * n && x.holds(m, k) && y.holds(k, n), "matrices lie in their memory");
     // SAFETY: every pointer is read or written at offsets of its matrix's elements only, and these
     // lie inside the slices, as was just asserted; `out` is borrowed mutably and overlaps neither.
     // Strides fit isize because they do not exceed a slice's length.

@@ -9,11 +9,7 @@ use crate::tensor::{Data, Value};
 use crate::walk::{Walk, chunks, strides};
 
 fn resolve(axis: i32, rank: usize) -> usize {
-    if axis < 0 {
-        (axis + rank as i32) as usize
-    } else {
-        axis as usize
-    }
+    if axis < 0 { (axis + rank as i32) as usize } else { axis as usize }
 }
 
 /// The same elements in the shape of the result.
@@ -23,13 +19,7 @@ pub(crate) fn reshape<'a>(x: &Value<'a>) -> Data<'a> {
 
 /// Elements of `x` in the order in which a box of `shape`, `first` elements in, is walked with
 /// `strides`.
-fn gather(
-    m: &Machine,
-    x: &Value,
-    shape: &[usize],
-    first: usize,
-    strides: Vec<usize>,
-) -> Data<'static> {
+fn gather(m: &Machine, x: &Value, shape: &[usize], first: usize, strides: Vec<usize>) -> Data<'static> {
     fn fill<T: Copy + Send + Sync>(out: &mut [T], x: &[T], walk: &Walk<1>) {
         let [stride] = walk.inner();
         chunks(out, 1, |start, chunk| {
@@ -77,16 +67,9 @@ pub(crate) fn transpose(m: &Machine, ty: &TensorType, x: &Value, perm: &[i32]) -
 pub(crate) fn slice_by_size(m: &Machine, op: &Op, ty: &TensorType, x: &Value) -> Data<'static> {
     let bounds = mil::ops::movement::slice_box(op, x.shape()).expect("inference has checked it");
     let all = strides(x.shape());
-    let first = bounds
-        .iter()
-        .zip(&all)
-        .map(|((begin, _), stride)| begin * stride)
-        .sum();
+    let first = bounds.iter().zip(&all).map(|((begin, _), stride)| begin * stride).sum();
     let width_offset = bounds.last().is_some_and(|(begin, _)| *begin > 0);
-    match (
-        gather(m, x, &ty.shape, first, all),
-        m.profile.width_offset_limit,
-    ) {
+    match (gather(m, x, &ty.shape, first, all), m.profile.width_offset_limit) {
         (Data::Float(values), Some(limit)) if ty.dtype == DType::F16 && width_offset => {
             let mut values = Data::Float(values).into_numbers();
             limit_magnitude(&mut values, limit);
@@ -141,13 +124,7 @@ pub(crate) fn concat(m: &Machine, ty: &TensorType, args: &[&Value], axis: i32) -
 }
 
 /// Equal parts of x along `axis`, each of type `ty`.
-pub(crate) fn split(
-    m: &Machine,
-    ty: &TensorType,
-    x: &Value,
-    parts: usize,
-    axis: i32,
-) -> Vec<Data<'static>> {
+pub(crate) fn split(m: &Machine, ty: &TensorType, x: &Value, parts: usize, axis: i32) -> Vec<Data<'static>> {
     let all = strides(x.shape());
     let axis = resolve(axis, ty.rank());
     (0..parts)

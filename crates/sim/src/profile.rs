@@ -49,11 +49,7 @@ impl Profile {
 
     /// Apple M1: A13 generation.
     pub fn m1() -> Self {
-        Profile {
-            width_offset_limit: Some(WIDTH_OFFSET_LIMIT),
-            ..Profile::m3()
-        }
-        .called("m1")
+        Profile { width_offset_limit: Some(WIDTH_OFFSET_LIMIT), ..Profile::m3() }.called("m1")
     }
 
     /// Apple M2: A14 generation, for all that is known the same arithmetic as M1.
@@ -63,11 +59,7 @@ impl Profile {
 
     /// Apple M3: A15 generation. Nobody has measured the slice quirk on it.
     pub fn m3() -> Self {
-        Profile {
-            max_axis: 16_384,
-            ..Profile::m4()
-        }
-        .called("m3")
+        Profile { max_axis: 16_384, ..Profile::m4() }.called("m3")
     }
 
     /// Apple M4: A16 generation.
@@ -122,11 +114,7 @@ impl Profile {
 
     /// The longest that axis `axis` of `rank` may be.
     pub fn axis_limit(&self, rank: usize, axis: usize) -> usize {
-        if (rank, axis) == (4, 1) {
-            self.max_channels
-        } else {
-            self.max_axis
-        }
+        if (rank, axis) == (4, 1) { self.max_channels } else { self.max_axis }
     }
 
     /// Makes wide results into values of `dtype`.
@@ -160,11 +148,7 @@ impl Profile {
 pub(crate) fn limit_magnitude(values: &mut [f32], limit: f32) {
     for value in values {
         let infinite = f32::INFINITY.copysign(*value);
-        *value = if value.abs() > limit {
-            infinite
-        } else {
-            *value
-        };
+        *value = if value.abs() > limit { infinite } else { *value };
     }
 }
 

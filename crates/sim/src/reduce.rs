@@ -34,9 +34,7 @@ impl Plan {
         let reduced = Walk::new(&extents, [reduced_strides]);
         Plan {
             kept: Walk::new(&kept, [kept_strides]),
-            reduced: (0..extents.iter().product())
-                .map(|index| reduced.offsets(index)[0])
-                .collect(),
+            reduced: (0..extents.iter().product()).map(|index| reduced.offsets(index)[0]).collect(),
         }
     }
 

@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use device::{
-    Bound, Buffer, Counters, Device, Error, Executable, HostBuffer, Limits, RawExecutable,
-    RawInvocation, Result, Telemetry, Ticket,
+    Bound, Buffer, Counters, Device, Error, Executable, HostBuffer, Limits, RawExecutable, RawInvocation,
+    Result, Telemetry, Ticket,
 };
 use mil::{Element, Program};
 
@@ -43,23 +43,10 @@ impl SimDevice {
 
     /// A device of either element type; in f32 a profile bends nothing but its axis limits hold.
     pub fn with_element(profile: Profile, element: Element) -> Self {
-        let limits = Limits {
-            max_axis: profile.max_axis,
-            max_programs: None,
-            accumulate: false,
-            inout: false,
-        };
-        let shared = Shared {
-            counters: Arc::default(),
-            pool: Arc::default(),
-            lane: Mutex::default(),
-        };
-        SimDevice {
-            profile,
-            element,
-            limits,
-            shared: Arc::new(shared),
-        }
+        let limits =
+            Limits { max_axis: profile.max_axis, max_programs: None, accumulate: false, inout: false };
+        let shared = Shared { counters: Arc::default(), pool: Arc::default(), lane: Mutex::default() };
+        SimDevice { profile, element, limits, shared: Arc::new(shared) }
     }
 
     /// The arithmetic that it runs with.
@@ -79,10 +66,7 @@ impl Device for SimDevice {
             Element::F32 => "f32",
         };
         let threads = rayon::current_num_threads();
-        format!(
-            "reference interpreter, profile {}, {float}, {threads} threads",
-            self.profile.name
-        )
+        format!("reference interpreter, profile {}, {float}, {threads} threads", self.profile.name)
     }
 
     fn element(&self) -> Element {
@@ -95,11 +79,8 @@ impl Device for SimDevice {
 
     fn compile(&self, name: &str, program: &Program) -> Result<Executable> {
         let start = Instant::now();
-        let refuse = |problem: String| Error::Compile {
-            device: NAME.to_owned(),
-            program: name.to_owned(),
-            problem,
-        };
+        let refuse =
+            |problem: String| Error::Compile { device: NAME.to_owned(), program: name.to_owned(), problem };
         if program.element() != self.element {
             return Err(refuse(format!(
                 "it is built for {:?}, this device computes {:?}; build it for Device::element()",
@@ -107,10 +88,7 @@ impl Device for SimDevice {
                 self.element
             )));
         }
-        if let Some(port) = program
-            .ports()
-            .find(|port| port.ty.dtype != self.element.dtype())
-        {
+        if let Some(port) = program.ports().find(|port| port.ty.dtype != self.element.dtype()) {
             return Err(refuse(format!(
                 "port `{}` is {}; ports are {} (rule ANE-072)",
                 port.name,
@@ -126,13 +104,7 @@ impl Device for SimDevice {
             interpreter: Arc::new(interpreter),
             shared: self.shared.clone(),
         };
-        Ok(Executable::new(
-            self,
-            name,
-            Arc::new(program.clone()),
-            start.elapsed(),
-            Box::new(raw),
-        ))
+        Ok(Executable::new(self, name, Arc::new(program.clone()), start.elapsed(), Box::new(raw)))
     }
 
     fn alloc(&self, shape: &[usize]) -> Result<Buffer> {
@@ -181,11 +153,7 @@ struct SimInvocation {
 
 impl RawInvocation for SimInvocation {
     fn submit(&self) -> Result<Ticket> {
-        let _lane = self
-            .shared
-            .lane
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let _lane = self.shared.lane.lock().unwrap_or_else(PoisonError::into_inner);
         let start = Instant::now();
         fn host(buffer: &Buffer) -> &HostBuffer {
             buffer.downcast().expect("bind has checked it")

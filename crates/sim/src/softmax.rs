@@ -10,11 +10,7 @@ use crate::walk::chunks;
 
 /// Along `axis` of x `[outer, extent, inner]` -> the same shape
 pub(crate) fn softmax(m: &Machine, ty: &TensorType, x: &Value, axis: i32) -> Data<'static> {
-    let axis = if axis < 0 {
-        axis + ty.rank() as i32
-    } else {
-        axis
-    } as usize;
+    let axis = if axis < 0 { axis + ty.rank() as i32 } else { axis } as usize;
     let extent = ty.shape[axis];
     let inner: usize = ty.shape[axis + 1..].iter().product();
     let xs = x.floats();
@@ -39,29 +35,24 @@ pub(crate) fn softmax(m: &Machine, ty: &TensorType, x: &Value, axis: i32) -> Dat
         });
     } else {
         // Row by row of the inner axes, so that memory is read in order.
-        out.par_chunks_mut(extent * inner)
-            .zip(xs.par_chunks(extent * inner))
-            .for_each(|(out, x)| {
-                let mut largest = vec![f32::NEG_INFINITY; inner];
-                for row in x.chunks(inner) {
-                    largest
-                        .iter_mut()
-                        .zip(row)
-                        .for_each(|(l, x)| *l = maximum(*l, *x));
+        out.par_chunks_mut(extent * inner).zip(xs.par_chunks(extent * inner)).for_each(|(out, x)| {
+            let mut largest = vec![f32::NEG_INFINITY; inner];
+            for row in x.chunks(inner) {
+                largest.iter_mut().zip(row).for_each(|(l, x)| *l = maximum(*l, *x));
+            }
+            let mut sums = vec![0.0_f64; inner];
+            for (row, x) in out.chunks_mut(inner).zip(x.chunks(inner)) {
+                for (at, (o, x)) in row.iter_mut().zip(x).enumerate() {
+                    *o = (x - largest[at]).exp();
+                    sums[at] += f64::from(*o);
                 }
-                let mut sums = vec![0.0_f64; inner];
-                for (row, x) in out.chunks_mut(inner).zip(x.chunks(inner)) {
-                    for (at, (o, x)) in row.iter_mut().zip(x).enumerate() {
-                        *o = (x - largest[at]).exp();
-                        sums[at] += f64::from(*o);
-                    }
-                }
-                let shares: Vec<f32> = sums.iter().map(|sum| (1.0 / sum) as f32).collect();
-                for row in out.chunks_mut(inner) {
-                    row.iter_mut().zip(&shares).for_each(|(o, s)| *o *= s);
-                    m.profile.finish(ty.dtype, row);
-                }
-            });
+            }
+            let shares: Vec<f32> = sums.iter().map(|sum| (1.0 / sum) as f32).collect();
+            for row in out.chunks_mut(inner) {
+                row.iter_mut().zip(&shares).for_each(|(o, s)| *o *= s);
+                m.profile.finish(ty.dtype, row);
+            }
+        });
     }
     Data::float(out)
 }

@@ -95,10 +95,7 @@ impl Value<'_> {
     pub(crate) fn floats(&self) -> &[f32] {
         match &self.data {
             Data::Float(values) => values,
-            _ => panic!(
-                "type inference lets only floats come here, this is {}",
-                self.ty
-            ),
+            _ => panic!("type inference lets only floats come here, this is {}", self.ty),
         }
     }
 }
@@ -111,12 +108,7 @@ pub(crate) struct Pool(Mutex<HashMap<usize, Vec<Vec<f32>>>>);
 impl Pool {
     /// A vector of `len` elements of any value.
     pub(crate) fn take(&self, len: usize) -> Vec<f32> {
-        let kept = self
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get_mut(&len)
-            .and_then(Vec::pop);
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&len).and_then(Vec::pop);
         kept.unwrap_or_else(|| vec![0.0; len])
     }
 

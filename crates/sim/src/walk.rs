@@ -9,11 +9,7 @@ pub(crate) const CHUNK: usize = 1 << 14;
 
 /// Calls `fill(start, chunk)` for every chunk of `out`, `start` being the position of its first
 /// element; `out` is a whole number of `unit`s and no chunk cuts one.
-pub(crate) fn chunks<T: Send>(
-    out: &mut [T],
-    unit: usize,
-    fill: impl Fn(usize, &mut [T]) + Send + Sync,
-) {
+pub(crate) fn chunks<T: Send>(out: &mut [T], unit: usize, fill: impl Fn(usize, &mut [T]) + Send + Sync) {
     if out.is_empty() {
         return;
     }
@@ -21,9 +17,7 @@ pub(crate) fn chunks<T: Send>(
     if out.len() <= len {
         return fill(0, out);
     }
-    out.par_chunks_mut(len)
-        .enumerate()
-        .for_each(|(i, chunk)| fill(i * len, chunk));
+    out.par_chunks_mut(len).enumerate().for_each(|(i, chunk)| fill(i * len, chunk));
 }
 
 /// Row-major strides of `shape`.
@@ -40,10 +34,7 @@ pub(crate) fn strides(shape: &[usize]) -> Vec<usize> {
 pub(crate) fn broadcast_strides(from: &[usize], to: &[usize]) -> Vec<usize> {
     let mut result = vec![0; to.len() - from.len()];
     result.extend(
-        strides(from)
-            .into_iter()
-            .zip(from)
-            .map(|(stride, extent)| if *extent == 1 { 0 } else { stride }),
+        strides(from).into_iter().zip(from).map(|(stride, extent)| if *extent == 1 { 0 } else { stride }),
     );
     result
 }
@@ -57,10 +48,7 @@ pub(crate) struct Walk<const K: usize> {
 
 impl<const K: usize> Walk<K> {
     pub(crate) fn new(shape: &[usize], tensors: [Vec<usize>; K]) -> Self {
-        let mut walk = Walk {
-            extents: Vec::new(),
-            strides: Vec::new(),
-        };
+        let mut walk = Walk { extents: Vec::new(), strides: Vec::new() };
         for (axis, extent) in shape.iter().copied().enumerate() {
             if extent == 1 {
                 continue;
@@ -105,12 +93,7 @@ impl<const K: usize> Walk<K> {
 
     /// Cuts the elements `start..start + out.len()` into runs along the last axis and calls
     /// `visit(run, offsets)` for each.
-    pub(crate) fn runs<T>(
-        &self,
-        start: usize,
-        out: &mut [T],
-        mut visit: impl FnMut(&mut [T], [usize; K]),
-    ) {
+    pub(crate) fn runs<T>(&self, start: usize, out: &mut [T], mut visit: impl FnMut(&mut [T], [usize; K])) {
         let inner = *self.extents.last().expect("there is at least one axis");
         let (mut at, mut rest) = (start, out);
         while !rest.is_empty() {
@@ -146,9 +129,7 @@ mod tests {
         let walk = Walk::new(&shape, [vec![1, 2, 6]]);
         let mut out = vec![0; 17];
         walk.runs(5, &mut out, |run, [offset]| {
-            run.iter_mut()
-                .enumerate()
-                .for_each(|(i, o)| *o = offset + i * walk.inner()[0]);
+            run.iter_mut().enumerate().for_each(|(i, o)| *o = offset + i * walk.inner()[0]);
         });
         let all: Vec<usize> = (0..24).map(|i| walk.offsets(i)[0]).collect();
         assert_eq!(out, all[5..22]);

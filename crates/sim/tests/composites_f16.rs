@@ -44,10 +44,7 @@ fn units(expected: &[f32], actual: &[f32]) -> f32 {
 #[test]
 fn rms_norm_is_accurate_from_0_02_to_50() {
     let (c, n, eps) = (768, 48, 1e-5_f64);
-    let op = Op::RmsNorm {
-        axis: 1,
-        eps: eps as f32,
-    };
+    let op = Op::RmsNorm { axis: 1, eps: eps as f32 };
     let mut rng = rng(1);
     for rms in [0.02, 1.0, 50.0] {
         let x = exact(normal(&mut rng, c * n, rms));
@@ -87,10 +84,7 @@ fn rms_norm_gradients_are_accurate_from_0_02_to_50() {
         let dy = exact(normal(&mut rng, c * n, 1.0));
         let operands = [t(&[1, c, 1, n]), t(&[1, c, 1, 1]), t(&[1, c, 1, n])];
         let (wide, half) = both(&op, &operands, vec![x, w, dy]);
-        let (dx, dw) = (
-            units(&wide["y0"], &half["y0"]),
-            units(&wide["y1"], &half["y1"]),
-        );
+        let (dx, dw) = (units(&wide["y0"], &half["y0"]), units(&wide["y1"], &half["y1"]));
         println!("rms {rms}: dx {dx:.1} units, dw {dw:.1} units");
         assert!(dx <= 6.0 && dw <= 6.0, "rms {rms}: dx {dx}, dw {dw}");
     }
@@ -109,40 +103,18 @@ fn attention_is_accurate_over_long_sequences() {
     let d_o = draw(heads * d);
     let (h, kv) = (t(&[1, heads * d, 1, seq]), t(&[1, kv_heads * d, 1, seq]));
     let (heads, kv_heads, seq) = (heads as i32, kv_heads as i32, seq as i32);
-    let op = Op::Attention {
-        heads,
-        kv_heads,
-        seq,
-        window: 0,
-        scale,
-    };
+    let op = Op::Attention { heads, kv_heads, seq, window: 0, scale };
     let operands = vec![h.clone(), kv.clone(), kv];
     let (wide, half) = both(&op, &operands, vec![q.clone(), k.clone(), v.clone()]);
     let error = units(&wide["y0"], &half["y0"]);
     println!("o {error:.1} units");
     assert!(error <= 4.0, "o {error}");
     // Each direction with its own forward result, as in training.
-    let op = Op::AttentionGrad {
-        heads,
-        kv_heads,
-        seq,
-        window: 0,
-        scale,
-    };
+    let op = Op::AttentionGrad { heads, kv_heads, seq, window: 0, scale };
     let operands = [operands, vec![h.clone(), h]].concat();
     let grads = |element, o: &Vec<f32>| {
-        let inputs = named(vec![
-            q.clone(),
-            k.clone(),
-            v.clone(),
-            o.clone(),
-            d_o.clone(),
-        ]);
-        run(
-            &program_of(element, &op, &operands),
-            &Profile::m4(),
-            &inputs,
-        )
+        let inputs = named(vec![q.clone(), k.clone(), v.clone(), o.clone(), d_o.clone()]);
+        run(&program_of(element, &op, &operands), &Profile::m4(), &inputs)
     };
     let wide = grads(Element::F32, &wide["y0"]);
     let half = grads(Element::F16, &half["y0"]);
@@ -164,26 +136,13 @@ fn cross_entropy_keeps_the_gradients_of_rare_tokens() {
     let h = exact(normal(&mut rng, c * n, 1.0));
     let w = exact(normal(&mut rng, vocab * c, 1.0 / (c as f32).sqrt()));
     let targets: Vec<usize> = (0..n).map(|_| rng.random_range(0..vocab)).collect();
-    let digits =
-        |f: fn(usize) -> usize| -> Vec<f32> { targets.iter().map(|id| f(*id) as f32).collect() };
+    let digits = |f: fn(usize) -> usize| -> Vec<f32> { targets.iter().map(|id| f(*id) as f32).collect() };
     let (hi, lo) = (digits(|id| id / TARGET_BASE), digits(|id| id % TARGET_BASE));
     let log_scale = exact(vec![(256.0_f32 / 512.0).ln()]);
     let row = t(&[1, 1, 1, n]);
-    let operands = [
-        t(&[1, c, 1, n]),
-        t(&[1, 1, vocab, c]),
-        row.clone(),
-        row,
-        t(&[1, 1, 1, 1]),
-    ];
+    let operands = [t(&[1, c, 1, n]), t(&[1, 1, vocab, c]), row.clone(), row, t(&[1, 1, 1, 1])];
     for softcap in [0.0, 15.0] {
-        let inputs = vec![
-            h.clone(),
-            w.clone(),
-            hi.clone(),
-            lo.clone(),
-            log_scale.clone(),
-        ];
+        let inputs = vec![h.clone(), w.clone(), hi.clone(), lo.clone(), log_scale.clone()];
         let (wide, half) = both(&Op::CrossEntropy { softcap }, &operands, inputs);
         for (name, key, allowed) in [
             ("max", "y0", if softcap > 0.0 { 4.0 } else { 1.0 }),

@@ -22,19 +22,11 @@ fn it_runs_bound_programs_and_counts() {
         let device = SimDevice::with_element(Profile::m4(), element);
         assert_eq!((device.name(), device.element()), ("sim", element));
         let run = device.compile("scaled", &scaled(element, &[1, 4])).unwrap();
-        let (x, y) = (
-            device.alloc(&[1, 4]).unwrap(),
-            device.alloc(&[1, 4]).unwrap(),
-        );
+        let (x, y) = (device.alloc(&[1, 4]).unwrap(), device.alloc(&[1, 4]).unwrap());
         x.write_f32(&[1.0, 2.0, 3.0, 0.1]).unwrap();
         // One buffer at two input ports.
-        let square = run
-            .bind(&[
-                Binding::new("x", &x),
-                Binding::new("w", &x),
-                Binding::new("y", &y),
-            ])
-            .unwrap();
+        let square =
+            run.bind(&[Binding::new("x", &x), Binding::new("w", &x), Binding::new("y", &y)]).unwrap();
         square.run().unwrap();
         let tenth = element.round(0.1);
         assert_eq!(y.to_vec(), [1.0, 4.0, 9.0, element.round(tenth * tenth)]);
@@ -51,9 +43,7 @@ fn it_runs_bound_programs_and_counts() {
 fn what_the_engine_does_not_do_is_refused() {
     let device = SimDevice::new(Profile::m4());
     assert!(!device.limits().accumulate && !device.limits().inout);
-    let run = device
-        .compile("scaled", &scaled(Element::F16, &[4]))
-        .unwrap();
+    let run = device.compile("scaled", &scaled(Element::F16, &[4])).unwrap();
     let (x, y) = (device.alloc(&[4]).unwrap(), device.alloc(&[4]).unwrap());
     let inputs = [Binding::new("x", &x), Binding::new("w", &x)];
     let accumulating = [&inputs[..], &[Binding::accumulate("y", &y)]].concat();
@@ -62,23 +52,11 @@ fn what_the_engine_does_not_do_is_refused() {
     let shared = [&inputs[..], &[Binding::new("y", &x)]].concat();
     let error = run.bind(&shared).err().unwrap().to_string();
     assert!(error.contains("also that of input"), "{error}");
-    let error = device
-        .compile("wide", &scaled(Element::F32, &[4]))
-        .err()
-        .unwrap();
+    let error = device.compile("wide", &scaled(Element::F32, &[4])).err().unwrap();
     assert!(error.to_string().contains("built for F32"), "{error}");
     let mut b = Builder::new(Element::F16);
-    let x = b
-        .typed_input("x", mil::TensorType::new(mil::DType::Bool, &[4]))
-        .unwrap();
-    let y = b
-        .push1(
-            Op::Cast {
-                dtype: mil::DType::F16,
-            },
-            &[x],
-        )
-        .unwrap();
+    let x = b.typed_input("x", mil::TensorType::new(mil::DType::Bool, &[4])).unwrap();
+    let y = b.push1(Op::Cast { dtype: mil::DType::F16 }, &[x]).unwrap();
     b.output("y", y).unwrap();
     let error = device.compile("truth", &b.finish().unwrap()).err().unwrap();
     assert!(error.to_string().contains("ANE-072"), "{error}");
@@ -96,13 +74,7 @@ fn axes_longer_than_the_chip_allows_are_refused_by_name() {
     for profile in [Profile::m1(), Profile::m2(), Profile::m3()] {
         assert_eq!(SimDevice::new(profile.clone()).limits().max_axis, 16_384);
         let error = compile(profile.clone(), &long).unwrap_err();
-        for part in [
-            "sim",
-            "`scaled`",
-            "axis 3 has 16385",
-            "allows 16384",
-            profile.name,
-        ] {
+        for part in ["sim", "`scaled`", "axis 3 has 16385", "allows 16384", profile.name] {
             assert!(error.contains(part), "{error}");
         }
         compile(profile, &[1, 16_385, 1, 1]).unwrap();
@@ -119,16 +91,8 @@ fn busy(element: Element) -> Program {
     let x = b.input("x", &[1, c, 1, n]).unwrap();
     let w = b.input("w", &[1, 1, 2 * c, c]).unwrap();
     let unit = b.full(&[1, c, 1, 1], 1.0);
-    let u = b
-        .push1(Op::RmsNorm { axis: 1, eps: 1e-5 }, &[x, unit])
-        .unwrap();
-    let attention = Op::Attention {
-        heads: 6,
-        kv_heads: 2,
-        seq: 64,
-        window: 0,
-        scale: 0.2,
-    };
+    let u = b.push1(Op::RmsNorm { axis: 1, eps: 1e-5 }, &[x, unit]).unwrap();
+    let attention = Op::Attention { heads: 6, kv_heads: 2, seq: 64, window: 0, scale: 0.2 };
     let kv = b.slice(u, &[0, 0, 0, 0], &[1, c / 3, 1, n]).unwrap();
     let a = b.push1(attention, &[u, kv, kv]).unwrap();
     let rows = b.reshape(a, &[1, 1, c, n]).unwrap();
@@ -137,15 +101,7 @@ fn busy(element: Element) -> Program {
     let back = b.matmul(w, hidden, true, false).unwrap();
     let turned = b.transpose(back, &[0, 1, 3, 2]).unwrap();
     let p = b.push1(Op::Softmax { axis: 2 }, &[turned]).unwrap();
-    let sums = b
-        .push1(
-            Op::ReduceSum {
-                axes: vec![2],
-                keep_dims: true,
-            },
-            &[turned],
-        )
-        .unwrap();
+    let sums = b.push1(Op::ReduceSum { axes: vec![2], keep_dims: true }, &[turned]).unwrap();
     for (name, value) in [("back", back), ("p", p), ("sums", sums)] {
         b.output(name, value).unwrap();
     }
@@ -159,10 +115,7 @@ fn one_thread_and_many_give_the_same_bits() {
     for element in [Element::F16, Element::F32] {
         let interpreter = Interpreter::new(&busy(element), &Profile::m4()).unwrap();
         let run = |threads: usize| {
-            let pool = rayon::ThreadPoolBuilder::new()
-                .num_threads(threads)
-                .build()
-                .unwrap();
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let outputs = pool.install(|| interpreter.run(&[&x, &w]).unwrap());
             let bits = outputs.into_iter().flatten().map(f32::to_bits);
             bits.collect::<Vec<u32>>()

@@ -21,9 +21,7 @@ fn inputs_of(example: &Example, seed: u64) -> Vec<(String, Vec<f32>)> {
         .map(|(i, (ty, n))| {
             let mut values: Vec<f32> = all.drain(..n).collect();
             if ty.dtype == DType::Bool {
-                values = (0..n)
-                    .map(|_| f32::from(u8::from(rng.random::<bool>())))
-                    .collect();
+                values = (0..n).map(|_| f32::from(u8::from(rng.random::<bool>()))).collect();
             }
             let rounded = values.iter().map(|v| Element::F16.round(*v)).collect();
             (format!("x{i}"), rounded)
@@ -46,20 +44,12 @@ fn every_op_runs_in_f32_and_in_f16_and_they_agree() {
         for profile in Profile::NAMES {
             let profile = Profile::by_name(profile).expect("it is on the list");
             let actual = run(&half, &profile, &inputs);
-            assert_eq!(
-                expected.keys().collect::<Vec<_>>(),
-                actual.keys().collect::<Vec<_>>()
-            );
+            assert_eq!(expected.keys().collect::<Vec<_>>(), actual.keys().collect::<Vec<_>>());
             for (name, expected) in &expected {
                 assert!(expected.iter().all(|v| v.is_finite()), "{:?}", example.op);
                 let bound = largest(expected).max(1e-3) * 2.0_f32.powi(-7);
                 let error = distance(expected, &actual[name]);
-                assert!(
-                    error <= bound,
-                    "{:?}, {name}, {}: {error} > {bound}",
-                    example.op,
-                    profile.name
-                );
+                assert!(error <= bound, "{:?}, {name}, {}: {error} > {bound}", example.op, profile.name);
                 let rounded = actual[name].iter().all(|v| Element::F16.round(*v) == *v);
                 assert!(rounded, "{:?} leaves values that are no f16", example.op);
             }
@@ -91,15 +81,10 @@ fn wrong_inputs_are_errors_that_name_the_port() {
     let program = program_of(Element::F32, &example.op, &example.operands);
     let exact = Profile::exact();
     let message = |inputs: &[(&str, &[f32])]| {
-        sim::run(&program, &exact, inputs)
-            .expect_err("the inputs are wrong")
-            .to_string()
+        sim::run(&program, &exact, inputs).expect_err("the inputs are wrong").to_string()
     };
     assert!(message(&[("x0", &[0.0; 24])]).contains("`x1`: it is not given"));
     assert!(message(&[("z", &[0.0; 24])]).contains("`z`: the program has no such port"));
     let short = message(&[("x0", &[0.0; 23]), ("x1", &[0.0; 3])]);
-    assert!(
-        short.contains("`x0`") && short.contains("24 elements; 23 were given"),
-        "{short}"
-    );
+    assert!(short.contains("`x0`") && short.contains("24 elements; 23 were given"), "{short}");
 }

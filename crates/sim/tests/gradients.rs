@@ -45,19 +45,13 @@ fn differences(inputs: &Inputs, at: usize, loss: impl Fn(&Inputs) -> f64) -> Vec
 }
 
 /// Σ c y over all outputs of `program`, in f64.
-fn functional<'a>(
-    program: &Program,
-    coefficients: &'a [(String, Vec<f32>)],
-) -> impl Fn(&Inputs) -> f64 + 'a {
+fn functional<'a>(program: &Program, coefficients: &'a [(String, Vec<f32>)]) -> impl Fn(&Inputs) -> f64 + 'a {
     let interpreter = Interpreter::new(program, &Profile::exact()).expect("it is sound");
     move |inputs| {
         let slices: Vec<&[f32]> = inputs.iter().map(|(_, v)| v.as_slice()).collect();
         let outputs = interpreter.run(&slices).expect("inputs fit");
         let pairs = outputs.iter().zip(coefficients);
-        pairs
-            .flat_map(|(y, (_, c))| y.iter().zip(c))
-            .map(|(y, c)| f64::from(*y) * f64::from(*c))
-            .sum()
+        pairs.flat_map(|(y, (_, c))| y.iter().zip(c)).map(|(y, c)| f64::from(*y) * f64::from(*c)).sum()
     }
 }
 
@@ -71,11 +65,7 @@ fn every_rule_agrees_with_finite_differences() {
         }
         let mut rng = rng(1_000 + seed as u64);
         let total = example.operands.iter().map(|ty| ty.numel()).sum();
-        let mut values = spread(
-            &mut rng,
-            total,
-            (example.domain.0 + 0.02, example.domain.1 - 0.02),
-        );
+        let mut values = spread(&mut rng, total, (example.domain.0 + 0.02, example.domain.1 - 0.02));
         let inputs: Inputs = example
             .operands
             .iter()
@@ -83,9 +73,7 @@ fn every_rule_agrees_with_finite_differences() {
             .map(|(i, ty)| {
                 let mut values: Vec<f32> = values.drain(..ty.numel()).collect();
                 if ty.dtype == DType::Bool {
-                    values
-                        .iter_mut()
-                        .for_each(|v| *v = f32::from(u8::from(rng.random::<bool>())));
+                    values.iter_mut().for_each(|v| *v = f32::from(u8::from(rng.random::<bool>())));
                 }
                 (format!("x{i}"), values)
             })
@@ -125,10 +113,7 @@ fn every_rule_agrees_with_finite_differences() {
             };
             let error = distance(actual, &expected);
             let bound = allowed(&expected);
-            assert!(
-                error <= bound,
-                "{op:?} by {name}: {error} > {bound}\n{actual:?}\n{expected:?}"
-            );
+            assert!(error <= bound, "{op:?} by {name}: {error} > {bound}\n{actual:?}\n{expected:?}");
             checked += 1;
         }
     }
@@ -163,13 +148,7 @@ impl Head {
             ("hi".to_owned(), digit(|t| t / TARGET_BASE)),
             ("lo".to_owned(), digit(|t| t % TARGET_BASE)),
         ];
-        Head {
-            channels,
-            vocab,
-            n,
-            targets,
-            inputs,
-        }
+        Head { channels, vocab, n, targets, inputs }
     }
 
     /// One of the three ops over ids `first..first + len`, with outputs named as in the docs.
@@ -205,11 +184,7 @@ impl Head {
         let columns = outputs["max"].iter().zip(&outputs["sum_exp"]);
         columns
             .zip(&outputs["target"])
-            .map(|((max, sum_exp), target)| Statistics {
-                max: *max,
-                sum_exp: *sum_exp,
-                target: *target,
-            })
+            .map(|((max, sum_exp), target)| Statistics { max: *max, sum_exp: *sum_exp, target: *target })
             .collect()
     }
 }
@@ -270,11 +245,7 @@ fn tiles_and_the_combined_op_agree() {
     let exact = Profile::exact();
     let log_scale = ("log_scale".to_owned(), vec![0.7_f32]);
     let combined = head.program(Op::CrossEntropy { softcap }, head.vocab);
-    let whole = run(
-        &combined,
-        &exact,
-        &[head.inputs.clone(), vec![log_scale.clone()]].concat(),
-    );
+    let whole = run(&combined, &exact, &[head.inputs.clone(), vec![log_scale.clone()]].concat());
     let cut = 600;
     let tiles = [(0, cut), (cut, head.vocab - cut)].map(|(first, len)| {
         let (hi, lo): (Vec<f32>, Vec<f32>) = head
@@ -295,11 +266,7 @@ fn tiles_and_the_combined_op_agree() {
         let stats = head.program(Op::CrossEntropyStats { softcap }, len);
         Head::losses(&run(&stats, &exact, &inputs))
     });
-    let joined: Vec<Statistics> = statistics[0]
-        .iter()
-        .zip(&statistics[1])
-        .map(|(a, b)| a.join(*b))
-        .collect();
+    let joined: Vec<Statistics> = statistics[0].iter().zip(&statistics[1]).map(|(a, b)| a.join(*b)).collect();
     for (joined, whole) in joined.iter().zip(Head::losses(&whole)) {
         assert!((joined.nll() - whole.nll()).abs() <= 1e-5 * whole.nll());
         assert_eq!(joined.target, whole.target);
@@ -315,9 +282,7 @@ fn tiles_and_the_combined_op_agree() {
         ];
         let grad = head.program(Op::CrossEntropyGrad { softcap }, len);
         let outputs = run(&grad, &exact, &[inputs, more].concat());
-        dh.iter_mut()
-            .zip(&outputs["dh"])
-            .for_each(|(sum, g)| *sum += g);
+        dh.iter_mut().zip(&outputs["dh"]).for_each(|(sum, g)| *sum += g);
         dw.extend_from_slice(&outputs["dw"]);
     }
     for (name, tiled) in [("dh", &dh), ("dw", &dw)] {

@@ -21,21 +21,12 @@ fn program(
 }
 
 fn apply(program: &Program, profile: &Profile, x: &[f32]) -> Vec<f32> {
-    sim::run(program, profile, &[("x", x)])
-        .unwrap()
-        .remove("y")
-        .unwrap()
+    sim::run(program, profile, &[("x", x)]).unwrap().remove("y").unwrap()
 }
 
 fn sum(shape: &[usize], axis: usize) -> Program {
     program(Element::F16, shape, |b, x| {
-        b.push1(
-            Op::ReduceSum {
-                axes: vec![axis as i32],
-                keep_dims: false,
-            },
-            &[x],
-        )
+        b.push1(Op::ReduceSum { axes: vec![axis as i32], keep_dims: false }, &[x])
     })
 }
 
@@ -50,16 +41,9 @@ fn ones_product(extent: usize) -> Program {
 #[test]
 fn reduce_sum_sticks_where_a_product_with_ones_does_not() {
     let ones = [1.0; 4096];
-    for (shape, axis) in [
-        (vec![1, 4096], 1),
-        (vec![4096, 1], 0),
-        (vec![1, 4096, 1], 1),
-    ] {
+    for (shape, axis) in [(vec![1, 4096], 1), (vec![4096, 1], 0), (vec![1, 4096, 1], 1)] {
         assert_eq!(apply(&sum(&shape, axis), &Profile::m4(), &ones), [2_048.0]);
-        assert_eq!(
-            apply(&sum(&shape, axis), &Profile::exact(), &ones),
-            [4_096.0]
-        );
+        assert_eq!(apply(&sum(&shape, axis), &Profile::exact(), &ones), [4_096.0]);
     }
     assert_eq!(apply(&ones_product(4096), &Profile::m4(), &ones), [4_096.0]);
     // The same with rows, where many sums run side by side.
@@ -75,13 +59,7 @@ fn small_values_vanish_next_to_a_large_f16_sum() {
     assert_eq!(apply(&sum(&[513], 0), &Profile::m4(), &x), [1_024.0]);
     assert_eq!(apply(&ones_product(513), &Profile::m4(), &x), [1_152.0]);
     let mean = program(Element::F16, &[513], |b, x| {
-        b.push1(
-            Op::ReduceMean {
-                axes: vec![0],
-                keep_dims: false,
-            },
-            &[x],
-        )
+        b.push1(Op::ReduceMean { axes: vec![0], keep_dims: false }, &[x])
     });
     let expected = |sum: f32| Element::F16.round(sum / 513.0);
     assert_eq!(apply(&mean, &Profile::m4(), &x), [expected(1_024.0)]);
@@ -92,10 +70,7 @@ fn small_values_vanish_next_to_a_large_f16_sum() {
 /// inside the sum.
 #[test]
 fn products_accumulate_wide() {
-    assert_eq!(
-        apply(&ones_product(16_384), &Profile::m1(), &[1.0; 16_384]),
-        [16_384.0]
-    );
+    assert_eq!(apply(&ones_product(16_384), &Profile::m1(), &[1.0; 16_384]), [16_384.0]);
     let x = [16_000.0, 1.0, -16_000.0];
     assert_eq!(apply(&ones_product(3), &Profile::m4(), &x), [1.0]);
 }
@@ -111,10 +86,7 @@ fn products_beyond_the_cliff_are_infinite() {
         assert_eq!(of(&profile, 16.0), sim::PRODUCT_LIMIT);
         assert_eq!(of(&profile, 23.0), sim::PRODUCT_LIMIT);
         assert_eq!(of(&profile, 24.0), f32::INFINITY);
-        assert_eq!(
-            apply(&product, &profile, &[-32_736.0, -24.0]),
-            [f32::NEG_INFINITY]
-        );
+        assert_eq!(apply(&product, &profile, &[-32_736.0, -24.0]), [f32::NEG_INFINITY]);
     }
     assert_eq!(of(&Profile::exact(), 24.0), 32_768.0);
     // Only products: an addition reaches to the end of f16.
@@ -122,17 +94,10 @@ fn products_beyond_the_cliff_are_infinite() {
     assert_eq!(apply(&twice, &Profile::m4(), &[32_000.0]), [64_000.0]);
     let conv = program(Element::F16, &[1, 2, 1, 1], |b, x| {
         let weight = b.full(&[1, 2, 1, 1], 1.0);
-        let op = mil::ops::examples()
-            .into_iter()
-            .find(|e| e.op.name() == "conv")
-            .unwrap()
-            .op;
+        let op = mil::ops::examples().into_iter().find(|e| e.op.name() == "conv").unwrap().op;
         b.push1(op, &[x, weight])
     });
-    assert_eq!(
-        apply(&conv, &Profile::m4(), &[32_736.0, 24.0]),
-        [f32::INFINITY]
-    );
+    assert_eq!(apply(&conv, &Profile::m4(), &[32_736.0, 24.0]), [f32::INFINITY]);
 }
 
 #[test]
@@ -141,11 +106,7 @@ fn products_are_rounded_when_the_switch_says_so() {
     let step = 2.0_f32.powi(-10);
     let square = program(Element::F16, &[1, 2], |b, x| b.matmul(x, x, false, true));
     let dot = program(Element::F16, &[1, 2], |b, x| {
-        let y = b.constant(mil::Constant::float(
-            Element::F16,
-            &[2, 1],
-            [1.0 + step, -(1.0 + 2.0 * step)],
-        ));
+        let y = b.constant(mil::Constant::float(Element::F16, &[2, 1], [1.0 + step, -(1.0 + 2.0 * step)]));
         b.matmul(x, y, false, false)
     });
     let mut rounding = Profile::m4();
@@ -155,32 +116,18 @@ fn products_are_rounded_when_the_switch_says_so() {
     assert_eq!(apply(&dot, &rounding, &x), [0.0]);
     // Where every product is exact the two agree, whatever the layout.
     let x = [3.0, -5.0];
-    assert_eq!(
-        apply(&square, &rounding, &x),
-        apply(&square, &Profile::m4(), &x)
-    );
+    assert_eq!(apply(&square, &rounding, &x), apply(&square, &Profile::m4(), &x));
 }
 
 #[test]
 fn subnormals_are_kept_or_flushed() {
     let half = program(Element::F16, &[3], |b, x| b.scale(x, 0.5));
-    let x = [
-        2.0 * sim::SMALLEST_NORMAL,
-        sim::SMALLEST_NORMAL,
-        -2.0_f32.powi(-20),
-    ];
-    let kept = [
-        sim::SMALLEST_NORMAL,
-        sim::SMALLEST_NORMAL / 2.0,
-        -2.0_f32.powi(-21),
-    ];
+    let x = [2.0 * sim::SMALLEST_NORMAL, sim::SMALLEST_NORMAL, -2.0_f32.powi(-20)];
+    let kept = [sim::SMALLEST_NORMAL, sim::SMALLEST_NORMAL / 2.0, -2.0_f32.powi(-21)];
     assert_eq!(apply(&half, &Profile::m4(), &x), kept);
     let mut flushing = Profile::m4();
     flushing.flush_subnormals = true;
-    assert_eq!(
-        apply(&half, &flushing, &x),
-        [sim::SMALLEST_NORMAL, 0.0, 0.0]
-    );
+    assert_eq!(apply(&half, &flushing, &x), [sim::SMALLEST_NORMAL, 0.0, 0.0]);
 }
 
 #[test]
@@ -212,16 +159,10 @@ fn slices_off_the_left_edge_lose_large_values_on_m1_and_m2() {
     let (plus, minus) = (f32::INFINITY, f32::NEG_INFINITY);
     for profile in [Profile::m1(), Profile::m2()] {
         assert_eq!(apply(&shifted, &profile, &x), [4_092.0, plus, minus, 7.0]);
-        assert_eq!(
-            apply(&slice([1, 0], [1, 2]), &profile, &x),
-            [5_000.0, -6_000.0]
-        );
+        assert_eq!(apply(&slice([1, 0], [1, 2]), &profile, &x), [5_000.0, -6_000.0]);
     }
     for profile in [Profile::m4(), Profile::m5(), Profile::exact()] {
-        assert_eq!(
-            apply(&shifted, &profile, &x),
-            [4_092.0, 4_096.0, -6_000.0, 7.0]
-        );
+        assert_eq!(apply(&shifted, &profile, &x), [4_092.0, 4_096.0, -6_000.0, 7.0]);
     }
 }
 
@@ -247,34 +188,16 @@ fn casts_are_towards_zero_and_epsilons_are_of_the_programs_type() {
     let to = |dtype| {
         program(Element::F32, &[5], move |b, x| {
             let cast = b.push1(Op::Cast { dtype }, &[x])?;
-            b.push1(
-                Op::Cast {
-                    dtype: mil::DType::F32,
-                },
-                &[cast],
-            )
+            b.push1(Op::Cast { dtype: mil::DType::F32 }, &[cast])
         })
     };
     let x = [1.9, -1.9, 0.0, 3e9, f32::NAN];
     let exact = Profile::exact();
-    assert_eq!(
-        apply(&to(mil::DType::I32), &exact, &x),
-        [1.0, -1.0, 0.0, 2_147_483_648.0, 0.0]
-    );
-    assert_eq!(
-        apply(&to(mil::DType::Bool), &exact, &x),
-        [1.0, 1.0, 0.0, 1.0, 1.0]
-    );
-    assert_eq!(
-        apply(&to(mil::DType::F16), &exact, &[0.1; 5]),
-        [Element::F16.round(0.1); 5]
-    );
+    assert_eq!(apply(&to(mil::DType::I32), &exact, &x), [1.0, -1.0, 0.0, 2_147_483_648.0, 0.0]);
+    assert_eq!(apply(&to(mil::DType::Bool), &exact, &x), [1.0, 1.0, 0.0, 1.0, 1.0]);
+    assert_eq!(apply(&to(mil::DType::F16), &exact, &[0.1; 5]), [Element::F16.round(0.1); 5]);
     // 1e-8 is below f16's smallest, 6e-8 (rule ANE-061).
-    let rsqrt = |element| {
-        program(element, &[1], |b, x| {
-            b.push1(Op::Rsqrt { epsilon: 1e-8 }, &[x])
-        })
-    };
+    let rsqrt = |element| program(element, &[1], |b, x| b.push1(Op::Rsqrt { epsilon: 1e-8 }, &[x]));
     assert_eq!(apply(&rsqrt(Element::F16), &exact, &[0.0]), [f32::INFINITY]);
     assert!((apply(&rsqrt(Element::F32), &exact, &[0.0])[0] - 1e4).abs() < 0.01);
 }

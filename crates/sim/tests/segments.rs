@@ -4,9 +4,7 @@
 mod common;
 
 use common::{Outputs, normal, rng};
-use mil::{
-    Builder, Element, Op, Program, Segment, ValueId, differentiate, gradient_name, partition,
-};
+use mil::{Builder, Element, Op, Program, Segment, ValueId, differentiate, gradient_name, partition};
 use proptest::prelude::*;
 use sim::Profile;
 
@@ -26,8 +24,7 @@ fn two_layers(element: Element) -> Program {
     };
     let norm = |b: &mut Builder, name: &str, x: ValueId| {
         let w = b.input(name, &[1, CHANNELS, 1, 1]).unwrap();
-        b.push1(Op::RmsNorm { axis: 1, eps: 1e-5 }, &[x, w])
-            .unwrap()
+        b.push1(Op::RmsNorm { axis: 1, eps: 1e-5 }, &[x, w]).unwrap()
     };
     let mut stream = x;
     for layer in 0..2 {
@@ -36,13 +33,7 @@ fn two_layers(element: Element) -> Program {
             let q = linear(b, &format!("wq{layer}"), u, CHANNELS);
             let k = linear(b, &format!("wk{layer}"), u, CHANNELS / 2);
             let v = linear(b, &format!("wv{layer}"), u, CHANNELS / 2);
-            let op = Op::Attention {
-                heads: 4,
-                kv_heads: 2,
-                seq: 5,
-                window: 0,
-                scale: 0.7,
-            };
+            let op = Op::Attention { heads: 4, kv_heads: 2, seq: 5, window: 0, scale: 0.7 };
             let o = b.push1(op, &[q, k, v]).unwrap();
             b.add(stream, o).unwrap()
         });
@@ -61,20 +52,14 @@ fn two_layers(element: Element) -> Program {
 /// Forward and backward by every input.
 fn whole(element: Element) -> Program {
     let forward = two_layers(element);
-    let names: Vec<&str> = forward
-        .ports()
-        .filter(|p| p.name != "y")
-        .map(|p| p.name)
-        .collect();
+    let names: Vec<&str> = forward.ports().filter(|p| p.name != "y").map(|p| p.name).collect();
     differentiate(&forward, &names).unwrap()
 }
 
 fn inputs_of(program: &Program) -> Vec<(String, Vec<f32>)> {
     let mut rng = rng(11);
     let ports = program.inputs().iter().map(|id| program.value(*id));
-    ports
-        .map(|info| (info.name.clone(), normal(&mut rng, info.ty.numel(), 0.6)))
-        .collect()
+    ports.map(|info| (info.name.clone(), normal(&mut rng, info.ty.numel(), 0.6))).collect()
 }
 
 /// Runs segments one after another; what one gives, later ones may read.
@@ -175,9 +160,6 @@ fn keeping_and_recomputing_activations_agree() {
         assert_same(&expected, &run_all(&segments, &inputs, &profile));
         ports.push(segments[1].program.inputs().len());
     }
-    assert!(
-        ports[1] < ports[0],
-        "recomputing reads fewer values: {ports:?}"
-    );
+    assert!(ports[1] < ports[0], "recomputing reads fewer values: {ports:?}");
     assert!(expected.contains_key(&gradient_name("wq1")));
 }

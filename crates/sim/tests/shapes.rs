@@ -22,21 +22,12 @@ fn build(op: Op, operands: &[Vec<usize>]) -> mil::Result<Program> {
 /// Elements 0, 1, 2, … in every operand; each result by name order, its shape as inferred.
 fn execute(op: Op, operands: &[Vec<usize>]) -> Option<Vec<(Vec<usize>, Vec<f32>)>> {
     let program = build(op, operands).ok()?;
-    let values: Vec<Vec<f32>> = operands
-        .iter()
-        .map(|shape| {
-            (0..shape.iter().product())
-                .map(|i: usize| i as f32)
-                .collect()
-        })
-        .collect();
+    let values: Vec<Vec<f32>> =
+        operands.iter().map(|shape| (0..shape.iter().product()).map(|i: usize| i as f32).collect()).collect();
     let slices: Vec<&[f32]> = values.iter().map(Vec::as_slice).collect();
     let interpreter = sim::Interpreter::new(&program, &Profile::exact()).expect("it was inferred");
     let outputs = interpreter.run(&slices).expect("inputs fit");
-    let results = program
-        .outputs()
-        .iter()
-        .map(|id| program.ty(*id).shape.clone());
+    let results = program.outputs().iter().map(|id| program.ty(*id).shape.clone());
     let results: Vec<_> = results.zip(outputs).collect();
     for (shape, values) in &results {
         assert_eq!(shape.iter().product::<usize>(), values.len());
@@ -55,10 +46,7 @@ fn unravel(mut at: usize, shape: &[usize]) -> Vec<usize> {
 }
 
 fn ravel(index: &[usize], shape: &[usize]) -> usize {
-    index
-        .iter()
-        .zip(shape)
-        .fold(0, |at, (i, extent)| at * extent + i)
+    index.iter().zip(shape).fold(0, |at, (i, extent)| at * extent + i)
 }
 
 fn shape(max_rank: usize) -> impl Strategy<Value = Vec<usize>> {
@@ -247,49 +235,20 @@ fn integers_and_truth_values_are_values_too() {
     let x = b.input("x", &[4]).unwrap();
     let ints = b.ints(&[7, -7, 2, 0]);
     let two = b.ints(&[2, 2, 2, 0]);
-    let ops = [
-        Op::Add,
-        Op::Sub,
-        Op::Mul,
-        Op::RealDiv,
-        Op::Maximum,
-        Op::Minimum,
-        Op::Pow,
-    ];
+    let ops = [Op::Add, Op::Sub, Op::Mul, Op::RealDiv, Op::Maximum, Op::Minimum, Op::Pow];
     for op in ops {
         let name = op.name();
         let y = b.push1(op, &[ints, two]).unwrap();
         let turned = b.push1(Op::Reshape { shape: vec![2, 2] }, &[y]).unwrap();
-        let turned = b
-            .push1(Op::Transpose { perm: vec![1, 0] }, &[turned])
-            .unwrap();
+        let turned = b.push1(Op::Transpose { perm: vec![1, 0] }, &[turned]).unwrap();
         let y = b.push1(Op::Cast { dtype: DType::F32 }, &[turned]).unwrap();
         b.output(name, y).unwrap();
     }
-    let text = Constant {
-        ty: TensorType::scalar(DType::Str),
-        data: ConstData::Str("unused".into()),
-    };
+    let text = Constant { ty: TensorType::scalar(DType::Str), data: ConstData::Str("unused".into()) };
     b.constant(text);
     let truth = b.push1(Op::Greater, &[ints, two]).unwrap();
-    let parts = b
-        .push(
-            Op::Split {
-                num_splits: 2,
-                axis: 0,
-            },
-            &[truth],
-        )
-        .unwrap();
-    let joined = b
-        .push1(
-            Op::Concat {
-                axis: 0,
-                interleave: false,
-            },
-            &[parts[1], parts[0]],
-        )
-        .unwrap();
+    let parts = b.push(Op::Split { num_splits: 2, axis: 0 }, &[truth]).unwrap();
+    let joined = b.push1(Op::Concat { axis: 0, interleave: false }, &[parts[1], parts[0]]).unwrap();
     let chosen = b.select(joined, ints, two).unwrap();
     let chosen = b.push1(Op::Cast { dtype: DType::F32 }, &[chosen]).unwrap();
     let sum = b.add(chosen, x).unwrap();

@@ -7,9 +7,7 @@ use std::collections::HashSet;
 
 use common::{distance, largest, run};
 use mil::composites::cross_entropy::Statistics;
-use mil::{
-    AttrValue, Builder, DType, Element, Op, Program, TensorType, differentiate, gradient_name,
-};
+use mil::{AttrValue, Builder, DType, Element, Op, Program, TensorType, differentiate, gradient_name};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 use sim::Profile;
@@ -65,10 +63,7 @@ impl Golden<'_> {
     /// Shape, type and values of `<case>.<key>`.
     fn get(&self, case: &str, key: &str) -> (TensorType, Vec<f32>) {
         let name = format!("{case}.{key}");
-        let view = self
-            .tensors
-            .tensor(&name)
-            .unwrap_or_else(|_| panic!("{name} is missing"));
+        let view = self.tensors.tensor(&name).unwrap_or_else(|_| panic!("{name} is missing"));
         let (dtype, values) = match view.dtype() {
             Dtype::F32 => {
                 let words = view.data().chunks(4);
@@ -100,20 +95,11 @@ fn attribute(value: &Value) -> AttrValue {
 }
 
 /// The program of a case: inputs and outputs as the golden file names them.
-fn program(
-    element: Element,
-    op: &Op,
-    inputs: &[(String, TensorType)],
-    outputs: &[String],
-) -> Program {
+fn program(element: Element, op: &Op, inputs: &[(String, TensorType)], outputs: &[String]) -> Program {
     let mut b = Builder::new(element);
     let mut args = Vec::new();
     for (name, ty) in inputs {
-        let dtype = if ty.dtype.is_float() {
-            element.dtype()
-        } else {
-            ty.dtype
-        };
+        let dtype = if ty.dtype.is_float() { element.dtype() } else { ty.dtype };
         let ty = TensorType::new(dtype, &ty.shape);
         args.push(b.typed_input(name, ty).expect("a new name"));
     }
@@ -137,13 +123,7 @@ struct Check {
 
 impl Check {
     /// * `terms`: the size of terms that may cancel in `expected`, 0 where none do
-    fn compare(
-        &mut self,
-        (case, op, key): (&str, &str, &str),
-        actual: &[f32],
-        expected: &[f32],
-        terms: f32,
-    ) {
+    fn compare(&mut self, (case, op, key): (&str, &str, &str), actual: &[f32], expected: &[f32], terms: f32) {
         let unit = match self.element {
             Element::F32 => F32,
             Element::F16 => f16_units(case, op) * 2.0_f32.powi(-11),
@@ -165,38 +145,26 @@ impl Check {
             .collect();
         println!("{:?}\n{}", self.element, lines.join("\n"));
         // `<=` so that NaN fails.
-        assert!(
-            self.worst.iter().all(|(share, _)| *share <= 1.0),
-            "see above"
-        );
+        assert!(self.worst.iter().all(|(share, _)| *share <= 1.0), "see above");
     }
 }
 
 fn check_all(element: Element) {
-    let path = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../../tests/golden/ops.safetensors"
-    );
-    let bytes = std::fs::read(path)
-        .unwrap_or_else(|e| panic!("{path}: {e}; tests/golden/make_all.sh makes it"));
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/ops.safetensors");
+    let bytes =
+        std::fs::read(path).unwrap_or_else(|e| panic!("{path}: {e}; tests/golden/make_all.sh makes it"));
     let (_, metadata) = SafeTensors::read_metadata(&bytes).expect("a safetensors file");
-    let golden = Golden {
-        tensors: SafeTensors::deserialize(&bytes).expect("a safetensors file"),
-    };
+    let golden = Golden { tensors: SafeTensors::deserialize(&bytes).expect("a safetensors file") };
     let metadata = metadata.metadata().as_ref().expect("the script writes it");
     let cases: Vec<Value> = serde_json::from_str(&metadata["cases"]).expect("a JSON list");
     let profile = Profile::m4();
-    let mut check = Check {
-        element,
-        worst: Vec::new(),
-    };
+    let mut check = Check { element, worst: Vec::new() };
     let mut seen = HashSet::new();
     for case in &cases {
         let text = |key: &str| case[key].as_str().expect("a string").to_owned();
         let list = |key: &str| -> Vec<String> {
             let list = case[key].as_array().expect("a list").iter();
-            list.map(|v| v.as_str().expect("a string").to_owned())
-                .collect()
+            list.map(|v| v.as_str().expect("a string").to_owned()).collect()
         };
         let (name, op_name) = (text("name"), text("op"));
         seen.insert(op_name.clone());
@@ -223,11 +191,7 @@ fn check_all(element: Element) {
         let values = run(&forward, &profile, &inputs);
         for key in &outputs {
             let (ty, expected) = golden.get(&name, key);
-            assert_eq!(
-                forward.output(key).expect("it has it").shape,
-                ty.shape,
-                "{name}"
-            );
+            assert_eq!(forward.output(key).expect("it has it").shape, ty.shape, "{name}");
             check.compare((&name, &op_name, key), &values[key], &expected, 0.0);
         }
         let wrt = list("grads");
@@ -247,21 +211,11 @@ fn check_all(element: Element) {
             // A gradient is made of terms of about the size of the upstream one, which is standard
             // normal, and they may cancel: summed over a broadcast axis, or where a query sees
             // one key only.
-            check.compare(
-                (&name, &op_name, &gradient_name(key)),
-                actual,
-                &expected,
-                1.0,
-            );
+            check.compare((&name, &op_name, &gradient_name(key)), actual, &expected, 1.0);
         }
     }
     check.finish();
-    assert!(
-        cases.len() >= 100 && seen.len() >= 35,
-        "{} cases, {} ops",
-        cases.len(),
-        seen.len()
-    );
+    assert!(cases.len() >= 100 && seen.len() >= 35, "{} cases, {} ops", cases.len(), seen.len());
 }
 
 /// The three cross-entropy ops on one case.
@@ -273,54 +227,28 @@ fn check_cross_entropy(
     types: &[(String, TensorType)],
     inputs: Vec<(String, Vec<f32>)>,
 ) {
-    let Op::CrossEntropy { softcap } = *op else {
-        unreachable!("called for it")
-    };
+    let Op::CrossEntropy { softcap } = *op else { unreachable!("called for it") };
     let profile = Profile::m4();
     let strings = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
     let expected = |key: &str| golden.get(name, key).1;
     let combined = strings(&["max", "sum_exp", "at_target", "dh", "dw"]);
-    let whole = run(
-        &program(check.element, op, types, &combined),
-        &profile,
-        &inputs,
-    );
+    let whole = run(&program(check.element, op, types, &combined), &profile, &inputs);
     let stats = Op::CrossEntropyStats { softcap };
     let stats = program(check.element, &stats, &types[..4], &combined[..3]);
     let stats = run(&stats, &profile, &inputs[..4]);
     for key in &combined[..3] {
         assert_eq!(stats[key], whole[key], "the same ops in the same order");
     }
-    for (key, theirs) in [
-        ("max", "largest"),
-        ("sum_exp", "sum"),
-        ("at_target", "target"),
-    ] {
-        check.compare(
-            (name, "cross_entropy", key),
-            &stats[key],
-            &expected(theirs),
-            0.0,
-        );
+    for (key, theirs) in [("max", "largest"), ("sum_exp", "sum"), ("at_target", "target")] {
+        check.compare((name, "cross_entropy", key), &stats[key], &expected(theirs), 0.0);
     }
     let losses: Vec<f32> = (0..stats["max"].len())
         .map(|i| {
-            let (max, sum_exp, target) =
-                (stats["max"][i], stats["sum_exp"][i], stats["at_target"][i]);
-            Statistics {
-                max,
-                sum_exp,
-                target,
-            }
-            .nll()
+            let (max, sum_exp, target) = (stats["max"][i], stats["sum_exp"][i], stats["at_target"][i]);
+            Statistics { max, sum_exp, target }.nll()
         })
         .collect();
-    check.compare(
-        (name, "cross_entropy", "out"),
-        &losses,
-        &expected("out"),
-        0.0,
-    );
+    check.compare((name, "cross_entropy", "out"), &losses, &expected("out"), 0.0);
     let lse = expected("lse");
     let coarse: Vec<f32> = lse.iter().map(|v| Element::F16.round(*v)).collect();
     let fine: Vec<f32> = lse.iter().zip(&coarse).map(|(a, b)| a - b).collect();
@@ -338,18 +266,8 @@ fn check_cross_entropy(
     let grad = program(check.element, &grad, &more_types, &combined[3..]);
     let grad = run(&grad, &profile, &more);
     for key in ["dh", "dw"] {
-        check.compare(
-            (name, "cross_entropy", key),
-            &whole[key],
-            &expected(key),
-            0.0,
-        );
-        check.compare(
-            (name, "cross_entropy", key),
-            &grad[key],
-            &expected(key),
-            0.0,
-        );
+        check.compare((name, "cross_entropy", key), &whole[key], &expected(key), 0.0);
+        check.compare((name, "cross_entropy", key), &grad[key], &expected(key), 0.0);
     }
 }
 

@@ -52,15 +52,8 @@ pub struct AdamW {
 impl AdamW {
     /// For parameters of these many elements each.
     pub fn new(betas: Betas, numels: impl IntoIterator<Item = usize>) -> AdamW {
-        let moments = numels.into_iter().map(|n| Moments {
-            exp_avg: vec![0.0; n],
-            exp_avg_sq: vec![0.0; n],
-        });
-        AdamW {
-            betas,
-            moments: moments.collect(),
-            updates: 0,
-        }
+        let moments = numels.into_iter().map(|n| Moments { exp_avg: vec![0.0; n], exp_avg_sq: vec![0.0; n] });
+        AdamW { betas, moments: moments.collect(), updates: 0 }
     }
 
     /// Updates done: the time in Adam's bias correction. Skipped steps do not count.
@@ -79,16 +72,9 @@ impl AdamW {
     /// When the moments are not those of the same parameters.
     pub fn restore(&mut self, moments: Vec<Moments>, updates: u64) {
         let lengths = |moments: &[Moments]| -> Vec<(usize, usize)> {
-            moments
-                .iter()
-                .map(|m| (m.exp_avg.len(), m.exp_avg_sq.len()))
-                .collect()
+            moments.iter().map(|m| (m.exp_avg.len(), m.exp_avg_sq.len())).collect()
         };
-        assert_eq!(
-            lengths(&moments),
-            lengths(&self.moments),
-            "moments belong to the same parameters"
-        );
+        assert_eq!(lengths(&moments), lengths(&self.moments), "moments belong to the same parameters");
         (self.moments, self.updates) = (moments, updates);
     }
 
@@ -99,7 +85,7 @@ impl AdamW {
 
     /// Moves `weights`, which are those of parameter `index` from element `offset` on.
     ///
-    /// * `weights` [n], `gradient` [n], where n may be a part of the parameter
+    /// * `weights` `[n]`, `gradient` `[n]`, where n may be a part of the parameter
     pub fn update(
         &mut self,
         index: usize,
@@ -174,25 +160,17 @@ mod tests {
 
     impl Golden {
         fn read() -> Golden {
-            let path = concat!(
-                env!("CARGO_MANIFEST_DIR"),
-                "/../../tests/golden/adamw.safetensors"
-            );
+            let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/adamw.safetensors");
             let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{path}: {e}"));
             let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
-            let hyper =
-                serde_json::from_str(&header.metadata().as_ref().unwrap()["hyper"]).unwrap();
+            let hyper = serde_json::from_str(&header.metadata().as_ref().unwrap()["hyper"]).unwrap();
             Golden { bytes, hyper }
         }
 
         fn tensor(&self, name: &str) -> Vec<f32> {
             let file = SafeTensors::deserialize(&self.bytes).unwrap();
             let tensor = file.tensor(name).unwrap_or_else(|e| panic!("{name}: {e}"));
-            tensor
-                .data()
-                .chunks_exact(4)
-                .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
-                .collect()
+            tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
         }
 
         fn number(&self, key: &str) -> f64 {
@@ -202,17 +180,13 @@ mod tests {
         /// Trains both parameters as PyTorch did, with gradients stored times `scale`; the largest
         /// difference over all snapshots, relative to the larger of the value and 1.
         fn worst_difference(&self, weight_decay: f64, scale: f32) -> f64 {
-            let betas = Betas {
-                beta1: self.number("beta1"),
-                beta2: self.number("beta2"),
-                eps: self.number("eps"),
-            };
+            let betas =
+                Betas { beta1: self.number("beta1"), beta2: self.number("beta2"), eps: self.number("eps") };
             let rates = self.tensor("rates");
             let mut worst: f64 = 0.0;
             let mut compare = |got: &[f32], name: &str| {
                 for (got, want) in got.iter().zip(self.tensor(name)) {
-                    worst =
-                        worst.max(f64::from((got - want).abs()) / f64::from(want.abs().max(1.0)));
+                    worst = worst.max(f64::from((got - want).abs()) / f64::from(want.abs().max(1.0)));
                 }
             };
             for (name, decay) in [("matrix", weight_decay), ("norm", 0.0)] {
@@ -236,10 +210,7 @@ mod tests {
                     }
                 }
                 compare(&adamw.moments()[0].exp_avg, &format!("{name}.exp_avg"));
-                compare(
-                    &adamw.moments()[0].exp_avg_sq,
-                    &format!("{name}.exp_avg_sq"),
-                );
+                compare(&adamw.moments()[0].exp_avg_sq, &format!("{name}.exp_avg_sq"));
             }
             worst
         }
@@ -266,30 +237,15 @@ mod tests {
         let n = 5 * CHUNK + 7;
         let gradient: Vec<f32> = (0..n).map(|i| ((i * 31) % 977) as f32 - 400.0).collect();
         let with = |threads: usize| {
-            let mut adamw = AdamW::new(
-                Betas {
-                    beta1: 0.9,
-                    beta2: 0.95,
-                    eps: 1e-8,
-                },
-                [n],
-            );
+            let mut adamw = AdamW::new(Betas { beta1: 0.9, beta2: 0.95, eps: 1e-8 }, [n]);
             let mut weights: Vec<f32> = (0..n).map(|i| (i % 13) as f32).collect();
-            rayon::ThreadPoolBuilder::new()
-                .num_threads(threads)
-                .build()
-                .unwrap()
-                .install(|| {
-                    for _ in 0..3 {
-                        adamw.begin_update();
-                        let rates = Rates {
-                            lr: 0.01,
-                            weight_decay: 0.1,
-                            gradient_factor: 0.5,
-                        };
-                        adamw.update(0, 0, &mut weights, &gradient, rates);
-                    }
-                });
+            rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(|| {
+                for _ in 0..3 {
+                    adamw.begin_update();
+                    let rates = Rates { lr: 0.01, weight_decay: 0.1, gradient_factor: 0.5 };
+                    adamw.update(0, 0, &mut weights, &gradient, rates);
+                }
+            });
             (weights, adamw)
         };
         assert_eq!(with(1), with(2));

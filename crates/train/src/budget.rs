@@ -63,16 +63,16 @@ impl Budget {
         }
     }
 
-    /// The progress of the next step: the share that will be spent in its middle, in [0, 1]. The
-    /// step is expected to last as long as those before it did on average.
-    pub fn progress_of_next(&self, spent: &Spent, step_tokens: u64) -> f64 {
+    /// The progress of the step that follows `spent`: the share that is spent in its middle, in
+    /// [0, 1].
+    ///
+    /// * `step_tokens`: tokens of the step
+    /// * `step_seconds`: what it has taken so far, its gradients being there
+    pub fn progress_of_step(&self, spent: &Spent, step_tokens: u64, step_seconds: f64) -> f64 {
         let progress = match self {
             Budget::Steps(n) => (spent.steps as f64 + 0.5) / *n as f64,
             Budget::Tokens(n) => (spent.tokens as f64 + 0.5 * step_tokens as f64) / *n as f64,
-            Budget::Time(time) => {
-                let step_seconds = spent.seconds / spent.steps.max(1) as f64;
-                (spent.seconds + 0.5 * step_seconds) / time.as_secs_f64()
-            }
+            Budget::Time(time) => (spent.seconds + 0.5 * step_seconds) / time.as_secs_f64(),
         };
         progress.clamp(0.0, 1.0)
     }
@@ -116,9 +116,7 @@ impl FromStr for Budget {
     fn from_str(text: &str) -> Result<Self, String> {
         let fail = |problem: &str| Err(format!("{problem}; {EXAMPLES}"));
         let text = text.trim();
-        let split = text
-            .find(|c: char| !c.is_ascii_digit() && !matches!(c, '.' | '_'))
-            .unwrap_or(text.len());
+        let split = text.find(|c: char| !c.is_ascii_digit() && !matches!(c, '.' | '_')).unwrap_or(text.len());
         let (number, unit) = (text[..split].replace('_', ""), text[split..].trim());
         let Ok(number) = number.parse::<f64>() else {
             return fail(&format!("`{text}` does not begin with a number"));
@@ -152,9 +150,7 @@ impl FromStr for Budget {
             });
         }
         if amount.fract() != 0.0 {
-            return fail(&format!(
-                "`{text}` is not a whole number of steps or tokens"
-            ));
+            return fail(&format!("`{text}` is not a whole number of steps or tokens"));
         }
         Ok(if lower.starts_with("step") {
             Budget::Steps(amount as u64)
@@ -223,9 +219,10 @@ impl TryFrom<Written> for Stretch {
     fn try_from(written: Written) -> Result<Self, String> {
         match written {
             Written::Number(share) if (0.0..=1.0).contains(&share) => Ok(Stretch::Share(share)),
-            Written::Number(_) => {
-                Err("as a number it is a share of the budget, 0 to 1; or write an amount such as \"500steps\"".into())
-            }
+            Written::Number(_) => Err(
+                "as a number it is a share of the budget, 0 to 1; or write an amount such as \"500steps\""
+                    .into(),
+            ),
             Written::Text(text) => text.parse().map(Stretch::Amount),
         }
     }
@@ -245,9 +242,7 @@ impl Stretch {
     pub fn share_of(&self, budget: &Budget, step_tokens: u64) -> Option<f64> {
         let share = match (self, budget) {
             (Stretch::Share(share), _) => *share,
-            (Stretch::Amount(part), whole) if part.unit() == whole.unit() => {
-                part.amount() / whole.amount()
-            }
+            (Stretch::Amount(part), whole) if part.unit() == whole.unit() => part.amount() / whole.amount(),
             (Stretch::Amount(part), whole) => {
                 part.steps(step_tokens)? as f64 / whole.steps(step_tokens)? as f64
             }
@@ -309,32 +304,19 @@ mod tests {
             ("0.5steps", "not a whole number"),
         ] {
             let error = text.parse::<Budget>().unwrap_err();
-            assert!(
-                error.contains(wanted) && error.contains("2000steps"),
-                "{text}: {error}"
-            );
+            assert!(error.contains(wanted) && error.contains("2000steps"), "{text}: {error}");
         }
     }
 
     /// Oracle: the shares by hand.
     #[test]
     fn progress_is_that_of_the_middle_of_the_step() {
-        let spent = Spent {
-            steps: 3,
-            tokens: 300,
-            seconds: 6.0,
-        };
-        assert_eq!(Budget::Steps(4).progress_of_next(&spent, 100), 3.5 / 4.0);
-        assert_eq!(Budget::Tokens(400).progress_of_next(&spent, 100), 3.5 / 4.0);
-        assert_eq!(Budget::Tokens(310).progress_of_next(&spent, 100), 1.0);
-        assert_eq!(
-            Budget::Time(Duration::from_secs(10)).progress_of_next(&spent, 100),
-            0.7
-        );
-        assert_eq!(
-            Budget::Steps(1000).progress_of_next(&Spent::default(), 1),
-            0.0005
-        );
+        let spent = Spent { steps: 3, tokens: 300, seconds: 6.0 };
+        assert_eq!(Budget::Steps(4).progress_of_step(&spent, 100, 2.0), 3.5 / 4.0);
+        assert_eq!(Budget::Tokens(400).progress_of_step(&spent, 100, 2.0), 3.5 / 4.0);
+        assert_eq!(Budget::Tokens(310).progress_of_step(&spent, 100, 2.0), 1.0);
+        assert_eq!(Budget::Time(Duration::from_secs(10)).progress_of_step(&spent, 100, 2.0), 0.7);
+        assert_eq!(Budget::Steps(1000).progress_of_step(&Spent::default(), 1, 9.0), 0.0005);
         assert_eq!(Budget::Tokens(301).share(&spent), 300.0 / 301.0);
         assert!(!Budget::Tokens(301).is_spent(&spent));
         assert!(Budget::Tokens(300).is_spent(&spent));
@@ -345,27 +327,17 @@ mod tests {
     #[test]
     fn a_stretch_of_a_tenth_passes_ten_times() {
         let budget = Budget::Steps(30);
-        let at = |steps: u64| Spent {
-            steps,
-            tokens: steps * 10,
-            seconds: steps as f64,
-        };
+        let at = |steps: u64| Spent { steps, tokens: steps * 10, seconds: steps as f64 };
         let passes = |stretch: Stretch| {
             (0..30)
                 .filter(|s| stretch.passed(&budget, &at(*s), &at(s + 1)))
                 .map(|s| s + 1)
                 .collect::<Vec<_>>()
         };
-        assert_eq!(
-            passes(Stretch::Share(0.1)),
-            [3, 6, 9, 12, 15, 18, 21, 24, 27, 30]
-        );
+        assert_eq!(passes(Stretch::Share(0.1)), [3, 6, 9, 12, 15, 18, 21, 24, 27, 30]);
         assert_eq!(passes(Stretch::Amount(Budget::Steps(10))), [10, 20, 30]);
         assert_eq!(passes(Stretch::Amount(Budget::Tokens(150))), [15, 30]);
-        assert_eq!(
-            passes(Stretch::Amount(Budget::Time(Duration::from_secs(20)))),
-            [20]
-        );
+        assert_eq!(passes(Stretch::Amount(Budget::Time(Duration::from_secs(20)))), [20]);
         assert!(passes(Stretch::Share(0.0)).is_empty());
         assert_eq!(passes(Stretch::Share(1.0)), [30]);
     }
@@ -375,13 +347,7 @@ mod tests {
         let steps = |n| Stretch::Amount(Budget::Steps(n));
         assert_eq!(steps(5).share_of(&Budget::Steps(50), 10), Some(0.1));
         assert_eq!(steps(5).share_of(&Budget::Tokens(1000), 10), Some(0.05));
-        assert_eq!(
-            steps(5).share_of(&Budget::Time(Duration::from_secs(5)), 10),
-            None
-        );
-        assert_eq!(
-            Stretch::Share(0.3).share_of(&Budget::Time(Duration::from_secs(5)), 10),
-            Some(0.3)
-        );
+        assert_eq!(steps(5).share_of(&Budget::Time(Duration::from_secs(5)), 10), None);
+        assert_eq!(Stretch::Share(0.3).share_of(&Budget::Time(Duration::from_secs(5)), 10), Some(0.3));
     }
 }

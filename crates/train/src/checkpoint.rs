@@ -61,32 +61,19 @@ struct StateFile {
 
 impl StateFile {
     fn sum(&self) -> String {
-        let unsigned = StateFile {
-            sha256: String::new(),
-            ..self.clone()
-        };
-        FileSum::of(&serde_json::to_vec(&unsigned).expect("numbers and strings can be written"))
-            .sha256
+        let unsigned = StateFile { sha256: String::new(), ..self.clone() };
+        FileSum::of(&serde_json::to_vec(&unsigned).expect("numbers and strings can be written")).sha256
     }
 
     /// Reads and checks a `state.json`, not the files beside it.
     fn read(path: &Path) -> Result<StateFile> {
-        let fail = |problem: String| Error::Checkpoint {
-            path: path.to_owned(),
-            problem,
-        };
-        let bytes = fs::read(path).map_err(|e| {
-            fail(format!(
-                "it cannot be read ({e}): the checkpoint is not whole"
-            ))
-        })?;
+        let fail = |problem: String| Error::Checkpoint { path: path.to_owned(), problem };
+        let bytes = fs::read(path)
+            .map_err(|e| fail(format!("it cannot be read ({e}): the checkpoint is not whole")))?;
         let state: StateFile = serde_json::from_slice(&bytes)
             .map_err(|e| fail(format!("it does not describe a checkpoint ({e})")))?;
         if state.format != FORMAT {
-            return Err(fail(format!(
-                "format {} is not {FORMAT}, which this program reads",
-                state.format
-            )));
+            return Err(fail(format!("format {} is not {FORMAT}, which this program reads", state.format)));
         }
         if state.sum() != state.sha256 {
             return Err(fail("its contents do not fit its checksum".into()));
@@ -145,24 +132,15 @@ pub struct Checkpoints {
 impl Checkpoints {
     /// Of the run at `run`.
     pub fn of_run(run: &Path) -> Checkpoints {
-        Checkpoints {
-            dir: run.join("checkpoints"),
-        }
+        Checkpoints { dir: run.join("checkpoints") }
     }
 
     /// Steps and folders, oldest first, whole or not.
     pub fn list(&self) -> Vec<(u64, PathBuf)> {
         let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
-        let step = |path: &Path| {
-            path.file_name()?
-                .to_str()?
-                .strip_prefix("step_")?
-                .parse()
-                .ok()
-        };
-        let mut all: Vec<(u64, PathBuf)> = entries
-            .filter_map(|entry| Some((step(&entry.path())?, entry.path())))
-            .collect();
+        let step = |path: &Path| path.file_name()?.to_str()?.strip_prefix("step_")?.parse().ok();
+        let mut all: Vec<(u64, PathBuf)> =
+            entries.filter_map(|entry| Some((step(&entry.path())?, entry.path()))).collect();
         all.sort();
         all
     }
@@ -173,9 +151,7 @@ impl Checkpoints {
     /// # Errors
     /// [`Error::DiskFull`], [`Error::ReadOnly`], [`Error::Io`], naming the file.
     pub fn save(&self, snapshot: &Snapshot<'_>) -> Result<(PathBuf, u64)> {
-        let folder = self
-            .dir
-            .join(format!("step_{:06}", snapshot.state.spent.steps));
+        let folder = self.dir.join(format!("step_{:06}", snapshot.state.spent.steps));
         let temporary = whole_file::unfinished(&folder);
         let needed = needed_bytes(snapshot);
         let _ = fs::remove_dir_all(&temporary);
@@ -195,11 +171,7 @@ impl Checkpoints {
         let stands_in_the_way = folder.exists();
         if stands_in_the_way {
             let _ = fs::remove_dir_all(&old);
-            fs::rename(folder, &old).map_err(Error::writing(
-                folder,
-                "move it out of the way",
-                needed,
-            ))?;
+            fs::rename(folder, &old).map_err(Error::writing(folder, "move it out of the way", needed))?;
         }
         fs::rename(temporary, folder).map_err(Error::writing(
             folder,
@@ -242,10 +214,7 @@ impl Checkpoints {
         for (_, path) in self.list().into_iter().rev() {
             match load(&path, config) {
                 Ok(checkpoint) => {
-                    return Ok(Found {
-                        checkpoint: Some(checkpoint),
-                        skipped,
-                    });
+                    return Ok(Found { checkpoint: Some(checkpoint), skipped });
                 }
                 Err(why) => skipped.push((path, why.to_string())),
             }
@@ -253,10 +222,7 @@ impl Checkpoints {
         if skipped.is_empty() {
             return Ok(Found::default());
         }
-        Err(Error::NoValidCheckpoint {
-            dir: self.dir.clone(),
-            skipped,
-        })
+        Err(Error::NoValidCheckpoint { dir: self.dir.clone(), skipped })
     }
 
     /// Removes what a killed process left unfinished. Only for who holds the run's lock.
@@ -267,43 +233,22 @@ impl Checkpoints {
 
 /// About how large a checkpoint is: its tensors.
 fn needed_bytes(snapshot: &Snapshot<'_>) -> u64 {
-    snapshot
-        .parameters
-        .iter()
-        .map(|p| 3 * 4 * p.numel() as u64)
-        .sum()
+    snapshot.parameters.iter().map(|p| 3 * 4 * p.numel() as u64).sum()
 }
 
 /// Writes the three files and syncs them; their size.
 fn write_into(folder: &Path, snapshot: &Snapshot<'_>, needed: u64) -> Result<u64> {
     let entry = |prefix: &str, parameter: usize, values| {
         let Parameter { name, shape, .. } = &snapshot.parameters[parameter];
-        Entry {
-            name: format!("{prefix}{name}"),
-            shape,
-            values,
-        }
+        Entry { name: format!("{prefix}{name}"), shape, values }
     };
-    let weights: Vec<Entry<'_>> = snapshot
-        .weights
-        .iter()
-        .enumerate()
-        .map(|(i, w)| entry("", i, w))
-        .collect();
+    let weights: Vec<Entry<'_>> = snapshot.weights.iter().enumerate().map(|(i, w)| entry("", i, w)).collect();
     let moments: Vec<Entry<'_>> = (snapshot.moments.iter().enumerate())
-        .flat_map(|(i, m)| {
-            [
-                entry("exp_avg.", i, &m.exp_avg),
-                entry("exp_avg_sq.", i, &m.exp_avg_sq),
-            ]
-        })
+        .flat_map(|(i, m)| [entry("exp_avg.", i, &m.exp_avg), entry("exp_avg_sq.", i, &m.exp_avg_sq)])
         .collect();
     let mut files = BTreeMap::new();
     for (name, entries) in [(WEIGHTS, weights), (OPTIMIZER, moments)] {
-        files.insert(
-            name.to_owned(),
-            tensor_file::write(&folder.join(name), &entries, needed)?,
-        );
+        files.insert(name.to_owned(), tensor_file::write(&folder.join(name), &entries, needed)?);
     }
     let mut state = StateFile {
         format: FORMAT,
@@ -329,27 +274,15 @@ pub fn load(folder: &Path, config: &ModelConfig) -> Result<Checkpoint> {
     let state = StateFile::read(&folder.join(STATE))?;
     let verified = |name: &str| -> Result<(PathBuf, Vec<u8>)> {
         let path = folder.join(name);
-        let fail = |problem: String| Error::Checkpoint {
-            path: path.clone(),
-            problem,
-        };
-        let recorded = state
-            .files
-            .get(name)
-            .ok_or_else(|| fail(format!("{STATE} does not know it")))?;
+        let fail = |problem: String| Error::Checkpoint { path: path.clone(), problem };
+        let recorded = state.files.get(name).ok_or_else(|| fail(format!("{STATE} does not know it")))?;
         let bytes = fs::read(&path).map_err(|e| fail(format!("it cannot be read ({e})")))?;
         let found = FileSum::of(&bytes);
         if found.bytes != recorded.bytes {
-            return Err(fail(format!(
-                "it has {} bytes, {STATE} says {}",
-                found.bytes, recorded.bytes
-            )));
+            return Err(fail(format!("it has {} bytes, {STATE} says {}", found.bytes, recorded.bytes)));
         }
         if found != *recorded {
-            return Err(fail(format!(
-                "its checksum is {}, {STATE} says {}",
-                found.sha256, recorded.sha256
-            )));
+            return Err(fail(format!("its checksum is {}, {STATE} says {}", found.sha256, recorded.sha256)));
         }
         Ok((path, bytes))
     };
@@ -358,28 +291,16 @@ pub fn load(folder: &Path, config: &ModelConfig) -> Result<Checkpoint> {
     let (path, bytes) = verified(OPTIMIZER)?;
     let parameters = Parameter::all(config);
     let names = |prefix: &str| -> Vec<(String, usize)> {
-        parameters
-            .iter()
-            .map(|p| (format!("{prefix}{}", p.name), p.numel()))
-            .collect()
+        parameters.iter().map(|p| (format!("{prefix}{}", p.name), p.numel())).collect()
     };
     let exp_avg = tensor_file::read(&path, &bytes, &names("exp_avg."))?;
     let exp_avg_sq = tensor_file::read(&path, &bytes, &names("exp_avg_sq."))?;
     let moments = exp_avg
         .into_iter()
         .zip(exp_avg_sq)
-        .map(|(exp_avg, exp_avg_sq)| Moments {
-            exp_avg,
-            exp_avg_sq,
-        })
+        .map(|(exp_avg, exp_avg_sq)| Moments { exp_avg, exp_avg_sq })
         .collect();
-    Ok(Checkpoint {
-        path: folder.to_owned(),
-        state: state.trainer,
-        val_bpb: state.val_bpb,
-        weights,
-        moments,
-    })
+    Ok(Checkpoint { path: folder.to_owned(), state: state.trainer, val_bpb: state.val_bpb, weights, moments })
 }
 
 #[cfg(test)]
@@ -406,19 +327,10 @@ mod tests {
             };
             let moments = values(2)
                 .zip(values(3))
-                .map(|(exp_avg, exp_avg_sq)| Moments {
-                    exp_avg,
-                    exp_avg_sq,
-                })
+                .map(|(exp_avg, exp_avg_sq)| Moments { exp_avg, exp_avg_sq })
                 .collect();
             let weights = values(1).collect();
-            Saved {
-                run: tempfile::tempdir().unwrap(),
-                config,
-                parameters,
-                weights,
-                moments,
-            }
+            Saved { run: tempfile::tempdir().unwrap(), config, parameters, weights, moments }
         }
 
         fn checkpoints(&self) -> Checkpoints {
@@ -429,11 +341,7 @@ mod tests {
             TrainerState {
                 seed: 42,
                 // Numbers whose shortest decimal forms are long.
-                spent: Spent {
-                    steps,
-                    tokens: steps * 21,
-                    seconds: 0.1 + 0.2,
-                },
+                spent: Spent { steps, tokens: steps * 21, seconds: 0.1 + 0.2 },
                 next_window: steps,
                 updates: steps,
                 loss_scale: LossScaleState {
@@ -447,8 +355,7 @@ mod tests {
         }
 
         fn save(&self, steps: u64, val_bpb: Option<f64>) -> Result<(PathBuf, u64)> {
-            self.checkpoints()
-                .save(&self.snapshot(&self.state(steps), val_bpb))
+            self.checkpoints().save(&self.snapshot(&self.state(steps), val_bpb))
         }
 
         fn snapshot<'a>(&'a self, state: &'a TrainerState, val_bpb: Option<f64>) -> Snapshot<'a> {
@@ -463,11 +370,7 @@ mod tests {
         }
 
         fn steps(&self) -> Vec<u64> {
-            self.checkpoints()
-                .list()
-                .into_iter()
-                .map(|(step, _)| step)
-                .collect()
+            self.checkpoints().list().into_iter().map(|(step, _)| step).collect()
         }
 
         fn newest_step(&self) -> (u64, Vec<(PathBuf, String)>) {
@@ -479,32 +382,17 @@ mod tests {
     #[test]
     fn what_is_saved_is_loaded() {
         let saved = Saved::new();
-        assert_eq!(
-            saved.checkpoints().newest_valid(&saved.config).unwrap(),
-            Found::default()
-        );
+        assert_eq!(saved.checkpoints().newest_valid(&saved.config).unwrap(), Found::default());
         let (path, bytes) = saved.save(7, Some(1.25)).unwrap();
         assert!(path.ends_with("checkpoints/step_000007"));
-        let on_disk: u64 = fs::read_dir(&path)
-            .unwrap()
-            .map(|e| e.unwrap().metadata().unwrap().len())
-            .sum();
+        let on_disk: u64 = fs::read_dir(&path).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).sum();
         assert_eq!(bytes, on_disk);
-        let loaded = saved
-            .checkpoints()
-            .newest_valid(&saved.config)
-            .unwrap()
-            .checkpoint
-            .unwrap();
+        let loaded = saved.checkpoints().newest_valid(&saved.config).unwrap().checkpoint.unwrap();
         assert_eq!(loaded.state, saved.state(7));
         assert_eq!(loaded.val_bpb, Some(1.25));
         assert_eq!(loaded.weights, saved.weights);
         assert_eq!(loaded.moments, saved.moments);
-        assert_eq!(
-            fs::read_dir(path.parent().unwrap()).unwrap().count(),
-            1,
-            "nothing unfinished is left"
-        );
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "nothing unfinished is left");
     }
 
     #[test]
@@ -513,30 +401,16 @@ mod tests {
         saved.save(1, None).unwrap();
         type Damage<'a> = &'a dyn Fn(&Path);
         let damage: [(&str, Damage<'_>); 8] = [
-            ("weights.safetensors: its checksum is", &|p| {
-                flip(&p.join(WEIGHTS), 5000)
-            }),
-            ("optimizer.safetensors: its checksum is", &|p| {
-                flip(&p.join(OPTIMIZER), 5000)
-            }),
-            ("weights.safetensors: it has 100 bytes", &|p| {
-                cut(&p.join(WEIGHTS), 100)
-            }),
-            ("optimizer.safetensors: it cannot be read", &|p| {
-                fs::remove_file(p.join(OPTIMIZER)).unwrap()
-            }),
-            ("state.json: it cannot be read", &|p| {
-                fs::remove_file(p.join(STATE)).unwrap()
-            }),
-            ("state.json: it does not describe a checkpoint", &|p| {
-                cut(&p.join(STATE), 50)
-            }),
+            ("weights.safetensors: its checksum is", &|p| flip(&p.join(WEIGHTS), 5000)),
+            ("optimizer.safetensors: its checksum is", &|p| flip(&p.join(OPTIMIZER), 5000)),
+            ("weights.safetensors: it has 100 bytes", &|p| cut(&p.join(WEIGHTS), 100)),
+            ("optimizer.safetensors: it cannot be read", &|p| fs::remove_file(p.join(OPTIMIZER)).unwrap()),
+            ("state.json: it cannot be read", &|p| fs::remove_file(p.join(STATE)).unwrap()),
+            ("state.json: it does not describe a checkpoint", &|p| cut(&p.join(STATE), 50)),
             ("state.json: its contents do not fit its checksum", &|p| {
                 replace(&p.join(STATE), "\"seed\": 42", "\"seed\": 43")
             }),
-            ("state.json: format 2 is not 1", &|p| {
-                replace(&p.join(STATE), "\"format\": 1", "\"format\": 2")
-            }),
+            ("state.json: format 2 is not 1", &|p| replace(&p.join(STATE), "\"format\": 1", "\"format\": 2")),
         ];
         for (wanted, damage) in damage {
             let (path, _) = saved.save(2, None).unwrap();
@@ -545,11 +419,7 @@ mod tests {
             let (step, skipped) = saved.newest_step();
             assert_eq!(step, 1);
             assert_eq!(skipped[0].0, path);
-            assert!(
-                skipped[0].1.contains(wanted),
-                "{}\nexpected {wanted}",
-                skipped[0].1
-            );
+            assert!(skipped[0].1.contains(wanted), "{}\nexpected {wanted}", skipped[0].1);
         }
         // Saving over a broken one repairs it.
         saved.save(2, None).unwrap();
@@ -557,25 +427,11 @@ mod tests {
         for (_, path) in saved.checkpoints().list() {
             cut(&path.join(WEIGHTS), 0);
         }
-        let error = saved
-            .checkpoints()
-            .newest_valid(&saved.config)
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("step_000002") && error.contains("step_000001"),
-            "{error}"
-        );
-        let other = ModelConfig {
-            width: 44,
-            ..saved.config.clone()
-        };
+        let error = saved.checkpoints().newest_valid(&saved.config).unwrap_err().to_string();
+        assert!(error.contains("step_000002") && error.contains("step_000001"), "{error}");
+        let other = ModelConfig { width: 44, ..saved.config.clone() };
         saved.save(3, None).unwrap();
-        let error = saved
-            .checkpoints()
-            .newest_valid(&other)
-            .unwrap_err()
-            .to_string();
+        let error = saved.checkpoints().newest_valid(&other).unwrap_err().to_string();
         assert!(error.contains("this model needs"), "{error}");
     }
 
@@ -599,13 +455,7 @@ mod tests {
     #[test]
     fn pruning_keeps_the_newest_and_the_best() {
         let saved = Saved::new();
-        for (step, val_bpb) in [
-            (10, Some(2.0)),
-            (20, Some(1.5)),
-            (30, None),
-            (40, Some(1.7)),
-            (50, None),
-        ] {
+        for (step, val_bpb) in [(10, Some(2.0)), (20, Some(1.5)), (30, None), (40, Some(1.7)), (50, None)] {
             saved.save(step, val_bpb).unwrap();
         }
         saved.checkpoints().prune(2);
@@ -643,10 +493,7 @@ mod tests {
             assert!(matches!(error, Error::DiskFull { .. }), "{error}");
             let numel: usize = saved.parameters.iter().map(Parameter::numel).sum();
             assert!(
-                error.to_string().contains(&format!(
-                    "{name}: no room on this disk: {} bytes",
-                    12 * numel
-                )),
+                error.to_string().contains(&format!("{name}: no room on this disk: {} bytes", 12 * numel)),
                 "{error}"
             );
             fs::remove_dir_all(&folder).unwrap();
@@ -656,10 +503,6 @@ mod tests {
         let run = tempfile::tempdir().unwrap();
         fs::write(run.path().join("checkpoints"), "").unwrap();
         let state = saved.state(2);
-        assert!(
-            Checkpoints::of_run(run.path())
-                .save(&saved.snapshot(&state, None))
-                .is_err()
-        );
+        assert!(Checkpoints::of_run(run.path()).save(&saved.snapshot(&state, None)).is_err());
     }
 }

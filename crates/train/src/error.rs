@@ -228,32 +228,18 @@ impl Error {
     ) -> impl FnOnce(std::io::Error) -> Error {
         let path = path.to_path_buf();
         move |source| match source.kind() {
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Error::DiskFull {
-                path,
-                bytes,
-                source,
-            },
-            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Error::ReadOnly {
-                path,
-                doing,
-                source,
-            },
-            _ => Error::Io {
-                path,
-                doing,
-                source,
-            },
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Error::DiskFull { path, bytes, source },
+            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+                Error::ReadOnly { path, doing, source }
+            }
+            _ => Error::Io { path, doing, source },
         }
     }
 
     /// Of an operation that writes nothing.
     pub(crate) fn io(path: &Path, doing: &'static str) -> impl FnOnce(std::io::Error) -> Error {
         let path = path.to_path_buf();
-        move |source| Error::Io {
-            path,
-            doing,
-            source,
-        }
+        move |source| Error::Io { path, doing, source }
     }
 }
 
@@ -263,9 +249,8 @@ mod tests {
 
     #[test]
     fn the_systems_reasons_become_repairs() {
-        let of = |kind: ErrorKind| {
-            Error::writing(Path::new("runs/a/x"), "write it", 77)(kind.into()).to_string()
-        };
+        let of =
+            |kind: ErrorKind| Error::writing(Path::new("runs/a/x"), "write it", 77)(kind.into()).to_string();
         assert!(of(ErrorKind::StorageFull).starts_with("runs/a/x: no room on this disk: 77 bytes"));
         assert!(of(ErrorKind::ReadOnlyFilesystem).contains("choose another one"));
         assert!(of(ErrorKind::NotFound).starts_with("runs/a/x: cannot write it: "));

@@ -25,11 +25,7 @@ pub struct Peak(u32);
 impl Peak {
     /// Of all of `values`.
     pub fn of(values: &[f32]) -> Peak {
-        Peak(
-            values
-                .iter()
-                .fold(0, |peak, value| peak.max(value.abs().to_bits())),
-        )
+        Peak(values.iter().fold(0, |peak, value| peak.max(value.abs().to_bits())))
     }
 
     /// The magnitude: 0 of nothing, NaN when there was one.
@@ -72,15 +68,10 @@ impl Measure {
                 peaks[lane] = peaks[lane].max(block[lane].abs().to_bits());
             }
         }
-        let whole = Measure {
-            sum_of_squares: sums.iter().sum(),
-            peak: Peak(peaks.into_iter().fold(0, u32::max)),
-        };
+        let whole =
+            Measure { sum_of_squares: sums.iter().sum(), peak: Peak(peaks.into_iter().fold(0, u32::max)) };
         let rest_of_sum = rest.iter().map(|v| f64::from(*v).powi(2)).sum();
-        whole.and(Measure {
-            sum_of_squares: rest_of_sum,
-            peak: Peak::of(rest),
-        })
+        whole.and(Measure { sum_of_squares: rest_of_sum, peak: Peak::of(rest) })
     }
 }
 
@@ -89,9 +80,7 @@ mod tests {
     use super::*;
 
     fn values(count: usize) -> Vec<f32> {
-        (0..count)
-            .map(|i| ((i * 7919) % 1009) as f32 / 50.0 - 10.0)
-            .collect()
+        (0..count).map(|i| ((i * 7919) % 1009) as f32 / 50.0 - 10.0).collect()
     }
 
     /// Oracle: a plain sum; f64 sums of 1e5 terms agree to about 1e5 * 1e-16, a thousand times less

@@ -19,33 +19,24 @@ pub(crate) struct JsonLines {
 impl JsonLines {
     /// Opens or creates it.
     pub(crate) fn open(path: &Path) -> Result<JsonLines> {
-        let file = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(path)
-            .map_err(Error::writing(path, "open it for writing", 0))?;
-        Ok(JsonLines {
-            path: path.to_owned(),
-            file,
-        })
+        let file = OpenOptions::new().create(true).append(true).open(path).map_err(Error::writing(
+            path,
+            "open it for writing",
+            0,
+        ))?;
+        Ok(JsonLines { path: path.to_owned(), file })
     }
 
     /// Adds a line, in a single write, so that readers never wait for its second half.
     pub(crate) fn push(&mut self, object: &impl Serialize) -> Result<()> {
         let mut line = serde_json::to_vec(object).expect("numbers and strings can be written");
         line.push(b'\n');
-        self.file.write_all(&line).map_err(Error::writing(
-            &self.path,
-            "add a line to it",
-            line.len() as u64,
-        ))
+        self.file.write_all(&line).map_err(Error::writing(&self.path, "add a line to it", line.len() as u64))
     }
 
     /// Makes what was added survive a power cut.
     pub(crate) fn sync(&self) -> Result<()> {
-        self.file
-            .sync_data()
-            .map_err(Error::writing(&self.path, "sync it", 0))
+        self.file.sync_data().map_err(Error::writing(&self.path, "sync it", 0))
     }
 }
 
@@ -60,9 +51,7 @@ pub(crate) fn repair(path: &Path, keep: impl Fn(&Value) -> bool) -> Result<usize
     let mut kept = Vec::with_capacity(bytes.len());
     let mut dropped = 0;
     for line in bytes.split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
-        if serde_json::from_slice::<Value>(line)
-            .is_ok_and(|value| value.is_object() && keep(&value))
-        {
+        if serde_json::from_slice::<Value>(line).is_ok_and(|value| value.is_object() && keep(&value)) {
             kept.extend_from_slice(line);
             kept.push(b'\n');
         } else {
@@ -83,21 +72,13 @@ pub fn read(path: &Path) -> Result<Vec<Value>> {
     let text = fs::read(path).map_err(Error::io(path, "read it"))?;
     let mut objects = Vec::new();
     let lines: Vec<&[u8]> = text.split(|b| *b == b'\n').collect();
-    for (number, line) in lines
-        .iter()
-        .enumerate()
-        .filter(|(_, line)| !line.is_empty())
-    {
+    for (number, line) in lines.iter().enumerate().filter(|(_, line)| !line.is_empty()) {
         match serde_json::from_slice(line) {
             Ok(object) => objects.push(object),
             Err(_) if number + 1 == lines.len() => {}
             Err(e) => {
                 let problem = format!("this is not JSON ({e}); resuming the run repairs the file");
-                return Err(Error::Line {
-                    path: path.to_owned(),
-                    line: number + 1,
-                    problem,
-                });
+                return Err(Error::Line { path: path.to_owned(), line: number + 1, problem });
             }
         }
     }
@@ -128,14 +109,8 @@ mod tests {
             assert!(fs::read(&path).unwrap().ends_with(b"\n") || before.is_empty());
         }
         fs::write(&path, &whole).unwrap();
-        assert_eq!(
-            repair(&path, |line| line["step"].as_u64() <= Some(2)).unwrap(),
-            2
-        );
-        assert_eq!(
-            read(&path).unwrap(),
-            [json!({ "step": 1 }), json!({ "step": 2 })]
-        );
+        assert_eq!(repair(&path, |line| line["step"].as_u64() <= Some(2)).unwrap(), 2);
+        assert_eq!(read(&path).unwrap(), [json!({ "step": 1 }), json!({ "step": 2 })]);
     }
 
     #[test]
@@ -143,12 +118,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("events.jsonl");
         fs::write(&path, "{}\n\0\0\0\n{}\n").unwrap();
-        assert!(
-            read(&path)
-                .unwrap_err()
-                .to_string()
-                .contains("events.jsonl, line 2: this is not JSON")
-        );
+        assert!(read(&path).unwrap_err().to_string().contains("events.jsonl, line 2: this is not JSON"));
         assert_eq!(repair(&path, |_| true).unwrap(), 1);
         assert_eq!(read(&path).unwrap().len(), 2);
     }

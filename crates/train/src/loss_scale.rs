@@ -87,10 +87,7 @@ impl LossScale {
     /// For steps of `step_tokens` tokens on a device of `element`.
     pub fn new(element: Element, rules: ScaleRules, step_tokens: u64) -> LossScale {
         let step_tokens = step_tokens as f64;
-        let rules = ScaleRules {
-            max: rules.max.min(LARGEST_PER_TOKEN * step_tokens),
-            ..rules
-        };
+        let rules = ScaleRules { max: rules.max.min(LARGEST_PER_TOKEN * step_tokens), ..rules };
         let scale = match element {
             Element::F32 => 1.0,
             Element::F16 => rules
@@ -99,19 +96,8 @@ impl LossScale {
                 .max(rules.min)
                 .min(rules.max),
         };
-        let state = LossScaleState {
-            scale,
-            clean_steps: 0,
-            peak: 0.0,
-            skipped: 0,
-            helpless: 0,
-        };
-        LossScale {
-            element,
-            rules,
-            step_tokens,
-            state,
-        }
+        let state = LossScaleState { scale, clean_steps: 0, peak: 0.0, skipped: 0, helpless: 0 };
+        LossScale { element, rules, step_tokens, state }
     }
 
     /// The natural logarithm of the factor on the sum of a step's losses, S / tokens.
@@ -128,9 +114,7 @@ impl LossScale {
     pub fn restore(&mut self, state: LossScaleState) {
         let scale = match self.element {
             Element::F32 => 1.0,
-            Element::F16 => state
-                .scale
-                .clamp(self.rules.min, self.rules.max.max(self.rules.min)),
+            Element::F16 => state.scale.clamp(self.rules.min, self.rules.max.max(self.rules.min)),
         };
         self.state = LossScaleState { scale, ..state };
     }
@@ -147,9 +131,9 @@ impl LossScale {
         let problem = match self.element {
             _ if !loss.is_finite() => Some(format!("the loss is {loss}")),
             _ if !peak.is_finite() => Some(format!("a gradient is {peak}")),
-            Element::F16 if peak > PEAK_LIMIT => Some(format!(
-                "the largest gradient, {peak}, is above {PEAK_LIMIT}"
-            )),
+            Element::F16 if peak > PEAK_LIMIT => {
+                Some(format!("the largest gradient, {peak}, is above {PEAK_LIMIT}"))
+            }
             _ => None,
         };
         let state = &mut self.state;
@@ -188,12 +172,7 @@ impl LossScale {
 mod tests {
     use super::*;
 
-    const RULES: ScaleRules = ScaleRules {
-        initial: None,
-        growth_interval: 3,
-        min: 1.0,
-        max: 16_777_216.0,
-    };
+    const RULES: ScaleRules = ScaleRules { initial: None, growth_interval: 3, min: 1.0, max: 16_777_216.0 };
 
     fn peak(value: f32) -> Peak {
         Peak::of(&[value])
@@ -204,37 +183,10 @@ mod tests {
         let first = |rules, tokens| LossScale::new(Element::F16, rules, tokens).state().scale;
         assert_eq!(first(RULES, 2048), 65536.0);
         assert_eq!(first(RULES, 2000), 65536.0);
-        assert_eq!(
-            first(
-                ScaleRules {
-                    initial: Some(256.0),
-                    ..RULES
-                },
-                2048
-            ),
-            256.0
-        );
-        assert_eq!(
-            first(
-                ScaleRules {
-                    max: 128.0,
-                    ..RULES
-                },
-                2048
-            ),
-            128.0
-        );
+        assert_eq!(first(ScaleRules { initial: Some(256.0), ..RULES }, 2048), 256.0);
+        assert_eq!(first(ScaleRules { max: 128.0, ..RULES }, 2048), 128.0);
         // One token more than 32,768 would not be an f16.
-        assert_eq!(
-            first(
-                ScaleRules {
-                    initial: Some(1e6),
-                    ..RULES
-                },
-                1
-            ),
-            32768.0
-        );
+        assert_eq!(first(ScaleRules { initial: Some(1e6), ..RULES }, 1), 32768.0);
         let single = LossScale::new(Element::F32, RULES, 2048);
         assert_eq!(single.state().scale, 1.0);
         assert_eq!(single.log_scale(), -(2048_f32.ln()));
@@ -244,17 +196,9 @@ mod tests {
     fn overflow_skips_and_halves_before_the_cliff() {
         let mut scale = LossScale::new(Element::F16, RULES, 2048);
         assert_eq!(scale.judge(peak(PEAK_LIMIT), 1.0), Verdict::Use);
-        for (value, loss) in [
-            (16_001.0, 1.0),
-            (f32::INFINITY, 1.0),
-            (f32::NAN, 1.0),
-            (1.0, f64::NAN),
-        ] {
+        for (value, loss) in [(16_001.0, 1.0), (f32::INFINITY, 1.0), (f32::NAN, 1.0), (1.0, f64::NAN)] {
             let before = scale.state();
-            assert!(
-                matches!(scale.judge(peak(value), loss), Verdict::Skip(_)),
-                "{value} {loss}"
-            );
+            assert!(matches!(scale.judge(peak(value), loss), Verdict::Skip(_)), "{value} {loss}");
             assert_eq!(scale.state().scale, before.scale / 2.0);
             assert_eq!(scale.state().skipped, before.skipped + 1);
         }
@@ -272,21 +216,11 @@ mod tests {
         );
         assert_eq!(scale.state().scale, 131_072.0);
         // A peak that would come near the limit when doubled.
-        assert_eq!(
-            judged(&mut scale, &[1.0, 4001.0, 1.0]),
-            [Verdict::Use, Verdict::Use, Verdict::Use]
-        );
+        assert_eq!(judged(&mut scale, &[1.0, 4001.0, 1.0]), [Verdict::Use, Verdict::Use, Verdict::Use]);
         // The interval begins anew after a skip.
         judged(&mut scale, &[1.0, 20_000.0]);
         assert_eq!(judged(&mut scale, &[1.0, 1.0, 1.0])[2], Verdict::UseAndGrow);
-        let mut full = LossScale::new(
-            Element::F16,
-            ScaleRules {
-                max: 65536.0,
-                ..RULES
-            },
-            2048,
-        );
+        let mut full = LossScale::new(Element::F16, ScaleRules { max: 65536.0, ..RULES }, 2048);
         assert_eq!(judged(&mut full, &[1.0, 1.0, 1.0])[2], Verdict::Use);
     }
 
@@ -298,21 +232,13 @@ mod tests {
             half.judge(peak(f32::NAN), 1.0);
             steps += 1;
         }
-        assert_eq!(
-            steps,
-            16 + PATIENCE,
-            "65,536 can be halved 16 times before it is 1"
-        );
+        assert_eq!(steps, 16 + PATIENCE, "65,536 can be halved 16 times before it is 1");
         let mut single = LossScale::new(Element::F32, RULES, 2048);
         for _ in 0..PATIENCE - 1 {
             single.judge(peak(f32::NAN), 1.0);
         }
         assert!(!single.has_given_up());
-        assert_eq!(
-            single.judge(peak(1e30), 1.0),
-            Verdict::Use,
-            "f32 has no cliff"
-        );
+        assert_eq!(single.judge(peak(1e30), 1.0), Verdict::Use, "f32 has no cliff");
         assert_eq!(single.state().helpless, 0);
     }
 

@@ -34,10 +34,7 @@ const LOCK: &str = "lock";
 
 /// What a run is called when nobody gives it a name: local date and time, and the preset.
 pub fn default_name(preset: &str) -> String {
-    format!(
-        "{}-{preset}",
-        jiff::Zoned::now().strftime("%Y-%m-%d_%H-%M-%S")
-    )
+    format!("{}-{preset}", jiff::Zoned::now().strftime("%Y-%m-%d_%H-%M-%S"))
 }
 
 /// A run's directory, locked.
@@ -60,9 +57,7 @@ impl RunDir {
             fs::create_dir_all(runs).map_err(Error::writing(runs, "create this folder", 0))?;
         }
         fs::create_dir(dir).map_err(|e| match e.kind() {
-            std::io::ErrorKind::AlreadyExists => Error::RunExists {
-                dir: dir.to_owned(),
-            },
+            std::io::ErrorKind::AlreadyExists => Error::RunExists { dir: dir.to_owned() },
             _ => Error::writing(dir, "create this folder", 0)(e),
         })?;
         let fill = || {
@@ -88,10 +83,7 @@ impl RunDir {
     pub fn open(dir: &Path) -> Result<(RunDir, RunConfig)> {
         if !dir.is_dir() {
             let problem = "it does not exist; `--resume` takes the directory of a run".into();
-            return Err(Error::NotARun {
-                dir: dir.to_owned(),
-                problem,
-            });
+            return Err(Error::NotARun { dir: dir.to_owned(), problem });
         }
         require_config(dir)?;
         let lock = lock(dir)?;
@@ -102,16 +94,8 @@ impl RunDir {
 
     fn open_locked(dir: &Path, lock: File) -> Result<RunDir> {
         json_lines::repair(&dir.join(EVENTS), |_| true)?;
-        let (metrics, events) = (
-            JsonLines::open(&dir.join(METRICS))?,
-            JsonLines::open(&dir.join(EVENTS))?,
-        );
-        Ok(RunDir {
-            dir: dir.to_owned(),
-            metrics,
-            events,
-            _lock: lock,
-        })
+        let (metrics, events) = (JsonLines::open(&dir.join(METRICS))?, JsonLines::open(&dir.join(EVENTS))?);
+        Ok(RunDir { dir: dir.to_owned(), metrics, events, _lock: lock })
     }
 
     /// Its path.
@@ -131,9 +115,7 @@ impl RunDir {
     /// [`Error::ReadOnly`] and its like.
     pub fn rewind(&mut self, step: u64) -> Result<usize> {
         let path = self.dir.join(METRICS);
-        let dropped = json_lines::repair(&path, |line| {
-            line["step"].as_u64().is_some_and(|s| s <= step)
-        })?;
+        let dropped = json_lines::repair(&path, |line| line["step"].as_u64().is_some_and(|s| s <= step))?;
         // The file may be a new one under the old name.
         self.metrics = JsonLines::open(&path)?;
         let summary = self.dir.join(SUMMARY);
@@ -162,10 +144,7 @@ impl RunDir {
             #[serde(flatten)]
             event: &'a Event,
         }
-        self.events.push(&Line {
-            time: format!("{:.3}", jiff::Timestamp::now()),
-            event,
-        })
+        self.events.push(&Line { time: format!("{:.3}", jiff::Timestamp::now()), event })
     }
 
     /// Makes both logs survive a power cut.
@@ -182,8 +161,7 @@ impl RunDir {
     /// # Errors
     /// [`Error::DiskFull`] and its like.
     pub fn write_summary(&self, summary: &impl Serialize) -> Result<()> {
-        let mut json =
-            serde_json::to_vec_pretty(summary).expect("numbers and strings can be written");
+        let mut json = serde_json::to_vec_pretty(summary).expect("numbers and strings can be written");
         json.push(b'\n');
         whole_file::write_whole(&self.dir.join(SUMMARY), &json)
     }
@@ -204,10 +182,7 @@ pub fn read_config(dir: &Path) -> Result<RunConfig> {
 /// [`Error::NotARun`] when there is none or a step is missing.
 pub fn recorded_progress(dir: &Path) -> Result<Vec<f64>> {
     let path = dir.join(METRICS);
-    let fail = |problem: String| Error::NotARun {
-        dir: dir.to_owned(),
-        problem,
-    };
+    let fail = |problem: String| Error::NotARun { dir: dir.to_owned(), problem };
     if !path.exists() {
         return Err(fail(format!("it has no {METRICS} to be replayed")));
     }
@@ -232,10 +207,7 @@ fn require_config(dir: &Path) -> Result<()> {
         return Ok(());
     }
     let problem = format!("it has no {CONFIG}; the run ended before it began: start a new one");
-    Err(Error::NotARun {
-        dir: dir.to_owned(),
-        problem,
-    })
+    Err(Error::NotARun { dir: dir.to_owned(), problem })
 }
 
 /// Takes the lock of a run and says in it who holds it.
@@ -255,10 +227,7 @@ fn lock(dir: &Path) -> Result<File> {
             let mut owner = String::new();
             let _ = file.read_to_string(&mut owner);
             let owner = Some(owner.trim().to_owned()).filter(|owner| !owner.is_empty());
-            return Err(Error::Locked {
-                dir: dir.to_owned(),
-                owner,
-            });
+            return Err(Error::Locked { dir: dir.to_owned(), owner });
         }
         Err(TryLockError::Error(e)) => return Err(io("lock the run")(e)),
     }
@@ -285,49 +254,28 @@ mod tests {
         let dir = runs.path().join("deep/first");
         let run = create(&dir).unwrap();
         let error = create(&dir).unwrap_err().to_string();
-        assert!(
-            error.contains("a run of this name exists; go on with it by --resume"),
-            "{error}"
-        );
+        assert!(error.contains("a run of this name exists; go on with it by --resume"), "{error}");
         let error = RunDir::open(&dir).unwrap_err().to_string();
         assert!(
-            error.contains(&format!(
-                "another process (id {}) is working on this run",
-                std::process::id()
-            )),
+            error.contains(&format!("another process (id {}) is working on this run", std::process::id())),
             "{error}"
         );
         drop(run);
         let (run, config) = RunDir::open(&dir).unwrap();
         assert_eq!(config, RunConfig::of_preset("odd").unwrap());
-        assert_eq!(
-            Tokenizer::load(&run.path().join(TOKENIZER))
-                .unwrap()
-                .vocab_size(),
-            261
-        );
+        assert_eq!(Tokenizer::load(&run.path().join(TOKENIZER)).unwrap().vocab_size(), 261);
     }
 
     #[test]
     fn what_is_no_run_is_said_to_be_none() {
         let runs = tempfile::tempdir().unwrap();
-        let error = RunDir::open(&runs.path().join("nothing"))
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("nothing: this is no run directory: it does not exist"),
-            "{error}"
-        );
+        let error = RunDir::open(&runs.path().join("nothing")).unwrap_err().to_string();
+        assert!(error.contains("nothing: this is no run directory: it does not exist"), "{error}");
         let error = RunDir::open(runs.path()).unwrap_err().to_string();
         assert!(error.contains("it has no config.toml"), "{error}");
-        assert!(
-            !runs.path().join(LOCK).exists(),
-            "a folder that is no run is left as it is"
-        );
+        assert!(!runs.path().join(LOCK).exists(), "a folder that is no run is left as it is");
         fs::write(runs.path().join("file"), "").unwrap();
-        let error = create(&runs.path().join("file/run"))
-            .unwrap_err()
-            .to_string();
+        let error = create(&runs.path().join("file/run")).unwrap_err().to_string();
         assert!(error.contains("file: cannot create this folder"), "{error}");
     }
 
@@ -339,10 +287,7 @@ mod tests {
         let text = fs::read_to_string(dir.join(CONFIG)).unwrap();
         fs::write(dir.join(CONFIG), text.replace("preset = ", "presto = ")).unwrap();
         let error = RunDir::open(&dir).unwrap_err().to_string();
-        assert!(
-            error.contains("config.toml, line 1: there is no key `presto`"),
-            "{error}"
-        );
+        assert!(error.contains("config.toml, line 1: there is no key `presto`"), "{error}");
     }
 
     #[test]
@@ -356,11 +301,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!(recorded_progress(runs.path()).unwrap(), [0.1, 0.1 + 0.2]);
-        fs::write(
-            &path,
-            "{\"step\":1,\"progress\":0.1}\n{\"step\":3,\"progress\":0.3}\n",
-        )
-        .unwrap();
+        fs::write(&path, "{\"step\":1,\"progress\":0.1}\n{\"step\":3,\"progress\":0.3}\n").unwrap();
         let error = recorded_progress(runs.path()).unwrap_err().to_string();
         assert!(error.contains("does not record step 2"), "{error}");
     }
@@ -368,9 +309,6 @@ mod tests {
     #[test]
     fn default_names_sort_by_time() {
         let name = default_name("tiny");
-        assert!(
-            name.ends_with("-tiny") && name.len() == "2000-01-01_00-00-00-tiny".len(),
-            "{name}"
-        );
+        assert!(name.ends_with("-tiny") && name.len() == "2000-01-01_00-00-00-tiny".len(), "{name}");
     }
 }

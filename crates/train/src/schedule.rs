@@ -60,19 +60,10 @@ impl Schedule {
 mod tests {
     use super::*;
 
-    const KINDS: [ScheduleKind; 3] = [
-        ScheduleKind::Cosine,
-        ScheduleKind::Linear,
-        ScheduleKind::Wsd,
-    ];
+    const KINDS: [ScheduleKind; 3] = [ScheduleKind::Cosine, ScheduleKind::Linear, ScheduleKind::Wsd];
 
     fn schedule(kind: ScheduleKind, warmup: f64) -> Schedule {
-        Schedule {
-            kind,
-            warmup,
-            decay: 0.4,
-            final_fraction: 0.1,
-        }
+        Schedule { kind, warmup, decay: 0.4, final_fraction: 0.1 }
     }
 
     /// Oracle: the shapes' values by hand; a few roundings of f64 are allowed.
@@ -97,9 +88,7 @@ mod tests {
         for kind in KINDS {
             let s = schedule(kind, 0.0);
             assert_eq!(s.multiplier(0.0), 1.0);
-            let values: Vec<f64> = (0..=1000)
-                .map(|i| s.multiplier(i as f64 / 1000.0))
-                .collect();
+            let values: Vec<f64> = (0..=1000).map(|i| s.multiplier(i as f64 / 1000.0)).collect();
             assert!(values.windows(2).all(|w| w[1] <= w[0]));
             assert!(values.iter().all(|v| (0.1..=1.0).contains(v)));
         }
@@ -107,12 +96,7 @@ mod tests {
 
     #[test]
     fn a_decay_that_reaches_into_the_warm_up_begins_after_it() {
-        let s = Schedule {
-            kind: ScheduleKind::Wsd,
-            warmup: 0.5,
-            decay: 0.9,
-            final_fraction: 0.0,
-        };
+        let s = Schedule { kind: ScheduleKind::Wsd, warmup: 0.5, decay: 0.9, final_fraction: 0.0 };
         assert_eq!(s.multiplier(0.5), 1.0);
         assert_eq!(s.multiplier(0.75), 0.5);
     }

@@ -17,8 +17,7 @@ use crate::checkpoint::{Checkpoint, Snapshot};
 use crate::run_dir::{self, RunDir};
 use crate::trainer::Guard;
 use crate::{
-    Budget, Checkpoints, Error, Evaluation, Event, Result, RunConfig, StepMetrics, Trainer,
-    UserConfig,
+    Budget, Checkpoints, Error, Evaluation, Event, Result, RunConfig, StepMetrics, Trainer, UserConfig,
 };
 
 /// How to begin, and with what.
@@ -128,39 +127,19 @@ impl Observer for () {}
 /// # Errors
 /// Everything that [`Error`] names. What was saved before stays as it is, and the run can be
 /// resumed.
-pub fn train_run(
-    options: RunOptions,
-    observer: &mut dyn Observer,
-    stop: &AtomicBool,
-) -> Result<Outcome> {
+pub fn train_run(options: RunOptions, observer: &mut dyn Observer, stop: &AtomicBool) -> Result<Outcome> {
     let mut session = match options.start {
-        Start::New {
-            config,
-            runs_dir,
-            name,
-        } => Session::begin(
-            &config,
-            &runs_dir,
-            name,
-            options.device,
-            &options.cache_dir,
-            observer,
-        )?,
-        Start::Resume { dir } => {
-            Session::resume(&dir, options.device, &options.cache_dir, observer)?
+        Start::New { config, runs_dir, name } => {
+            Session::begin(&config, &runs_dir, name, options.device, &options.cache_dir, observer)?
         }
+        Start::Resume { dir } => Session::resume(&dir, options.device, &options.cache_dir, observer)?,
     };
-    session
-        .observer
-        .on_start(session.run.path(), &session.trainer);
+    session.observer.on_start(session.run.path(), &session.trainer);
     let outcome = session.train(stop);
     if let Err(error) = &outcome {
         let step = session.trainer.spent().steps;
         // The error itself matters more than one that keeps it from being written.
-        let _ = session.event(Event::Failed {
-            step,
-            why: error.to_string(),
-        });
+        let _ = session.event(Event::Failed { step, why: error.to_string() });
     }
     outcome
 }
@@ -201,13 +180,7 @@ impl<'o> Session<'o> {
         let mut trainer = Trainer::new(config, dataset, device)?;
         set_replay(&mut trainer)?;
         let run = RunDir::create(&dir, trainer.config(), &trainer.dataset().tokenizer)?;
-        let mut session = Session {
-            run,
-            trainer,
-            observer,
-            evaluated: None,
-            saved: None,
-        };
+        let mut session = Session { run, trainer, observer, evaluated: None, saved: None };
         let config = session.trainer.config();
         let started = Event::Started {
             preset: config.preset.clone(),
@@ -236,33 +209,19 @@ impl<'o> Session<'o> {
         config.take_data(&dataset, true, &dir.join(run_dir::CONFIG))?;
         let mut trainer = Trainer::new(config, dataset, device)?;
         set_replay(&mut trainer)?;
-        let checkpoint = found
-            .checkpoint
-            .as_ref()
-            .map(|checkpoint| checkpoint.path.clone());
+        let checkpoint = found.checkpoint.as_ref().map(|checkpoint| checkpoint.path.clone());
         if let Some(checkpoint) = found.checkpoint {
             trainer.restore(checkpoint)?;
         }
         let step = trainer.spent().steps;
         let dropped_metrics = run.rewind(step)?;
         let saved = checkpoint.as_ref().map(|_| step);
-        let mut session = Session {
-            run,
-            trainer,
-            observer,
-            evaluated: None,
-            saved,
-        };
+        let mut session = Session { run, trainer, observer, evaluated: None, saved };
         for (path, why) in found.skipped {
             session.event(Event::CheckpointSkipped { path, why })?;
         }
         let device = session.device();
-        session.event(Event::Resumed {
-            step,
-            checkpoint,
-            dropped_metrics,
-            device,
-        })?;
+        session.event(Event::Resumed { step, checkpoint, dropped_metrics, device })?;
         session.log_choices()?;
         Ok(session)
     }
@@ -303,10 +262,7 @@ impl<'o> Session<'o> {
             }
             let before = *self.trainer.spent();
             let metrics = self.trainer.step()?;
-            if logs_every_step
-                || metrics.step.is_multiple_of(config.log_every)
-                || self.trainer.is_done()
-            {
+            if logs_every_step || metrics.step.is_multiple_of(config.log_every) || self.trainer.is_done() {
                 self.run.log_step(&metrics)?;
             }
             self.log_guard(&metrics)?;
@@ -339,10 +295,7 @@ impl<'o> Session<'o> {
         let result = self.trainer.evaluate(windows)?;
         self.evaluated = Some((step, result.clone()));
         self.observer.on_eval(step, &result);
-        self.event(Event::Validation {
-            step,
-            result: result.clone(),
-        })?;
+        self.event(Event::Validation { step, result: result.clone() })?;
         Ok(result)
     }
 
@@ -357,11 +310,7 @@ impl<'o> Session<'o> {
         let checkpoints = self.run.checkpoints();
         let weights = self.trainer.weights();
         let parameters = self.trainer.stack().parameters().to_vec();
-        let val_bpb = self
-            .evaluated
-            .as_ref()
-            .filter(|(at, _)| *at == step)
-            .map(|(_, result)| result.val_bpb);
+        let val_bpb = self.evaluated.as_ref().filter(|(at, _)| *at == step).map(|(_, result)| result.val_bpb);
         let (path, bytes) = checkpoints.save(&Snapshot {
             state: &self.trainer.state(),
             progress: self.trainer.progress(),
@@ -372,12 +321,7 @@ impl<'o> Session<'o> {
         })?;
         self.saved = Some(step);
         checkpoints.prune(keep);
-        self.event(Event::Checkpoint {
-            step,
-            path,
-            bytes,
-            seconds: begun.elapsed().as_secs_f64(),
-        })
+        self.event(Event::Checkpoint { step, path, bytes, seconds: begun.elapsed().as_secs_f64() })
     }
 
     fn interrupt(&mut self) -> Result<Outcome> {
@@ -409,10 +353,7 @@ impl<'o> Session<'o> {
             val_loss: result.val_loss,
             bound_bits_per_byte: self.trainer.dataset().info.bound_bits_per_byte,
         };
-        self.event(Event::Finished {
-            step: state.spent.steps,
-            val_bpb: result.val_bpb,
-        })?;
+        self.event(Event::Finished { step: state.spent.steps, val_bpb: result.val_bpb })?;
         self.run.sync_logs()?;
         self.run.write_summary(&summary)?;
         Ok(Outcome::Finished(summary))
@@ -447,17 +388,13 @@ pub fn prepare_data(
         return Ok((data::prepare(&options, &progress)?, None));
     }
     let wanted = config.model.vocab_size;
-    options.tokenizer = TokenizerChoice::Train {
-        vocab_size: Some(wanted),
-    };
+    options.tokenizer = TokenizerChoice::Train { vocab_size: Some(wanted) };
     match data::prepare(&options, &progress) {
         Err(data::Error::Vocabulary { .. }) if !vocab_is_given => {
             options.tokenizer = TokenizerChoice::Train { vocab_size: None };
             let dataset = data::prepare(&options, &progress)?;
             let found = dataset.tokenizer.vocab_size();
-            let what = format!(
-                "vocabulary of {found}: this text does not give the preset's {wanted} tokens"
-            );
+            let what = format!("vocabulary of {found}: this text does not give the preset's {wanted} tokens");
             Ok((dataset, Some(what)))
         }
         prepared => Ok((prepared?, None)),
@@ -487,24 +424,12 @@ pub fn load_trained(dir: &Path) -> Result<Trained> {
     let tokenizer = Tokenizer::load(&path)?;
     if tokenizer.vocab_size() != config.model.vocab_size {
         let (configured, actual) = (config.model.vocab_size, tokenizer.vocab_size());
-        return Err(Error::Vocabulary {
-            path,
-            configured,
-            actual,
-        });
+        return Err(Error::Vocabulary { path, configured, actual });
     }
     let found = Checkpoints::of_run(dir).newest_valid(&config.model)?;
     let Some(checkpoint) = found.checkpoint else {
         let problem = "it has no checkpoint yet; train it first".into();
-        return Err(Error::NotARun {
-            dir: dir.to_owned(),
-            problem,
-        });
+        return Err(Error::NotARun { dir: dir.to_owned(), problem });
     };
-    Ok(Trained {
-        config,
-        tokenizer,
-        checkpoint,
-        skipped: found.skipped,
-    })
+    Ok(Trained { config, tokenizer, checkpoint, skipped: found.skipped })
 }

@@ -15,10 +15,8 @@ use sha2::{Digest, Sha256};
 
 use crate::{Error, Result};
 
-const _: () = assert!(
-    cfg!(target_endian = "little"),
-    "tensors are written as they lie in memory, little-endian"
-);
+const _: () =
+    assert!(cfg!(target_endian = "little"), "tensors are written as they lie in memory, little-endian");
 
 /// A tensor to be written.
 pub(crate) struct Entry<'a> {
@@ -39,10 +37,7 @@ pub(crate) struct FileSum {
 
 impl FileSum {
     pub(crate) fn of(bytes: &[u8]) -> FileSum {
-        FileSum {
-            bytes: bytes.len() as u64,
-            sha256: hex(&Sha256::digest(bytes)),
-        }
+        FileSum { bytes: bytes.len() as u64, sha256: hex(&Sha256::digest(bytes)) }
     }
 }
 
@@ -96,44 +91,28 @@ pub(crate) fn write(path: &Path, entries: &[Entry<'_>], needed: u64) -> Result<F
         out.inner.get_ref().sync_all()
     };
     let file = File::create(path).map_err(Error::writing(path, "create it", needed))?;
-    let mut out = Summing {
-        inner: BufWriter::with_capacity(1 << 20, file),
-        sum: Sha256::new(),
-        bytes: 0,
-    };
+    let mut out = Summing { inner: BufWriter::with_capacity(1 << 20, file), sum: Sha256::new(), bytes: 0 };
     fill(&mut out).map_err(Error::writing(path, "write it", needed))?;
-    Ok(FileSum {
-        bytes: out.bytes,
-        sha256: hex(&out.sum.finalize()),
-    })
+    Ok(FileSum { bytes: out.bytes, sha256: hex(&out.sum.finalize()) })
 }
 
 /// The tensors of a file, each of which must be there with this many elements, in the order of
 /// `names`.
 pub(crate) fn read(path: &Path, bytes: &[u8], names: &[(String, usize)]) -> Result<Vec<Vec<f32>>> {
-    let fail = |problem: String| Error::Checkpoint {
-        path: path.to_owned(),
-        problem,
-    };
-    let file = SafeTensors::deserialize(bytes)
-        .map_err(|e| fail(format!("it is no safetensors file: {e}")))?;
+    let fail = |problem: String| Error::Checkpoint { path: path.to_owned(), problem };
+    let file =
+        SafeTensors::deserialize(bytes).map_err(|e| fail(format!("it is no safetensors file: {e}")))?;
     names
         .iter()
         .map(|(name, numel)| {
-            let tensor = file
-                .tensor(name)
-                .map_err(|_| fail(format!("tensor {name} is missing")))?;
+            let tensor = file.tensor(name).map_err(|_| fail(format!("tensor {name} is missing")))?;
             if tensor.dtype() != Dtype::F32 || tensor.data().len() != 4 * numel {
                 let (shape, dtype) = (tensor.shape(), tensor.dtype());
                 return Err(fail(format!(
                     "tensor {name} is {dtype:?} {shape:?}, expected {numel} elements of F32"
                 )));
             }
-            Ok(tensor
-                .data()
-                .chunks_exact(4)
-                .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-                .collect())
+            Ok(tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
         })
         .collect()
 }
@@ -148,43 +127,24 @@ mod tests {
     fn a_weight_file_is_what_model_reads() {
         let config = presets::by_name("odd").unwrap();
         let parameters = Parameter::all(&config);
-        let weights: Vec<Vec<f32>> = parameters
-            .iter()
-            .map(|p| model::initial_values(&config, p, 3))
-            .collect();
+        let weights: Vec<Vec<f32>> =
+            parameters.iter().map(|p| model::initial_values(&config, p, 3)).collect();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("weights.safetensors");
         let entries: Vec<Entry<'_>> = parameters
             .iter()
             .zip(&weights)
-            .map(|(p, values)| Entry {
-                name: p.name.clone(),
-                shape: &p.shape,
-                values,
-            })
+            .map(|(p, values)| Entry { name: p.name.clone(), shape: &p.shape, values })
             .collect();
         let sum = write(&path, &entries, 0).unwrap();
         let bytes = std::fs::read(&path).unwrap();
         assert_eq!(sum, FileSum::of(&bytes));
-        assert_eq!(
-            model::weights::from_bytes(&config, &bytes, &path).unwrap(),
-            weights
-        );
-        let names: Vec<(String, usize)> = parameters
-            .iter()
-            .map(|p| (p.name.clone(), p.numel()))
-            .collect();
+        assert_eq!(model::weights::from_bytes(&config, &bytes, &path).unwrap(), weights);
+        let names: Vec<(String, usize)> = parameters.iter().map(|p| (p.name.clone(), p.numel())).collect();
         assert_eq!(read(&path, &bytes, &names).unwrap(), weights);
-        let missing = read(&path, &bytes, &[("nobody".into(), 1)])
-            .unwrap_err()
-            .to_string();
-        assert!(
-            missing.contains("weights.safetensors: tensor nobody is missing"),
-            "{missing}"
-        );
-        let short = read(&path, &bytes, &[("model.norm.weight".into(), 41)])
-            .unwrap_err()
-            .to_string();
+        let missing = read(&path, &bytes, &[("nobody".into(), 1)]).unwrap_err().to_string();
+        assert!(missing.contains("weights.safetensors: tensor nobody is missing"), "{missing}");
+        let short = read(&path, &bytes, &[("model.norm.weight".into(), 41)]).unwrap_err().to_string();
         assert!(short.contains("F32 [40], expected 41"), "{short}");
     }
 
@@ -192,15 +152,8 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn a_full_disk_is_told_with_what_was_needed() {
         let values = vec![1.0; 1 << 19];
-        let entry = Entry {
-            name: "x".into(),
-            shape: &[1 << 19],
-            values: &values,
-        };
+        let entry = Entry { name: "x".into(), shape: &[1 << 19], values: &values };
         let error = write(Path::new("/dev/full"), &[entry], 12_345).unwrap_err();
-        assert!(
-            matches!(error, Error::DiskFull { bytes: 12_345, .. }),
-            "{error}"
-        );
+        assert!(matches!(error, Error::DiskFull { bytes: 12_345, .. }), "{error}");
     }
 }

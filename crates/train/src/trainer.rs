@@ -112,10 +112,7 @@ impl Trainer {
         let mut stack = Stack::new(&config.model, device, &config.stack_options())?;
         let parameters = stack.parameters().to_vec();
         for (index, parameter) in parameters.iter().enumerate() {
-            stack.set_weights(
-                index,
-                &model::initial_values(&config.model, parameter, config.seed),
-            )?;
+            stack.set_weights(index, &model::initial_values(&config.model, parameter, config.seed))?;
         }
         Ok(Trainer {
             sampler,
@@ -185,18 +182,12 @@ impl Trainer {
         let begun = Instant::now();
         let telemetry = self.stack.device().telemetry();
         let step_tokens = self.config.step_tokens();
-        let progress = match &self.replay {
-            Some(recorded) => recorded
-                .get(self.spent.steps as usize)
-                .copied()
-                .unwrap_or(1.0),
-            None => self.budget.progress_of_next(&self.spent, step_tokens),
-        };
-        let lr = self.config.optimizer.lr * self.schedule.multiplier(progress);
         let scale = self.scale.state().scale;
 
         let gradients = self.accumulate()?;
         let update_begun = Instant::now();
+        let progress = self.progress_of_step(begun.elapsed().as_secs_f64());
+        let lr = self.config.optimizer.lr * self.schedule.multiplier(progress);
         let measure = self.measure();
         // Gradients are those of scale/tokens times the sum of losses, as the device rounded it.
         let effective = self.stack.effective_scale(self.scale.log_scale()) * step_tokens as f64;
@@ -205,13 +196,8 @@ impl Trainer {
         let loss = gradients.loss_sum / step_tokens as f64;
         let guard = match self.scale.judge(measure.peak.max(gradients.peak), loss) {
             Verdict::Use => None,
-            Verdict::UseAndGrow => Some(Guard::Grew {
-                scale: self.scale.state().scale,
-            }),
-            Verdict::Skip(why) => Some(Guard::Skipped {
-                why,
-                scale: self.scale.state().scale,
-            }),
+            Verdict::UseAndGrow => Some(Guard::Grew { scale: self.scale.state().scale }),
+            Verdict::Skip(why) => Some(Guard::Skipped { why, scale: self.scale.state().scale }),
         };
         let skipped = matches!(guard, Some(Guard::Skipped { .. }));
         if !skipped {
@@ -229,11 +215,7 @@ impl Trainer {
             && self.scale.has_given_up()
         {
             let skipped = self.scale.state().helpless;
-            return Err(Error::Diverged {
-                step: self.spent.steps,
-                skipped,
-                why: why.clone(),
-            });
+            return Err(Error::Diverged { step: self.spent.steps, skipped, why: why.clone() });
         }
         Ok(StepMetrics {
             step: self.spent.steps,
@@ -258,6 +240,15 @@ impl Trainer {
         })
     }
 
+    /// The progress that the present step goes by; with a budget in time its gradients have taken
+    /// `step_seconds`.
+    fn progress_of_step(&self, step_seconds: f64) -> f64 {
+        match &self.replay {
+            Some(recorded) => recorded.get(self.spent.steps as usize).copied().unwrap_or(1.0),
+            None => self.budget.progress_of_step(&self.spent, self.config.step_tokens(), step_seconds),
+        }
+    }
+
     /// Gradients of the step's microbatches, summed in the stack.
     fn accumulate(&mut self) -> Result<Accumulated> {
         let log_scale = self.scale.log_scale();
@@ -267,18 +258,8 @@ impl Trainer {
             peak: Peak::default(),
         };
         for microbatch in 0..self.config.accum {
-            self.sampler.batch(
-                &self.dataset.train,
-                self.next_window,
-                &mut self.ids,
-                &mut self.targets,
-            );
-            let report = self.stack.forward_backward(
-                &self.ids,
-                &self.targets,
-                log_scale,
-                microbatch == 0,
-            )?;
+            self.sampler.batch(&self.dataset.train, self.next_window, &mut self.ids, &mut self.targets);
+            let report = self.stack.forward_backward(&self.ids, &self.targets, log_scale, microbatch == 0)?;
             self.next_window += self.config.batch as u64;
             sums.loss_sum += report.nll.iter().map(|nll| f64::from(*nll)).sum::<f64>();
             for (largest, value) in sums.act_max.iter_mut().zip(&report.act_max) {
@@ -293,9 +274,7 @@ impl Trainer {
     fn measure(&mut self) -> Measure {
         let mut measure = Measure::default();
         for index in 0..self.stack.parameters().len() {
-            self.stack.visit_gradient(index, &mut |_, gradient| {
-                measure = measure.and(Measure::of(gradient))
-            });
+            self.stack.visit_gradient(index, &mut |_, gradient| measure = measure.and(Measure::of(gradient)));
         }
         measure
     }
@@ -310,23 +289,14 @@ impl Trainer {
     }
 
     fn update(&mut self, lr: f64, gradient_factor: f64) -> Result<()> {
-        let Trainer {
-            stack,
-            adamw,
-            config,
-            ..
-        } = self;
+        let Trainer { stack, adamw, config, .. } = self;
         adamw.begin_update();
         let kinds: Vec<ParameterKind> = stack.parameters().iter().map(|p| p.kind).collect();
         for (index, kind) in kinds.into_iter().enumerate() {
             let decays = kind == ParameterKind::Matrix;
             let rates = Rates {
                 lr: lr * config.optimizer.multipliers.of(kind),
-                weight_decay: if decays {
-                    config.optimizer.weight_decay
-                } else {
-                    0.0
-                },
+                weight_decay: if decays { config.optimizer.weight_decay } else { 0.0 },
                 gradient_factor,
             };
             stack.update(index, &mut |offset, weights, gradient| {
@@ -341,12 +311,7 @@ impl Trainer {
     /// # Errors
     /// As [`evaluate::evaluate`].
     pub fn evaluate(&mut self, windows: usize) -> Result<Evaluation> {
-        evaluate::evaluate(
-            &mut self.stack,
-            &self.dataset.valid,
-            &self.byte_table,
-            windows,
-        )
+        evaluate::evaluate(&mut self.stack, &self.dataset.valid, &self.byte_table, windows)
     }
 
     /// All that a checkpoint keeps beside weights and moments.
@@ -362,9 +327,7 @@ impl Trainer {
 
     /// The f32 weights of every parameter.
     pub fn weights(&mut self) -> Vec<Vec<f32>> {
-        (0..self.stack.parameters().len())
-            .map(|index| self.stack.weights(index))
-            .collect()
+        (0..self.stack.parameters().len()).map(|index| self.stack.weights(index)).collect()
     }
 
     /// The optimiser's moments of every parameter.
@@ -380,13 +343,7 @@ impl Trainer {
         for (index, weights) in checkpoint.weights.iter().enumerate() {
             self.stack.set_weights(index, weights)?;
         }
-        let TrainerState {
-            seed: _,
-            spent,
-            next_window,
-            updates,
-            loss_scale,
-        } = checkpoint.state;
+        let TrainerState { seed: _, spent, next_window, updates, loss_scale } = checkpoint.state;
         self.adamw.restore(checkpoint.moments, updates);
         self.scale.restore(loss_scale);
         (self.spent, self.next_window) = (spent, next_window);

@@ -34,8 +34,7 @@ impl UserConfig {
     /// # Errors
     /// [`Error::Io`] and [`Error::Toml`], which names the line.
     pub fn read(path: &Path) -> Result<UserConfig> {
-        let text =
-            std::fs::read_to_string(path).map_err(Error::io(path, "read this configuration"))?;
+        let text = std::fs::read_to_string(path).map_err(Error::io(path, "read this configuration"))?;
         UserConfig::parse(&text, &path.display().to_string())
     }
 
@@ -52,10 +51,7 @@ impl UserConfig {
         let spanned = DeTable::parse(text).map_err(fail)?;
         let mut places = BTreeMap::new();
         note_places(spanned.get_ref(), "", &place, &mut places);
-        Ok(UserConfig {
-            table: toml::from_str(text).map_err(fail)?,
-            places,
-        })
+        Ok(UserConfig { table: toml::from_str(text).map_err(fail)?, places })
     }
 
     /// Sets `key` (with its tables, `optimizer.lr`), whatever it was before; `place` stands for it in
@@ -64,9 +60,7 @@ impl UserConfig {
         let mut table = &mut self.table;
         let (tables, last) = key.rsplit_once('.').unwrap_or(("", key));
         for name in tables.split('.').filter(|name| !name.is_empty()) {
-            let entry = table
-                .entry(name)
-                .or_insert_with(|| Value::Table(Table::new()));
+            let entry = table.entry(name).or_insert_with(|| Value::Table(Table::new()));
             if !entry.is_table() {
                 *entry = Value::Table(Table::new());
             }
@@ -75,7 +69,9 @@ impl UserConfig {
         table.insert(last.to_owned(), value.into());
         if ["data.source", "data.tokenizer"].contains(&key) {
             // The configuration of an earlier run may be the start of one on other data.
-            ["tokenizer_hash", "train_tokens", "valid_tokens"].map(|name| table.remove(name));
+            for recorded in ["tokenizer_hash", "train_tokens", "valid_tokens"] {
+                table.remove(recorded);
+            }
         }
         self.places.insert(key.to_owned(), place.to_owned());
     }
@@ -89,10 +85,7 @@ impl UserConfig {
     pub fn get(&self, key: &str) -> Option<&Value> {
         let (tables, last) = key.rsplit_once('.').unwrap_or(("", key));
         let inner = tables.split('.').filter(|name| !name.is_empty());
-        inner
-            .into_iter()
-            .try_fold(&self.table, |table, name| table.get(name)?.as_table())?
-            .get(last)
+        inner.into_iter().try_fold(&self.table, |table, name| table.get(name)?.as_table())?.get(last)
     }
 
     /// Fills in everything that was not written and checks everything that was.
@@ -109,34 +102,24 @@ impl UserConfig {
             None => DEFAULT_PRESET,
             Some(Value::String(name)) => name,
             Some(_) => {
-                return Err(self.value_error(
-                    "preset",
-                    &format!("expected one of {}", presets::NAMES.join(", ")),
-                ));
+                return Err(
+                    self.value_error("preset", &format!("expected one of {}", presets::NAMES.join(", ")))
+                );
             }
         };
-        let base = RunConfig::of_preset(preset)
-            .map_err(|error| self.value_error("preset", &error.to_string()))?;
-        let mut table =
-            Table::try_from(&base).expect("every field of a run can be written as TOML");
+        let base =
+            RunConfig::of_preset(preset).map_err(|error| self.value_error("preset", &error.to_string()))?;
+        let mut table = Table::try_from(&base).expect("every field of a run can be written as TOML");
         self.merge(&mut table, &self.table, "")?;
         let mut config: RunConfig =
             serde_path_to_error::deserialize(Value::Table(table)).map_err(|error| {
                 let key = error.path().to_string();
                 // toml repeats the key below its message.
-                let problem = error
-                    .into_inner()
-                    .message()
-                    .lines()
-                    .next()
-                    .unwrap_or_default()
-                    .to_owned();
+                let problem = error.into_inner().message().lines().next().unwrap_or_default().to_owned();
                 self.value_error(&key, &problem)
             })?;
         let scaled = |layers: usize| 1.0 / (2.0 * layers as f32).sqrt();
-        if !self.has("model.residual_scale")
-            && base.model.residual_scale == scaled(base.model.n_layers)
-        {
+        if !self.has("model.residual_scale") && base.model.residual_scale == scaled(base.model.n_layers) {
             config.model.residual_scale = scaled(config.model.n_layers.max(1));
         }
         if !self.has("optimizer.lr") && config.model.width > 0 {
@@ -145,38 +128,30 @@ impl UserConfig {
         if !self.has("batch") {
             config.batch = default_batch(&config.model);
         }
-        config.check().map_err(
-            |Problem {
-                 key,
-                 value,
-                 problem,
-             }| Error::Value {
-                place: self.place(&key),
-                key,
-                value,
-                problem,
-            },
-        )?;
+        config.check().map_err(|Problem { key, value, problem }| Error::Value {
+            place: self.place(&key),
+            key,
+            value,
+            problem,
+        })?;
         self.check_paths(&mut config)?;
         Ok(config)
     }
 
     /// Source, tokenizer and replayed run: what is a path becomes absolute.
     fn check_paths(&self, config: &mut RunConfig) -> Result<()> {
-        let source: data::Source =
-            config.data.source.parse().map_err(|error: data::Error| {
-                self.value_error("data.source", &error.to_string())
-            })?;
+        let source: data::Source = config
+            .data
+            .source
+            .parse()
+            .map_err(|error: data::Error| self.value_error("data.source", &error.to_string()))?;
         // A source that does not exist is left as it is: `data` says what is wrong with it.
         if let data::Source::Path(path) = source
             && let Ok(whole) = std::fs::canonicalize(&path)
         {
             config.data.source = whole.display().to_string();
         }
-        let others = [
-            (&mut config.data.tokenizer, "train"),
-            (&mut config.replay, ""),
-        ];
+        let others = [(&mut config.data.tokenizer, "train"), (&mut config.replay, "")];
         for (path, word) in others {
             if path != word
                 && let Ok(whole) = std::fs::canonicalize(&*path)
@@ -194,11 +169,7 @@ impl UserConfig {
             let known = || into.keys().cloned().collect();
             match (into.get(name), value) {
                 (None, _) => {
-                    return Err(Error::UnknownKey {
-                        place: self.place(&key),
-                        key,
-                        known: known(),
-                    });
+                    return Err(Error::UnknownKey { place: self.place(&key), key, known: known() });
                 }
                 (Some(Value::Table(_)), Value::Table(inner)) => {
                     let Some(Value::Table(below)) = into.get_mut(name) else {
@@ -208,18 +179,11 @@ impl UserConfig {
                 }
                 (Some(Value::Table(inside)), _) => {
                     let keys: Vec<&str> = inside.keys().map(String::as_str).collect();
-                    let problem = format!(
-                        "this is a table, [{key}], with the keys {}",
-                        keys.join(", ")
-                    );
+                    let problem = format!("this is a table, [{key}], with the keys {}", keys.join(", "));
                     return Err(self.value_error(&key, &problem));
                 }
                 (Some(_), Value::Table(_)) => {
-                    return Err(Error::UnknownKey {
-                        place: self.place(&key),
-                        key,
-                        known: Vec::new(),
-                    });
+                    return Err(Error::UnknownKey { place: self.place(&key), key, known: Vec::new() });
                 }
                 _ => {
                     into.insert(name.clone(), value.clone());
@@ -245,12 +209,7 @@ impl UserConfig {
 
     fn value_error(&self, key: &str, problem: &str) -> Error {
         let value = self.get(key).map_or_else(String::new, Value::to_string);
-        Error::Value {
-            place: self.place(key),
-            key: key.to_owned(),
-            value,
-            problem: problem.to_owned(),
-        }
+        Error::Value { place: self.place(key), key: key.to_owned(), value, problem: problem.to_owned() }
     }
 }
 
@@ -293,14 +252,11 @@ mod tests {
         .unwrap();
         assert_eq!(config.model.head_dim, 128, "from the preset");
         assert_eq!(config.optimizer.lr, 1.5e-3, "3e-3 * 192 / 384");
-        assert_eq!(config.batch, 8, "2,048 tokens in sequences of 256");
+        assert_eq!(config.batch, 2, "512 tokens in sequences of 256");
         assert_eq!(config.model.residual_scale, 0.5, "1/sqrt(2 * 2)");
         assert_eq!(config.cut, Auto::Value(model::Cut::Ten));
         assert_eq!(config.loss_scale.initial, Auto::Value(256.0));
-        assert_eq!(
-            config.schedule.warmup,
-            Stretch::Amount(Budget::Tokens(1_000_000))
-        );
+        assert_eq!(config.schedule.warmup, Stretch::Amount(Budget::Tokens(1_000_000)));
         assert_eq!(config.schedule().warmup, 0.05);
         assert_eq!(config.eval.every, Stretch::Share(0.0));
     }
@@ -308,10 +264,7 @@ mod tests {
     #[test]
     fn a_resolved_config_resolves_to_itself() {
         for name in presets::NAMES {
-            let config = resolve(&format!(
-                "preset = '{name}'\nseed = 7\n[optimizer]\nlr = 0.01\n"
-            ))
-            .unwrap();
+            let config = resolve(&format!("preset = '{name}'\nseed = 7\n[optimizer]\nlr = 0.01\n")).unwrap();
             assert_eq!(resolve(&config.to_toml()).unwrap(), config, "{name}");
         }
     }
@@ -323,10 +276,7 @@ mod tests {
         user.set("optimizer.multipliers.norm", 2.0, "--set");
         let config = user.resolve().unwrap();
         assert_eq!(config.budget, Budget::Steps(10));
-        assert_eq!(
-            (config.optimizer.lr, config.optimizer.multipliers.norm),
-            (1.0, 2.0)
-        );
+        assert_eq!((config.optimizer.lr, config.optimizer.multipliers.norm), (1.0, 2.0));
         user.set("budget", "soon", "--budget");
         let error = user.resolve().unwrap_err().to_string();
         assert!(
@@ -336,36 +286,36 @@ mod tests {
     }
 
     #[test]
+    fn other_data_is_not_held_to_what_an_earlier_run_recorded() {
+        let mut recorded = RunConfig::of_preset("tiny").unwrap();
+        recorded.data.tokenizer_hash = "abc".into();
+        recorded.data.train_tokens = 7;
+        let mut user = UserConfig::parse(&recorded.to_toml(), "config.toml").unwrap();
+        assert_eq!(user.resolve().unwrap(), recorded);
+        user.set("data.source", "stories:2", "--data");
+        let data = user.resolve().unwrap().data;
+        assert_eq!((data.tokenizer_hash.as_str(), data.train_tokens), ("", 0));
+    }
+
+    #[test]
     fn every_mistake_names_line_key_value_and_repair() {
         for (text, wanted) in [
             (
                 "preset = 'tiny'\n[optimizer]\nlerning_rate = 1\n",
                 "my.toml, line 3: there is no key `optimizer.lerning_rate`; there are beta1, ",
             ),
-            (
-                "budgte = '5m'",
-                "my.toml, line 1: there is no key `budgte`; there are accum, ",
-            ),
-            (
-                "[optimiser]\nlr = 1",
-                "my.toml, line 1: there is no key `optimiser`; there are ",
-            ),
+            ("budgte = '5m'", "my.toml, line 1: there is no key `budgte`; there are accum, "),
+            ("[optimiser]\nlr = 1", "my.toml, line 1: there is no key `optimiser`; there are "),
             (
                 "[model.init]\nstd = 1",
                 "my.toml, line 2: there is no key `model.init.std`; there are embedding_std, ",
             ),
-            (
-                "[budget]\nsteps = 5",
-                "my.toml, line 1: there is no key `budget`",
-            ),
+            ("[budget]\nsteps = 5", "my.toml, line 1: there is no key `budget`"),
             (
                 "preset = 'huge'",
                 "my.toml, line 1: preset = \"huge\": there is no preset `huge`; there are odd, tiny, ",
             ),
-            (
-                "preset = 3",
-                "my.toml, line 1: preset = 3: expected one of odd, ",
-            ),
+            ("preset = 3", "my.toml, line 1: preset = 3: expected one of odd, "),
             (
                 "optimizer = 3",
                 "my.toml, line 1: optimizer = 3: this is a table, [optimizer], with the keys beta1, ",
@@ -374,27 +324,18 @@ mod tests {
                 "\nbatch = 'many'",
                 "my.toml, line 2: batch = \"many\": invalid type: string \"many\", expected usize",
             ),
-            (
-                "batch = 0",
-                "my.toml, line 1: batch = 0: expected 1 to 65536",
-            ),
+            ("batch = 0", "my.toml, line 1: batch = 0: expected 1 to 65536"),
             ("batch = -1", "my.toml, line 1: batch = -1: "),
             (
                 "[optimizer]\nkind = 'adam'",
                 "my.toml, line 2: optimizer.kind = \"adam\": unknown variant `adam`, expected `adamw`",
             ),
-            (
-                "[optimizer]\nlr = -1.0",
-                "my.toml, line 2: optimizer.lr = -1: expected 0 to 10",
-            ),
+            ("[optimizer]\nlr = -1.0", "my.toml, line 2: optimizer.lr = -1: expected 0 to 10"),
             (
                 "[optimizer]\nbeta2 = 1.0",
                 "my.toml, line 2: optimizer.beta2 = 1: expected 0 or more, and less than 1",
             ),
-            (
-                "[model]\nhead_dim = 63",
-                "my.toml, line 2: model.head_dim = 63: rotary embeddings",
-            ),
+            ("[model]\nhead_dim = 63", "my.toml, line 2: model.head_dim = 63: rotary embeddings"),
             (
                 "[model.init]\nmatrix_gain = -1",
                 "my.toml, line 2: model.init.matrix_gain = -1: expected 0 to 1000",
@@ -407,14 +348,8 @@ mod tests {
                 "budget = '5M'",
                 "my.toml, line 1: budget = \"5M\": `M` is no unit; expected something like 30s, ",
             ),
-            (
-                "[eval]\nevery = 2",
-                "my.toml, line 2: eval.every = 2: as a number it is a share of the budget",
-            ),
-            (
-                "[eval]\nevery = true",
-                "my.toml, line 2: eval.every = true: expected a share of the budget",
-            ),
+            ("[eval]\nevery = 2", "my.toml, line 2: eval.every = 2: as a number it is a share of the budget"),
+            ("[eval]\nevery = true", "my.toml, line 2: eval.every = true: expected a share of the budget"),
             (
                 "[schedule]\nwarmup = '100steps'",
                 "my.toml, line 2: schedule.warmup = 100steps: with budget = 2m",
@@ -427,17 +362,11 @@ mod tests {
                 "[loss_scale]\nmin = 9.0\nmax = 3.0",
                 "my.toml, line 2: loss_scale.min = 9: it must not exceed loss_scale.max = 3",
             ),
-            (
-                "[data]\nsource = 'stories:x'",
-                "my.toml, line 2: data.source = \"stories:x\": ",
-            ),
+            ("[data]\nsource = 'stories:x'", "my.toml, line 2: data.source = \"stories:x\": "),
             ("a = 1\nb = = 2", "my.toml, line 2: this is not TOML: "),
         ] {
             let error = resolve(text).expect_err(text).to_string();
-            assert!(
-                error.starts_with(wanted),
-                "{text}:\n{error}\nexpected\n{wanted}"
-            );
+            assert!(error.starts_with(wanted), "{text}:\n{error}\nexpected\n{wanted}");
         }
     }
 }

@@ -9,10 +9,7 @@ use crate::{Error, Result};
 /// Names that begin and end so belong to something unfinished; nobody else may have left them in a
 /// locked run.
 pub(crate) fn unfinished(path: &Path) -> PathBuf {
-    path.with_file_name(format!(
-        ".{}.tmp",
-        path.file_name().unwrap_or_default().to_string_lossy()
-    ))
+    path.with_file_name(format!(".{}.tmp", path.file_name().unwrap_or_default().to_string_lossy()))
 }
 
 /// Removes what a killed process left unfinished in `folder`.

@@ -13,34 +13,21 @@ fn a_run_learns_and_leaves_a_directory_that_explains_itself() {
     for device in devices() {
         let place = Place::new();
         let name = device.name().to_owned();
-        let (seen, outcome) = place.train_until(
-            place.start("first", place.config("40steps", "")),
-            device,
-            u64::MAX,
-        );
-        let Outcome::Finished(summary) = outcome.unwrap() else {
-            panic!("nobody asked it to stop")
-        };
+        let (seen, outcome) =
+            place.train_until(place.start("first", place.config("40steps", "")), device, u64::MAX);
+        let Outcome::Finished(summary) = outcome.unwrap() else { panic!("nobody asked it to stop") };
         // The text has 150 sentences that are all as likely: a model that learned nothing but the
         // frequencies of its tokens is far from half of what it began with.
         let (first, last) = (seen.steps[0].loss, seen.steps[39].loss);
-        assert!(
-            (first - 300_f64.ln()).abs() < 0.1,
-            "{name}: a new model knows nothing: {first}"
-        );
+        assert!((first - 300_f64.ln()).abs() < 0.1, "{name}: a new model knows nothing: {first}");
         assert!(last < 0.5 * first, "{name}: {first} -> {last}");
-        assert_eq!(
-            (summary.steps, summary.tokens, summary.skipped_steps),
-            (40, 40 * 6 * 21, 0)
-        );
+        assert_eq!((summary.steps, summary.tokens, summary.skipped_steps), (40, 40 * 6 * 21, 0));
         assert!(summary.val_bpb < seen.evaluations[0].1.val_bpb, "{name}");
         assert_eq!(summary.device, name);
 
         let run = place.runs().join("first");
-        let mut files: Vec<String> = fs::read_dir(&run)
-            .unwrap()
-            .map(|e| e.unwrap().file_name().into_string().unwrap())
-            .collect();
+        let mut files: Vec<String> =
+            fs::read_dir(&run).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
         files.sort();
         let expected = [
             "checkpoints",
@@ -53,40 +40,21 @@ fn a_run_learns_and_leaves_a_directory_that_explains_itself() {
         ];
         assert_eq!(files, expected);
         let metrics = place.metrics("first");
-        let steps: Vec<u64> = metrics
-            .iter()
-            .map(|line| line["step"].as_u64().unwrap())
-            .collect();
+        let steps: Vec<u64> = metrics.iter().map(|line| line["step"].as_u64().unwrap()).collect();
         assert_eq!(steps, (1..=40).collect::<Vec<_>>());
-        for key in [
-            "tokens",
-            "progress",
-            "loss",
-            "lr",
-            "grad_norm",
-            "clip",
-            "scale",
-            "act_max",
-            "tok_s",
-            "elapsed",
-        ] {
+        for key in
+            ["tokens", "progress", "loss", "lr", "grad_norm", "clip", "scale", "act_max", "tok_s", "elapsed"]
+        {
             assert!(!metrics[7][key].is_null(), "{key}: {}", metrics[7]);
         }
         assert_eq!(metrics[7]["act_max"].as_array().unwrap().len(), 2);
-        assert_eq!(
-            place.events("first", "validation").len(),
-            10,
-            "nine tenths and the end"
-        );
+        assert_eq!(place.events("first", "validation").len(), 10, "nine tenths and the end");
         assert_eq!(place.events("first", "checkpoint").len(), 10);
         assert_eq!(place.events("first", "finished").len(), 1);
         assert!(!place.events("first", "choice").is_empty());
         let trained = train::load_trained(&run).unwrap();
         assert_eq!(trained.checkpoint.state.spent.steps, 40);
-        assert_eq!(
-            trained.config.model.vocab_size,
-            trained.tokenizer.vocab_size()
-        );
+        assert_eq!(trained.config.model.vocab_size, trained.tokenizer.vocab_size());
     }
 }
 
@@ -94,46 +62,18 @@ fn a_run_learns_and_leaves_a_directory_that_explains_itself() {
 fn the_same_run_twice_gives_the_same_bytes() {
     for device in devices() {
         let place = Place::new();
-        place
-            .train(
-                place.start("one", place.config("7steps", "")),
-                device.clone(),
-            )
-            .unwrap();
-        let single = rayon::ThreadPoolBuilder::new()
-            .num_threads(1)
-            .build()
-            .unwrap();
+        place.train(place.start("one", place.config("7steps", "")), device.clone()).unwrap();
+        let single = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
         single
-            .install(|| {
-                place.train(
-                    place.start("two", place.config("7steps", "")),
-                    device.clone(),
-                )
-            })
+            .install(|| place.train(place.start("two", place.config("7steps", "")), device.clone()))
             .unwrap();
-        assert!(
-            place.tensors("one") == place.tensors("two"),
-            "{}",
-            device.name()
-        );
+        assert!(place.tensors("one") == place.tensors("two"), "{}", device.name());
         let other = place.config("7steps", "");
-        let other = UserConfig::parse(
-            &other
-                .resolve()
-                .unwrap()
-                .to_toml()
-                .replace("seed = 5", "seed = 6"),
-            "x",
-        )
-        .unwrap();
-        place
-            .train(place.start("other", other), device.clone())
-            .unwrap();
-        assert!(
-            place.tensors("one") != place.tensors("other"),
-            "the seed matters"
-        );
+        let other =
+            UserConfig::parse(&other.resolve().unwrap().to_toml().replace("seed = 5", "seed = 6"), "x")
+                .unwrap();
+        place.train(place.start("other", other), device.clone()).unwrap();
+        assert!(place.tensors("one") != place.tensors("other"), "the seed matters");
     }
 }
 
@@ -142,12 +82,8 @@ fn the_same_run_twice_gives_the_same_bytes() {
 fn one_thread_of_the_cpu_gives_the_bytes_of_two() {
     let place = Place::new();
     let device = |threads| std::sync::Arc::new(cpu::CpuDevice::new(threads));
-    place
-        .train(place.start("one", place.config("5steps", "")), device(1))
-        .unwrap();
-    place
-        .train(place.start("two", place.config("5steps", "")), device(2))
-        .unwrap();
+    place.train(place.start("one", place.config("5steps", "")), device(1)).unwrap();
+    place.train(place.start("two", place.config("5steps", "")), device(2)).unwrap();
     assert!(place.tensors("one") == place.tensors("two"));
 }
 
@@ -157,9 +93,7 @@ fn stopping_anywhere_and_resuming_changes_no_bit() {
         let place = Place::new();
         // In tokens, so that the last step goes beyond: 12 steps of 126 are 1,512.
         let config = || place.config("1500tok", "");
-        place
-            .train(place.start("straight", config()), device.clone())
-            .unwrap();
+        place.train(place.start("straight", config()), device.clone()).unwrap();
         for (stops, name) in [(vec![1], "a"), (vec![5], "b"), (vec![3, 4, 11], "c")] {
             let mut start = place.start(name, config());
             for stop in stops {
@@ -172,11 +106,7 @@ fn stopping_anywhere_and_resuming_changes_no_bit() {
                 start = place.resume(name);
             }
             place.train(start, device.clone()).unwrap();
-            assert!(
-                place.tensors(name) == place.tensors("straight"),
-                "{} {name}",
-                device.name()
-            );
+            assert!(place.tensors(name) == place.tensors("straight"), "{} {name}", device.name());
             let curve = |name: &str| -> Vec<(u64, u64, String, String)> {
                 place
                     .metrics(name)
@@ -203,9 +133,7 @@ fn a_killed_run_goes_on_from_its_newest_whole_checkpoint() {
     for device in devices() {
         let place = Place::new();
         let config = || place.config("20steps", "");
-        place
-            .train(place.start("straight", config()), device.clone())
-            .unwrap();
+        place.train(place.start("straight", config()), device.clone()).unwrap();
         let (_, outcome) = place.train_until(place.start("killed", config()), device.clone(), 9);
         assert!(matches!(outcome, Ok(Outcome::Interrupted { step: 9, .. })));
         let run = place.runs().join("killed");
@@ -218,11 +146,7 @@ fn a_killed_run_goes_on_from_its_newest_whole_checkpoint() {
         let unfinished = run.join("checkpoints/.step_000010.tmp");
         fs::create_dir(&unfinished).unwrap();
         let metrics = run.join("metrics.jsonl");
-        fs::write(
-            &metrics,
-            fs::read_to_string(&metrics).unwrap() + "{\"step\":10,\"tok",
-        )
-        .unwrap();
+        fs::write(&metrics, fs::read_to_string(&metrics).unwrap() + "{\"step\":10,\"tok").unwrap();
 
         let (seen, outcome) = place.train_until(place.resume("killed"), device.clone(), u64::MAX);
         outcome.unwrap();
@@ -230,31 +154,12 @@ fn a_killed_run_goes_on_from_its_newest_whole_checkpoint() {
         let skipped = place.events("killed", "checkpoint_skipped");
         assert_eq!(skipped.len(), 1);
         assert_eq!(skipped[0]["path"], newest.display().to_string());
-        assert!(
-            skipped[0]["why"]
-                .as_str()
-                .unwrap()
-                .contains("weights.safetensors: its checksum is")
-        );
+        assert!(skipped[0]["why"].as_str().unwrap().contains("weights.safetensors: its checksum is"));
         let resumed = place.events("killed", "resumed");
-        assert_eq!(
-            (
-                resumed[0]["step"].as_u64(),
-                resumed[0]["dropped_metrics"].as_u64()
-            ),
-            (Some(8), Some(2))
-        );
+        assert_eq!((resumed[0]["step"].as_u64(), resumed[0]["dropped_metrics"].as_u64()), (Some(8), Some(2)));
         assert!(!unfinished.exists());
-        assert!(
-            place.tensors("killed") == place.tensors("straight"),
-            "{}",
-            device.name()
-        );
-        let steps: Vec<u64> = place
-            .metrics("killed")
-            .iter()
-            .map(|m| m["step"].as_u64().unwrap())
-            .collect();
+        assert!(place.tensors("killed") == place.tensors("straight"), "{}", device.name());
+        let steps: Vec<u64> = place.metrics("killed").iter().map(|m| m["step"].as_u64().unwrap()).collect();
         assert_eq!(steps, (1..=20).collect::<Vec<_>>());
     }
 }
@@ -263,9 +168,7 @@ fn a_killed_run_goes_on_from_its_newest_whole_checkpoint() {
 fn a_run_killed_before_its_first_checkpoint_begins_anew_and_says_so() {
     let place = Place::new();
     let config = || place.config("6steps", "");
-    place
-        .train(place.start("straight", config()), cpu())
-        .unwrap();
+    place.train(place.start("straight", config()), cpu()).unwrap();
     let (_, outcome) = place.train_until(place.start("killed", config()), cpu(), 3);
     outcome.unwrap();
     fs::remove_dir_all(place.runs().join("killed/checkpoints")).unwrap();
@@ -279,9 +182,7 @@ fn a_run_killed_before_its_first_checkpoint_begins_anew_and_says_so() {
 #[test]
 fn a_finished_run_that_is_resumed_is_finished() {
     let place = Place::new();
-    let Outcome::Finished(first) = place
-        .train(place.start("a", place.config("3steps", "")), cpu())
-        .unwrap()
+    let Outcome::Finished(first) = place.train(place.start("a", place.config("3steps", "")), cpu()).unwrap()
     else {
         panic!("nobody asked it to stop")
     };
@@ -297,27 +198,14 @@ fn a_finished_run_that_is_resumed_is_finished() {
 #[test]
 fn a_run_with_a_time_budget_can_be_replayed_to_the_same_bytes() {
     let place = Place::new();
-    place
-        .train(
-            place.start("timed", place.config("0.5s", "log_every = 50")),
-            cpu(),
-        )
-        .unwrap();
+    place.train(place.start("timed", place.config("0.5s", "log_every = 50")), cpu()).unwrap();
     let recorded = place.runs().join("timed");
     let replay = format!("replay = '{}'", recorded.display());
-    let (_, outcome) = place.train_until(
-        place.start("again", place.config("0.5s", &replay)),
-        cpu(),
-        3,
-    );
+    let (_, outcome) = place.train_until(place.start("again", place.config("0.5s", &replay)), cpu(), 3);
     assert!(matches!(outcome, Ok(Outcome::Interrupted { step: 3, .. })));
     place.train(place.resume("again"), cpu()).unwrap();
     assert!(place.tensors("timed") == place.tensors("again"));
-    let progress: Vec<f64> = place
-        .metrics("timed")
-        .iter()
-        .map(|m| m["progress"].as_f64().unwrap())
-        .collect();
+    let progress: Vec<f64> = place.metrics("timed").iter().map(|m| m["progress"].as_f64().unwrap()).collect();
     assert!(progress.windows(2).all(|w| w[0] <= w[1]) && progress.len() > 3);
     assert!(*progress.last().unwrap() <= 1.0);
 }
@@ -328,28 +216,12 @@ fn an_overflowing_loss_scale_backs_off_and_the_run_learns() {
     let mut config = place.config("40steps", "");
     config.set("loss_scale.initial", 4e6, "test");
     let (seen, outcome) = place.train_until(place.start("a", config), sim_f16(), u64::MAX);
-    let Outcome::Finished(summary) = outcome.unwrap() else {
-        panic!("nobody asked it to stop")
-    };
-    assert!(
-        seen.steps[0].skipped && summary.skipped_steps > 0,
-        "4e6 is too large a scale"
-    );
-    assert_eq!(
-        place.events("a", "skipped").len() as u64,
-        summary.skipped_steps
-    );
-    assert!(
-        place.events("a", "skipped")[0]["why"]
-            .as_str()
-            .unwrap()
-            .contains("gradient")
-    );
+    let Outcome::Finished(summary) = outcome.unwrap() else { panic!("nobody asked it to stop") };
+    assert!(seen.steps[0].skipped && summary.skipped_steps > 0, "4e6 is too large a scale");
+    assert_eq!(place.events("a", "skipped").len() as u64, summary.skipped_steps);
+    assert!(place.events("a", "skipped")[0]["why"].as_str().unwrap().contains("gradient"));
     let last = seen.steps.last().unwrap();
-    assert!(
-        !last.skipped && last.scale < 4e6 && last.loss < 0.6 * seen.steps[0].loss,
-        "{last:?}"
-    );
+    assert!(!last.skipped && last.scale < 4e6 && last.loss < 0.6 * seen.steps[0].loss, "{last:?}");
 }
 
 #[test]
@@ -360,10 +232,7 @@ fn a_rate_that_tears_the_weights_apart_ends_in_an_error_that_says_so() {
     config.set("optimizer.grad_clip", 0.0, "test");
     config.set("model.residual_scale", 1e38, "test");
     let error = place.train(place.start("a", config), cpu()).unwrap_err();
-    assert!(
-        matches!(error, Error::Diverged { skipped: 10, .. }),
-        "{error}"
-    );
+    assert!(matches!(error, Error::Diverged { skipped: 10, .. }), "{error}");
     assert!(error.to_string().contains("lower optimizer.lr"), "{error}");
     assert_eq!(place.events("a", "failed").len(), 1);
 }
@@ -405,10 +274,7 @@ fn bad_input_is_refused_before_anything_is_made() {
     let refused = |change: &dyn Fn(&mut UserConfig), wanted: &str| {
         let mut config = place.config("3steps", "");
         change(&mut config);
-        let error = place
-            .train(place.start("bad", config), cpu())
-            .unwrap_err()
-            .to_string();
+        let error = place.train(place.start("bad", config), cpu()).unwrap_err().to_string();
         assert!(error.contains(wanted), "{error}\nexpected {wanted}");
         assert!(!place.runs().join("bad").exists(), "{wanted}");
     };
@@ -420,46 +286,21 @@ fn bad_input_is_refused_before_anything_is_made() {
         &|c| c.set("preset", "huge", "--preset"),
         "--preset: preset = \"huge\": there is no preset `huge`; there are odd,",
     );
-    refused(
-        &|c| c.set("model.seq_len", 90_000, "--set"),
-        "but model.seq_len = 90000 needs at least 90001",
-    );
-    refused(
-        &|c| c.set("model.vocab_size", 100_000, "--set"),
-        "vocabulary of 100000",
-    );
-    refused(
-        &|c| c.set("data.source", "/nowhere/at/all.txt", "--data"),
-        "/nowhere/at/all.txt",
-    );
+    refused(&|c| c.set("model.seq_len", 90_000, "--set"), "but model.seq_len = 90000 needs at least 90001");
+    refused(&|c| c.set("model.vocab_size", 100_000, "--set"), "vocabulary of 100000");
+    refused(&|c| c.set("data.source", "/nowhere/at/all.txt", "--data"), "/nowhere/at/all.txt");
     let tokenizer = place.path().join("tokenizer.json");
-    data::Tokenizer::train(["ab ab ab"], 261)
-        .unwrap()
-        .save(&tokenizer)
-        .unwrap();
+    data::Tokenizer::train(["ab ab ab"], 261).unwrap().save(&tokenizer).unwrap();
     let path = tokenizer.display().to_string();
     refused(
         &|c| c.set("data.tokenizer", path.clone(), "--tokenizer"),
         &format!("model.vocab_size = 300, but the tokenizer of {path} has 261 tokens"),
     );
     let broken = PathBuf::from("/dev/null/runs");
-    let start = Start::New {
-        config: place.config("3steps", ""),
-        runs_dir: broken,
-        name: None,
-    };
-    let options = RunOptions {
-        start,
-        device: cpu(),
-        cache_dir: place.path().join("cache"),
-    };
-    let error = train_run(options, &mut (), &false.into())
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.starts_with("/dev/null/runs: cannot create this folder"),
-        "{error}"
-    );
+    let start = Start::New { config: place.config("3steps", ""), runs_dir: broken, name: None };
+    let options = RunOptions { start, device: cpu(), cache_dir: place.path().join("cache") };
+    let error = train_run(options, &mut (), &false.into()).unwrap_err().to_string();
+    assert!(error.starts_with("/dev/null/runs: cannot create this folder"), "{error}");
 }
 
 #[test]
@@ -467,21 +308,14 @@ fn a_name_is_taken_once_and_changed_data_is_noticed() {
     let place = Place::new();
     let (_, outcome) = place.train_until(place.start("a", place.config("6steps", "")), cpu(), 2);
     outcome.unwrap();
-    let error = place
-        .train(place.start("a", place.config("6steps", "")), cpu())
-        .unwrap_err()
-        .to_string();
+    let error = place.train(place.start("a", place.config("6steps", "")), cpu()).unwrap_err().to_string();
     assert!(error.contains("a run of this name exists"), "{error}");
     let text = fs::read_to_string(place.text()).unwrap();
     fs::write(place.text(), text.replace("aunt", "uncle") + "and more\n").unwrap();
     let before = place.tensors("a");
-    let error = place
-        .train(place.resume("a"), cpu())
-        .unwrap_err()
-        .to_string();
+    let error = place.train(place.resume("a"), cpu()).unwrap_err().to_string();
     assert!(
-        error.contains("config.toml: data.tokenizer_hash = ")
-            && error.contains("restore that data"),
+        error.contains("config.toml: data.tokenizer_hash = ") && error.contains("restore that data"),
         "{error}"
     );
     assert!(place.tensors("a") == before);
@@ -490,24 +324,12 @@ fn a_name_is_taken_once_and_changed_data_is_noticed() {
 #[test]
 fn a_presets_vocabulary_gives_way_to_the_text_and_says_so() {
     let place = Place::new();
-    let text = format!(
-        "preset = 'odd'\nbudget = '2steps'\n[data]\nsource = '{}'\n",
-        place.text().display()
-    );
+    let text = format!("preset = 'odd'\nbudget = '2steps'\n[data]\nsource = '{}'\n", place.text().display());
     let config = UserConfig::parse(&text, "test.toml").unwrap();
     place.train(place.start("a", config), cpu()).unwrap();
-    let choice = place.events("a", "choice")[0]["what"]
-        .as_str()
-        .unwrap()
-        .to_owned();
-    assert!(
-        choice.contains("does not give the preset's 131 tokens"),
-        "{choice}"
-    );
+    let choice = place.events("a", "choice")[0]["what"].as_str().unwrap().to_owned();
+    assert!(choice.contains("does not give the preset's 131 tokens"), "{choice}");
     let trained = train::load_trained(&place.runs().join("a")).unwrap();
-    assert_eq!(
-        trained.config.model.vocab_size,
-        trained.tokenizer.vocab_size()
-    );
+    assert_eq!(trained.config.model.vocab_size, trained.tokenizer.vocab_size());
     place.train(place.resume("a"), cpu()).unwrap();
 }

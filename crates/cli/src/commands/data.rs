@@ -19,14 +19,9 @@ pub(crate) fn prepare(args: &PrepareArgs, out: &mut dyn Write) -> Result {
     let mut options = PrepareOptions::new(args.source.parse()?, cache::dir()?);
     options.tokenizer = match &args.tokenizer {
         Some(path) => TokenizerChoice::File(path.clone()),
-        None => TokenizerChoice::Train {
-            vocab_size: args.vocab,
-        },
+        None => TokenizerChoice::Train { vocab_size: args.vocab },
     };
-    let progress = RefCell::new(Progress::new(
-        Style::choose(false, args.json),
-        String::new(),
-    ));
+    let progress = RefCell::new(Progress::new(Style::choose(false, args.json), String::new()));
     let dataset = data::prepare(&options, &|p| progress.borrow_mut().preparing(&p));
     progress.borrow().finish();
     let dataset = dataset?;
@@ -49,16 +44,9 @@ pub(crate) fn prepare(args: &PrepareArgs, out: &mut dyn Write) -> Result {
             split.bytes as f64 / split.tokens.max(1) as f64
         )?;
     }
-    writeln!(
-        out,
-        "vocabulary of {vocab_size}; {}",
-        dataset.info.split_rule
-    )?;
+    writeln!(out, "vocabulary of {vocab_size}; {}", dataset.info.split_rule)?;
     if let Some(bound) = dataset.info.bound_bits_per_byte {
-        writeln!(
-            out,
-            "no model can do better than {bound:.4} bits per byte on this validation text"
-        )?;
+        writeln!(out, "no model can do better than {bound:.4} bits per byte on this validation text")?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -80,10 +68,7 @@ pub(crate) fn inspect(args: &InspectArgs, out: &mut dyn Write) -> Result {
         object[name] = json!({ "documents": documents, "bytes": bytes, "longest_bytes": longest });
         if !args.json {
             let (bytes, longest) = (units::bytes(bytes), units::bytes(longest));
-            writeln!(
-                out,
-                "{name}  {documents} documents, {bytes}; the longest has {longest}"
-            )?;
+            writeln!(out, "{name}  {documents} documents, {bytes}; the longest has {longest}")?;
         }
     }
     let sample = sample.unwrap_or_default();
@@ -93,34 +78,17 @@ pub(crate) fn inspect(args: &InspectArgs, out: &mut dyn Write) -> Result {
         writeln!(out, "{object}")?;
         return Ok(ExitCode::SUCCESS);
     }
-    let more = if shown.len() < sample.len() {
-        " …"
-    } else {
-        ""
-    };
-    writeln!(
-        out,
-        "{}\n\nThe first document begins:\n\n{shown}{more}",
-        corpus.split_rule()
-    )?;
+    let more = if shown.len() < sample.len() { " …" } else { "" };
+    writeln!(out, "{}\n\nThe first document begins:\n\n{shown}{more}", corpus.split_rule())?;
     Ok(ExitCode::SUCCESS)
 }
 
 pub(crate) fn tokenizer(args: &TokenizerArgs, out: &mut dyn Write) -> Result {
-    let path = if args.path.is_dir() {
-        args.path.join(run_dir::TOKENIZER)
-    } else {
-        args.path.clone()
-    };
+    let path = if args.path.is_dir() { args.path.join(run_dir::TOKENIZER) } else { args.path.clone() };
     let tokenizer = Tokenizer::load(&path)?;
     let shown = |id: u32| String::from_utf8_lossy(&tokenizer.decode_bytes(&[id])).into_owned();
-    let ids: Vec<u32> = args
-        .text
-        .as_deref()
-        .map_or_else(Vec::new, |text| tokenizer.encode_ordinary(text));
-    let longest = (0..tokenizer.vocab_size() as u32)
-        .max_by_key(|id| tokenizer.token_bytes(*id))
-        .map(shown);
+    let ids: Vec<u32> = args.text.as_deref().map_or_else(Vec::new, |text| tokenizer.encode_ordinary(text));
+    let longest = (0..tokenizer.vocab_size() as u32).max_by_key(|id| tokenizer.token_bytes(*id)).map(shown);
     let longest = longest.unwrap_or_default();
     if args.json {
         let tokens: Vec<String> = ids.iter().map(|id| shown(*id)).collect();
@@ -131,23 +99,12 @@ pub(crate) fn tokenizer(args: &TokenizerArgs, out: &mut dyn Write) -> Result {
         writeln!(out, "{object}")?;
         return Ok(ExitCode::SUCCESS);
     }
-    writeln!(
-        out,
-        "vocabulary  {} tokens; {} begins a document",
-        tokenizer.vocab_size(),
-        tokenizer.bos_id()
-    )?;
+    writeln!(out, "vocabulary  {} tokens; {} begins a document", tokenizer.vocab_size(), tokenizer.bos_id())?;
     writeln!(out, "longest     {longest:?}")?;
     writeln!(out, "hash        {}", tokenizer.hash())?;
     if let Some(text) = &args.text {
         let divided: Vec<String> = ids.iter().map(|id| shown(*id)).collect();
-        writeln!(
-            out,
-            "text        {} bytes in {} tokens: {}",
-            text.len(),
-            ids.len(),
-            divided.join("|")
-        )?;
+        writeln!(out, "text        {} bytes in {} tokens: {}", text.len(), ids.len(), divided.join("|"))?;
     }
     Ok(ExitCode::SUCCESS)
 }

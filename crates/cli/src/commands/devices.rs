@@ -16,7 +16,8 @@ const MEASURE: Duration = Duration::from_millis(500);
 
 pub(crate) fn run(args: &DevicesArgs, out: &mut dyn Write) -> Result {
     for entry in &ENTRIES {
-        let mut about = json!({ "name": entry.name, "what": entry.what, "available": entry.missing().is_none() });
+        let mut about =
+            json!({ "name": entry.name, "what": entry.what, "available": entry.missing().is_none() });
         let mut line = format!("{:<10} ", entry.name);
         match entry.missing() {
             Some(why) => {
@@ -24,10 +25,7 @@ pub(crate) fn run(args: &DevicesArgs, out: &mut dyn Write) -> Result {
                 line += &format!("no   {}; {why}", entry.what);
             }
             None => {
-                let asked = DeviceArgs {
-                    device: Some(entry.name.to_owned()),
-                    ..DeviceArgs::default()
-                };
+                let asked = DeviceArgs { device: Some(entry.name.to_owned()), ..DeviceArgs::default() };
                 let device = device_choice::open(&asked, None)?.device;
                 about["describe"] = device.describe().into();
                 about["element"] = device.element().dtype().mil_name().into();
@@ -39,11 +37,7 @@ pub(crate) fn run(args: &DevicesArgs, out: &mut dyn Write) -> Result {
                 }
             }
         }
-        if args.json {
-            writeln!(out, "{about}")?
-        } else {
-            writeln!(out, "{line}")?
-        }
+        if args.json { writeln!(out, "{about}")? } else { writeln!(out, "{line}")? }
     }
     Ok(ExitCode::SUCCESS)
 }

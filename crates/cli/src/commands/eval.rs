@@ -16,10 +16,7 @@ use crate::{Result, cache, device_choice};
 pub(crate) fn run(args: &EvalArgs, out: &mut dyn Write) -> Result {
     let trained = load_trained(&args.run)?;
     for (path, why) in &trained.skipped {
-        eprintln!(
-            "note: the checkpoint {} is passed over: {why}",
-            path.display()
-        );
+        eprintln!("note: the checkpoint {} is passed over: {why}", path.display());
     }
     let (config, checkpoint) = (&trained.config, &trained.checkpoint);
     let choice = device_choice::open(&args.device, Some(&config.device))?;
@@ -34,11 +31,7 @@ pub(crate) fn run(args: &EvalArgs, out: &mut dyn Write) -> Result {
         }
     };
     progress.finish();
-    let mut stack = Stack::new(
-        &config.model,
-        choice.device.clone(),
-        &config.stack_options(),
-    )?;
+    let mut stack = Stack::new(&config.model, choice.device.clone(), &config.stack_options())?;
     for (index, weights) in checkpoint.weights.iter().enumerate() {
         stack.set_weights(index, weights)?;
     }
@@ -58,11 +51,7 @@ pub(crate) fn run(args: &EvalArgs, out: &mut dyn Write) -> Result {
         writeln!(out, "{object}")?;
         return Ok(ExitCode::SUCCESS);
     }
-    writeln!(
-        out,
-        "val_bpb  {:.4} ± {:.4} bits per byte after step {step}",
-        found.val_bpb, found.val_bpb_se
-    )?;
+    writeln!(out, "val_bpb  {:.4} ± {:.4} bits per byte after step {step}", found.val_bpb, found.val_bpb_se)?;
     if let Some(bound) = bound {
         writeln!(
             out,

@@ -26,39 +26,20 @@ pub(crate) type Emit<'a> = &'a mut dyn FnMut(&str) -> Result<()>;
 pub(crate) fn run(args: &GenerateArgs, out: &mut dyn Write) -> Result {
     let trained = load_trained(&args.run)?;
     for (path, why) in &trained.skipped {
-        eprintln!(
-            "note: the checkpoint {} is passed over: {why}",
-            path.display()
-        );
+        eprintln!("note: the checkpoint {} is passed over: {why}", path.display());
     }
     let choice = device_choice::open(&args.device, Some(&trained.config.device))?;
-    let mut decoder = Decoder::new(
-        &trained.config.model,
-        &choice.device,
-        &trained.checkpoint.weights,
-    )?;
-    let sampling = Sampling {
-        temperature: args.temperature,
-        top_k: args.top_k,
-    };
+    let mut decoder = Decoder::new(&trained.config.model, &choice.device, &trained.checkpoint.weights)?;
+    let sampling = Sampling { temperature: args.temperature, top_k: args.top_k };
     for story in 0..args.stories {
-        let writing = Writing {
-            sampling,
-            seed: args.seed.wrapping_add(story),
-            max_tokens: args.max_tokens,
-        };
+        let writing = Writing { sampling, seed: args.seed.wrapping_add(story), max_tokens: args.max_tokens };
         if args.json {
             let mut text = args.prompt.clone();
-            let tokens = write_text(
-                &mut decoder,
-                &trained.tokenizer,
-                &args.prompt,
-                &writing,
-                &mut |piece| {
+            let tokens =
+                write_text(&mut decoder, &trained.tokenizer, &args.prompt, &writing, &mut |piece| {
                     text.push_str(piece);
                     Ok(())
-                },
-            )?;
+                })?;
             let step = trained.checkpoint.state.spent.steps;
             let object = json!({
                 "text": text, "prompt": args.prompt, "tokens": tokens, "seed": writing.seed, "step": step,
@@ -70,16 +51,10 @@ pub(crate) fn run(args: &GenerateArgs, out: &mut dyn Write) -> Result {
             writeln!(out, "\n---\n")?;
         }
         write!(out, "{}", args.prompt)?;
-        write_text(
-            &mut decoder,
-            &trained.tokenizer,
-            &args.prompt,
-            &writing,
-            &mut |piece| {
-                out.write_all(piece.as_bytes())?;
-                Ok(out.flush()?)
-            },
-        )?;
+        write_text(&mut decoder, &trained.tokenizer, &args.prompt, &writing, &mut |piece| {
+            out.write_all(piece.as_bytes())?;
+            Ok(out.flush()?)
+        })?;
         writeln!(out)?;
     }
     Ok(ExitCode::SUCCESS)
@@ -180,11 +155,8 @@ mod tests {
         let text = "naïve 日本 🙂";
         for size in 1..5 {
             let mut characters = Characters::default();
-            let mut joined: String = text
-                .as_bytes()
-                .chunks(size)
-                .map(|bytes| characters.take(bytes))
-                .collect();
+            let mut joined: String =
+                text.as_bytes().chunks(size).map(|bytes| characters.take(bytes)).collect();
             joined += &characters.finish();
             assert_eq!(joined, text);
         }

@@ -30,35 +30,23 @@ fn layer_programs(preset: &str, args: &LayerArgs) -> Result<Vec<Segment>> {
         segments.retain(|segment| segment.name == *wanted);
         if segments.is_empty() {
             let (cut, names) = (args.cut.name(), names.join(", "));
-            return Err(format!(
-                "--segment {wanted}: the cut {cut} has no such program; it has {names}"
-            )
-            .into());
+            return Err(
+                format!("--segment {wanted}: the cut {cut} has no such program; it has {names}").into()
+            );
         }
     }
     Ok(segments)
 }
 
 pub(crate) fn print(args: &MilPrintArgs, out: &mut dyn Write) -> Result {
-    let options = WriteOptions {
-        inline_max: args.inline_max,
-        ..WriteOptions::default()
-    };
+    let options = WriteOptions { inline_max: args.inline_max, ..WriteOptions::default() };
     for segment in layer_programs(&args.preset, &args.layer)? {
         let written = text::write(&segment.program, &options)?;
         let (cut, batch) = (args.layer.cut.name(), args.layer.batch);
-        writeln!(
-            out,
-            "// {} of a layer of {}, cut {cut}, batch {batch}",
-            segment.name, args.preset
-        )?;
+        writeln!(out, "// {} of a layer of {}, cut {cut}, batch {batch}", segment.name, args.preset)?;
         for file in &written.weights {
             let size = units::bytes(file.bytes.len() as u64);
-            writeln!(
-                out,
-                "// goes with {} ({size}), which holds its large constants",
-                file.path
-            )?;
+            writeln!(out, "// goes with {} ({size}), which holds its large constants", file.path)?;
         }
         writeln!(out, "{}", written.text)?;
     }
@@ -69,10 +57,7 @@ pub(crate) fn lint(args: &MilLintArgs, out: &mut dyn Write) -> Result {
     let programs = match (&args.file, &args.preset) {
         (Some(path), _) => {
             let program = text::read_file(path)?;
-            vec![Segment {
-                name: path.display().to_string(),
-                program,
-            }]
+            vec![Segment { name: path.display().to_string(), program }]
         }
         (None, Some(preset)) => layer_programs(preset, &args.layer)?,
         (None, None) => return Err("give a file of MIL text, or --preset".into()),
@@ -90,20 +75,12 @@ pub(crate) fn lint(args: &MilLintArgs, out: &mut dyn Write) -> Result {
     };
     let found: Vec<(&str, Finding)> = programs
         .iter()
-        .flat_map(|s| {
-            s.program
-                .lint(chip, route)
-                .into_iter()
-                .map(|finding| (s.name.as_str(), finding))
-        })
+        .flat_map(|s| s.program.lint(chip, route).into_iter().map(|finding| (s.name.as_str(), finding)))
         .collect();
     let count = |severity| found.iter().filter(|(_, f)| f.severity == severity).count();
     let [errors, warnings, infos] = [Severity::Error, Severity::Warning, Severity::Info].map(count);
     if args.json {
-        let findings: Vec<Value> = found
-            .iter()
-            .map(|(program, finding)| object(program, finding))
-            .collect();
+        let findings: Vec<Value> = found.iter().map(|(program, finding)| object(program, finding)).collect();
         let report = json!({
             "programs": programs.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(),
             "findings": findings, "errors": errors, "warnings": warnings, "infos": infos,
@@ -113,16 +90,9 @@ pub(crate) fn lint(args: &MilLintArgs, out: &mut dyn Write) -> Result {
         table(&found, out)?;
         let checked = programs.len();
         let s = if checked == 1 { "" } else { "s" };
-        writeln!(
-            out,
-            "{checked} program{s}: {errors} errors, {warnings} warnings, {infos} remarks"
-        )?;
+        writeln!(out, "{checked} program{s}: {errors} errors, {warnings} warnings, {infos} remarks")?;
     }
-    Ok(if errors == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if errors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn severity(finding: &Finding) -> &'static str {
@@ -161,14 +131,8 @@ fn table(found: &[(&str, Finding)], out: &mut dyn Write) -> std::io::Result<()> 
     for (at, (program, finding)) in found.iter().enumerate() {
         let (severity, rule, place) = (severity(finding), finding.rule, place(finding));
         let message = &finding.message;
-        writeln!(
-            out,
-            "{severity:<7}  {rule:<8}  {program:<programs$}  {place:<places$}  {message}"
-        )?;
-        if found
-            .get(at + 1)
-            .is_none_or(|(_, next)| next.rule != finding.rule)
-        {
+        writeln!(out, "{severity:<7}  {rule:<8}  {program:<programs$}  {place:<places$}  {message}")?;
+        if found.get(at + 1).is_none_or(|(_, next)| next.rule != finding.rule) {
             writeln!(out, "{:<7}  what to do: {}", "", finding.remedy)?;
         }
     }

@@ -21,21 +21,12 @@ const RUNS_DIR: &str = "runs";
 /// The exit status of who was asked to stop: 128 and the number of SIGINT, as shells have it.
 const INTERRUPTED: u8 = 130;
 /// The story at the end.
-const SAMPLE: Writing = Writing {
-    sampling: Sampling {
-        temperature: 0.8,
-        top_k: 50,
-    },
-    seed: 42,
-    max_tokens: 400,
-};
+const SAMPLE: Writing =
+    Writing { sampling: Sampling { temperature: 0.8, top_k: 50 }, seed: 42, max_tokens: 400 };
 
 pub(crate) fn run(args: &TrainArgs, out: &mut dyn Write) -> Result {
     let (start, choice) = match &args.resume {
-        Some(dir) => (
-            Start::Resume { dir: dir.clone() },
-            resumed_device(args, dir)?,
-        ),
+        Some(dir) => (Start::Resume { dir: dir.clone() }, resumed_device(args, dir)?),
         None => {
             let (config, choice) = settings(args)?;
             let (runs_dir, name) = match &args.out {
@@ -51,27 +42,13 @@ pub(crate) fn run(args: &TrainArgs, out: &mut dyn Write) -> Result {
                 }
                 None => (RUNS_DIR.into(), None),
             };
-            (
-                Start::New {
-                    config,
-                    runs_dir,
-                    name,
-                },
-                choice,
-            )
+            (Start::New { config, runs_dir, name }, choice)
         }
     };
     let style = Style::choose(args.json, args.quiet);
-    let mut progress = Progress::new(
-        style,
-        format!("{}: {}", choice.device.describe(), choice.why),
-    );
+    let mut progress = Progress::new(style, format!("{}: {}", choice.device.describe(), choice.why));
     let stop = stop_on_signals(&progress)?;
-    let options = RunOptions {
-        start,
-        device: choice.device.clone(),
-        cache_dir: cache::dir()?,
-    };
+    let options = RunOptions { start, device: choice.device.clone(), cache_dir: cache::dir()? };
     let outcome = train_run(options, &mut progress, &stop);
     progress.finish();
     match outcome? {
@@ -83,10 +60,7 @@ pub(crate) fn run(args: &TrainArgs, out: &mut dyn Write) -> Result {
                 });
                 writeln!(out, "{result}")?;
             } else {
-                writeln!(
-                    out,
-                    "stopped after step {step}; everything is saved. Go on with:\n  {resume}"
-                )?;
+                writeln!(out, "stopped after step {step}; everything is saved. Go on with:\n  {resume}")?;
             }
             Ok(ExitCode::from(INTERRUPTED))
         }
@@ -96,11 +70,7 @@ pub(crate) fn run(args: &TrainArgs, out: &mut dyn Write) -> Result {
 /// The device of a run to go on with: the one that it began with, unless another is asked for.
 fn resumed_device(args: &TrainArgs, dir: &Path) -> Result<Choice> {
     // What is no directory at all is left to `train_run`, which says so.
-    let written = if dir.is_dir() {
-        Some(run_dir::read_config(dir)?.device)
-    } else {
-        None
-    };
+    let written = if dir.is_dir() { Some(run_dir::read_config(dir)?.device) } else { None };
     Ok(device_choice::open(&args.device, written.as_deref())?)
 }
 
@@ -131,15 +101,11 @@ fn settings(args: &TrainArgs) -> Result<(UserConfig, Choice)> {
     if let Some(lr) = args.lr {
         config.set("optimizer.lr", lr, "--lr");
     }
-    let written = config
-        .get("device")
-        .and_then(|value| value.as_str())
-        .map(str::to_owned);
+    let written = config.get("device").and_then(|value| value.as_str()).map(str::to_owned);
     let choice = device_choice::open(&args.device, written.as_deref())?;
     config.set("device", choice.name.as_str(), "--device");
     let resolved = config.resolve()?;
-    let is_story_run =
-        resolved.preset == DEFAULT_PRESET && resolved.data.source.starts_with("stories");
+    let is_story_run = resolved.preset == DEFAULT_PRESET && resolved.data.source.starts_with("stories");
     if is_story_run && !config.has("eval.final_windows") {
         // All of the text, so that val_bpb and the bound are of the same one. It takes seconds.
         config.set("eval.final_windows", 0, "the built-in stories");
@@ -150,9 +116,7 @@ fn settings(args: &TrainArgs) -> Result<(UserConfig, Choice)> {
 /// A value as TOML spells it, or else the text itself, so that strings need no quotes.
 pub(crate) fn toml_value(text: &str) -> toml::Value {
     let parsed = format!("value = {text}").parse::<toml::Table>().ok();
-    let value = parsed
-        .filter(|table| table.len() == 1)
-        .and_then(|mut table| table.remove("value"));
+    let value = parsed.filter(|table| table.len() == 1).and_then(|mut table| table.remove("value"));
     value.unwrap_or_else(|| toml::Value::String(text.to_owned()))
 }
 
@@ -166,7 +130,7 @@ fn stop_on_signals(progress: &Progress) -> Result<Arc<AtomicBool>> {
         if set.swap(true, Ordering::Relaxed) || !started.load(Ordering::Relaxed) {
             std::process::exit(INTERRUPTED.into());
         }
-        notes.say("stopping after this step, with a checkpoint; again to stop at once");
+        notes.say("stopping, with a checkpoint; once more to stop without");
     })?;
     Ok(stop)
 }
@@ -185,17 +149,7 @@ fn finished(summary: &Summary, choice: &Choice, as_json: bool, out: &mut dyn Wri
         writeln!(out, "{result}")?;
         return Ok(ExitCode::SUCCESS);
     }
-    let Summary {
-        run,
-        steps,
-        skipped_steps,
-        tokens,
-        seconds,
-        tok_s,
-        val_bpb,
-        val_bpb_se,
-        ..
-    } = summary;
+    let Summary { run, steps, skipped_steps, tokens, seconds, tok_s, val_bpb, val_bpb_se, .. } = summary;
     writeln!(
         out,
         "\nval_bpb  {val_bpb:.4} ± {val_bpb_se:.4} bits per byte after {steps} steps, {} tokens in {} ({} tokens/s)",
@@ -204,16 +158,10 @@ fn finished(summary: &Summary, choice: &Choice, as_json: bool, out: &mut dyn Wri
         units::count(*tok_s),
     )?;
     if let Some(bound) = summary.bound_bits_per_byte {
-        writeln!(
-            out,
-            "bound    {bound:.4} is the best that any model could reach on this validation text"
-        )?;
+        writeln!(out, "bound    {bound:.4} is the best that any model could reach on this validation text")?;
     }
     if *skipped_steps > 0 {
-        writeln!(
-            out,
-            "skipped  {skipped_steps} steps, whose gradients could not be used"
-        )?;
+        writeln!(out, "skipped  {skipped_steps} steps, whose gradients could not be used")?;
     }
     writeln!(out, "\nThe model writes:\n")?;
     write_sample(run, choice, &mut |text| {
@@ -227,11 +175,8 @@ fn finished(summary: &Summary, choice: &Choice, as_json: bool, out: &mut dyn Wri
 /// A text from the weights that the run has saved.
 fn write_sample(run: &Path, choice: &Choice, emit: generate::Emit<'_>) -> Result<()> {
     let trained = train::load_trained(run)?;
-    let mut decoder = model::Decoder::new(
-        &trained.config.model,
-        &choice.device,
-        &trained.checkpoint.weights,
-    )?;
+    let mut decoder =
+        model::Decoder::new(&trained.config.model, &choice.device, &trained.checkpoint.weights)?;
     generate::write_text(&mut decoder, &trained.tokenizer, "", &SAMPLE, emit)?;
     Ok(())
 }

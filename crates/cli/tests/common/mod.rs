@@ -46,10 +46,7 @@ impl Place {
     /// The binary, about to run in the folder.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(assert_cmd::cargo::cargo_bin!("anneal"));
-        command
-            .args(args)
-            .current_dir(self.dir.path())
-            .env("ANNEAL_CACHE", self.path("cache"));
+        command.args(args).current_dir(self.dir.path()).env("ANNEAL_CACHE", self.path("cache"));
         command
     }
 
@@ -61,58 +58,32 @@ impl Place {
     /// Runs it and expects it to succeed.
     pub fn ok(&self, args: &[&str]) -> Done {
         let done = self.run(args);
-        assert_eq!(
-            done.code,
-            Some(0),
-            "{args:?}\n{}{}",
-            done.stdout,
-            done.stderr
-        );
+        assert_eq!(done.code, Some(0), "{args:?}\n{}{}", done.stdout, done.stderr);
         done
     }
 
     /// Runs it and expects exit code 1 and one error whose text holds all of `wanted`.
     pub fn fails(&self, args: &[&str], wanted: &[&str]) -> Done {
-        self.run(args).is_one_error(wanted)
+        self.run(args).expect_one_error(wanted)
     }
 
     /// A small training of the text, to the run `name`, in one thread; `more` is added.
     pub fn train<'a>(&self, name: &'a str, budget: &'a str, more: &[&'a str]) -> Vec<&'a str> {
-        let mut args = vec![
-            "train", "--preset", "odd", "--data", "text.txt", "--out", name,
-        ];
-        args.extend([
-            "--set",
-            "model.vocab_size=300",
-            "--batch",
-            "4",
-            "--threads",
-            "1",
-        ]);
-        args.extend([
-            "--set",
-            "eval.every=0",
-            "--set",
-            "eval.final_windows=4",
-            "--budget",
-            budget,
-        ]);
+        let mut args = vec!["train", "--preset", "odd", "--data", "text.txt", "--out", name];
+        args.extend(["--set", "model.vocab_size=300", "--batch", "4", "--threads", "1"]);
+        args.extend(["--set", "eval.every=0", "--set", "eval.final_windows=4", "--budget", budget]);
         args.extend(more);
         args
     }
 
     /// A file of the newest checkpoint of a run.
     pub fn newest(&self, run: &str, file: &str) -> PathBuf {
-        self.checkpoints(run)
-            .pop()
-            .expect("the run has a checkpoint")
-            .join(file)
+        self.checkpoints(run).pop().expect("the run has a checkpoint").join(file)
     }
 
     /// The checkpoints of a run, oldest first.
     pub fn checkpoints(&self, run: &str) -> Vec<PathBuf> {
-        let entries =
-            std::fs::read_dir(self.path(run).join("checkpoints")).expect("a run's folder");
+        let entries = std::fs::read_dir(self.path(run).join("checkpoints")).expect("a run's folder");
         let mut all: Vec<PathBuf> = entries
             .map(|entry| entry.expect("an entry").path())
             .filter(|path| name(path).starts_with("step_"))
@@ -124,39 +95,24 @@ impl Place {
 
 /// The last part of a path.
 pub fn name(path: &Path) -> String {
-    path.file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned()
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 impl From<Output> for Done {
     fn from(output: Output) -> Done {
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8 is printed");
-        Done {
-            code: output.status.code(),
-            stdout: text(output.stdout),
-            stderr: text(output.stderr),
-        }
+        Done { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
     }
 }
 
 impl Done {
     /// Checks that it ended with exit code 1 and one error whose text holds all of `wanted`.
-    pub fn is_one_error(self, wanted: &[&str]) -> Done {
+    pub fn expect_one_error(self, wanted: &[&str]) -> Done {
         assert_eq!(self.code, Some(1), "{}{}", self.stdout, self.stderr);
-        let errors = self
-            .stderr
-            .lines()
-            .filter(|line| line.starts_with("error: "))
-            .count();
+        let errors = self.stderr.lines().filter(|line| line.starts_with("error: ")).count();
         assert_eq!(errors, 1, "{}", self.stderr);
         for part in wanted {
-            assert!(
-                self.stderr.contains(part),
-                "no {part:?} in\n{}",
-                self.stderr
-            );
+            assert!(self.stderr.contains(part), "no {part:?} in\n{}", self.stderr);
         }
         assert!(!self.stderr.contains("panicked"), "{}", self.stderr);
         self
@@ -164,8 +120,7 @@ impl Done {
 
     /// Each line of standard output as JSON.
     pub fn json(&self) -> Vec<Value> {
-        let parse =
-            |line: &str| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
+        let parse = |line: &str| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
         self.stdout.lines().map(parse).collect()
     }
 }
@@ -179,11 +134,7 @@ pub struct Running {
 impl Running {
     pub fn start(place: &Place, args: &[&str]) -> Running {
         let mut command = place.command(args);
-        let mut child = command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("it starts");
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
         let lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
         Running { child, lines }
     }
@@ -191,10 +142,7 @@ impl Running {
     /// The next object that says `event`.
     pub fn wait_for(&mut self, event: &str) -> Value {
         loop {
-            let line = self
-                .lines
-                .next()
-                .unwrap_or_else(|| panic!("it ended before {event}"));
+            let line = self.lines.next().unwrap_or_else(|| panic!("it ended before {event}"));
             let object: Value = serde_json::from_str(&line.expect("UTF-8")).expect("JSON");
             if object["event"] == event {
                 return object;

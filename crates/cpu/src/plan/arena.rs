@@ -59,7 +59,13 @@ mod tests {
 
     fn step(reads: &[usize], writes: &[usize]) -> Step {
         let ids = |list: &[usize]| list.iter().map(|id| StorageId(*id)).collect();
-        Step { label: String::new(), flops: 0.0, reads: ids(reads), writes: ids(writes), run: Box::new(|_, _| {}) }
+        Step {
+            label: String::new(),
+            flops: 0.0,
+            reads: ids(reads),
+            writes: ids(writes),
+            run: Box::new(|_, _| {}),
+        }
     }
 
     #[test]

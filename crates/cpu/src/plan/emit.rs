@@ -16,7 +16,7 @@ use crate::attention::Attention;
 use crate::cross_entropy::{CrossEntropy, Gradients, Stats};
 use crate::matmul::{Mat, MatMut, matmul, product};
 use crate::matvec::matvec;
-use crate::pool::{Pool, SharedMut};
+use crate::pool::SharedMut;
 use crate::reduce::{Reduction, reduce};
 use crate::rms_norm::RmsNorm;
 use crate::rope::{Pairing, RopeTables, Turn, rope};
@@ -103,7 +103,9 @@ impl Planner<'_> {
                 let y = self.place(stmt.results[0]);
                 self.step("rms_norm", 0.0, &[x, w], &[y], move |pool, memory| {
                     // SAFETY: declared above.
-                    unsafe { memory.put(y, |out| norm.forward(pool, memory.read(x), Some(memory.read(w)), out)) }
+                    unsafe {
+                        memory.put(y, |out| norm.forward(pool, memory.read(x), Some(memory.read(w)), out))
+                    }
                 });
                 Ok(())
             }
@@ -131,7 +133,8 @@ impl Planner<'_> {
                 let turn = if *inverse { Turn::Inverse } else { Turn::Forward };
                 let [x, cos, sin] = self.all_dense(stmt)?;
                 let y = self.place(stmt.results[0]);
-                let tables = move |cos: &[f32], sin: &[f32]| RopeTables::from_parts(cos.to_vec(), sin.to_vec(), cols);
+                let tables =
+                    move |cos: &[f32], sin: &[f32]| RopeTables::from_parts(cos.to_vec(), sin.to_vec(), cols);
                 let fixed = match (&self.storages[cos.0], &self.storages[sin.0]) {
                     (Storage::Const(cos), Storage::Const(sin)) => Some(tables(cos, sin)),
                     _ => None,
@@ -147,7 +150,8 @@ impl Planner<'_> {
                                 &given
                             }
                         };
-                        memory.put(y, |out| rope(pool, tables, Pairing::Half, turn, cols, memory.read(x), out));
+                        memory
+                            .put(y, |out| rope(pool, tables, Pairing::Half, turn, cols, memory.read(x), out));
                     }
                 });
                 Ok(())
@@ -212,8 +216,12 @@ impl Planner<'_> {
                     // SAFETY: declared above.
                     unsafe {
                         let targets = target_ids(memory.read(hi), memory.read(lo));
-                        let lse: Vec<f32> =
-                            memory.read(lse_hi).iter().zip(memory.read(lse_lo)).map(|(hi, lo)| hi + lo).collect();
+                        let lse: Vec<f32> = memory
+                            .read(lse_hi)
+                            .iter()
+                            .zip(memory.read(lse_lo))
+                            .map(|(hi, lo)| hi + lo)
+                            .collect();
                         let kernel = CrossEntropy { grad_scale: memory.read(log_scale)[0].exp(), ..kernel };
                         let gradients = Gradients {
                             dh: (memory.write(dh), memory.mode(dh)),
@@ -231,21 +239,28 @@ impl Planner<'_> {
                 let out = [0, 1, 2].map(|at| self.place(stmt.results[at]));
                 let (dh, dw) = (self.place(stmt.results[3]), self.place(stmt.results[4]));
                 let writes = [out[0], out[1], out[2], dh, dw];
-                self.step("cross_entropy", flops, &[h, w, hi, lo, log_scale], &writes, move |pool, memory| {
-                    // SAFETY: declared above.
-                    unsafe {
-                        let targets = target_ids(memory.read(hi), memory.read(lo));
-                        let kernel = CrossEntropy { grad_scale: memory.read(log_scale)[0].exp(), ..kernel };
-                        let gradients = Gradients {
-                            dh: (memory.write(dh), memory.mode(dh)),
-                            dw: Some((memory.write(dw), memory.mode(dw))),
-                        };
-                        put_stats(memory, out, |stats| {
-                            let (h, w) = (memory.read(h), memory.read(w));
-                            kernel.forward_backward(pool, h, w, &targets, stats, Some(gradients));
-                        });
-                    }
-                });
+                self.step(
+                    "cross_entropy",
+                    flops,
+                    &[h, w, hi, lo, log_scale],
+                    &writes,
+                    move |pool, memory| {
+                        // SAFETY: declared above.
+                        unsafe {
+                            let targets = target_ids(memory.read(hi), memory.read(lo));
+                            let kernel =
+                                CrossEntropy { grad_scale: memory.read(log_scale)[0].exp(), ..kernel };
+                            let gradients = Gradients {
+                                dh: (memory.write(dh), memory.mode(dh)),
+                                dw: Some((memory.write(dw), memory.mode(dw))),
+                            };
+                            put_stats(memory, out, |stats| {
+                                let (h, w) = (memory.read(h), memory.read(w));
+                                kernel.forward_backward(pool, h, w, &targets, stats, Some(gradients));
+                            });
+                        }
+                    },
+                );
                 Ok(())
             }
             op => Err(format!("{} has no kernel here", op.name())),
@@ -316,11 +331,11 @@ impl Planner<'_> {
     pub(super) fn copy(&mut self, from: View, to: View) {
         let axes = merged_axes(&from.shape, &from.strides, &to.strides);
         let (source, target) = (from.storage, to.storage);
-        self.step("copy", 0.0, &[source], &[target], move |pool, memory| {
+        self.step("copy", 0.0, &[source], &[target], move |_, memory| {
             // SAFETY: declared above.
             let (source, target_run) = unsafe { (&memory.read(source)[from.offset..], memory.write(target)) };
             let write = memory.mode(target);
-            copy_axes(pool, &axes, source, &mut target_run[to.offset..], write);
+            copy_axes(&axes, source, &mut target_run[to.offset..], write);
         });
     }
 
@@ -365,7 +380,11 @@ impl Planner<'_> {
         let out = self.place(stmt.results[0]);
         let flops = 2.0 * (batches * m * n * k) as f64;
         let (xs, ys) = (x.storage, y.storage);
-        let label = if batches == 1 { format!("matmul {m}x{k}x{n}") } else { format!("matmul {batches}x{m}x{k}x{n}") };
+        let label = if batches == 1 {
+            format!("matmul {m}x{k}x{n}")
+        } else {
+            format!("matmul {batches}x{m}x{k}x{n}")
+        };
         let is_matvec = batches == 1 && n == 1 && x_col == 1 && x_row == k && (y_row == 1 || k == 1);
         self.step(label, flops, &[xs, ys], &[out], move |pool, memory| {
             // SAFETY: declared above.
@@ -374,7 +393,9 @@ impl Planner<'_> {
             if is_matvec && write == Write::Store {
                 return matvec(pool, &xs[x_at[0]..][..m * k], &ys[y_at[0]..][..k], out_run);
             }
-            let mat = |values, at: usize, rows, cols, row, col| Mat::strided(&slice_from(values, at), rows, cols, row, col);
+            let mat = |values, at: usize, rows, cols, row, col| {
+                Mat::strided(slice_from(values, at), rows, cols, row, col)
+            };
             if batches == 1 {
                 let x = mat(xs, x_at[0], m, k, x_row, x_col);
                 let y = mat(ys, y_at[0], k, n, y_row, y_col);
@@ -437,7 +458,8 @@ impl Planner<'_> {
     }
 
     fn emit_conv(&mut self, stmt: &Stmt) -> Result<(), String> {
-        let (x_shape, w_shape) = (self.program.ty(stmt.args[0]).shape.clone(), self.program.ty(stmt.args[1]).shape.clone());
+        let (x_shape, w_shape) =
+            (self.program.ty(stmt.args[0]).shape.clone(), self.program.ty(stmt.args[1]).shape.clone());
         let conv = crate::conv::Conv::new(&stmt.op, &x_shape, &w_shape).map_err(|e| e.to_string())?;
         let [x, w] = self.all_dense(stmt)?;
         let y = self.place(stmt.results[0]);
@@ -493,7 +515,7 @@ unsafe fn put_stats(memory: &Memory, out: [StorageId; 3], compute: impl FnOnce(S
 }
 
 /// Copies (or adds) along merged axes, the innermost in one go.
-fn copy_axes(pool: &Pool, axes: &[(usize, usize, usize)], from: &[f32], to: &mut [f32], write: Write) {
+fn copy_axes(axes: &[(usize, usize, usize)], from: &[f32], to: &mut [f32], write: Write) {
     let put = |to: &mut f32, from: f32| match write {
         Write::Store => *to = from,
         Write::Accumulate => *to += from,
@@ -506,7 +528,7 @@ fn copy_axes(pool: &Pool, axes: &[(usize, usize, usize)], from: &[f32], to: &mut
         },
         [(extent, a, b)] => (0..*extent).for_each(|i| put(&mut to[i * b], from[i * a])),
         [(extent, a, b), inner @ ..] => {
-            (0..*extent).for_each(|i| copy_axes(pool, inner, &from[i * a..], &mut to[i * b..], write));
+            (0..*extent).for_each(|i| copy_axes(inner, &from[i * a..], &mut to[i * b..], write));
         }
     }
 }

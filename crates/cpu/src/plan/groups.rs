@@ -23,9 +23,32 @@ pub(crate) fn is_elementwise(op: &Op) -> bool {
     use Op::*;
     matches!(
         op,
-        Add | Sub | Mul | RealDiv | Maximum | Minimum | Pow | Equal | NotEqual | Greater | GreaterEqual | Less
-            | LessEqual | Select | Exp | Log { .. } | Sqrt | Rsqrt { .. } | Tanh | Sigmoid | Silu | Relu | Abs | Erf
-            | Gelu { .. } | Square | Cast { .. }
+        Add | Sub
+            | Mul
+            | RealDiv
+            | Maximum
+            | Minimum
+            | Pow
+            | Equal
+            | NotEqual
+            | Greater
+            | GreaterEqual
+            | Less
+            | LessEqual
+            | Select
+            | Exp
+            | Log { .. }
+            | Sqrt
+            | Rsqrt { .. }
+            | Tanh
+            | Sigmoid
+            | Silu
+            | Relu
+            | Abs
+            | Erf
+            | Gelu { .. }
+            | Square
+            | Cast { .. }
     )
 }
 
@@ -52,7 +75,8 @@ impl Groups {
                 let first = groups.members[group][0];
                 let same_shape = program.ty(stmts[first].results[0]).shape == *shape;
                 let outside = sources.iter().filter(|s| groups.of[**s] != Some(group));
-                let mut open: Vec<usize> = outside.flat_map(|s| after[*s].iter().copied().chain(groups.of[*s])).collect();
+                let mut open: Vec<usize> =
+                    outside.flat_map(|s| after[*s].iter().copied().chain(groups.of[*s])).collect();
                 let mut seen = HashSet::new();
                 while let Some(dependency) = open.pop() {
                     if seen.insert(dependency) {

@@ -26,6 +26,9 @@ use groups::Groups;
 use memory::{Memory, Storage, StorageId};
 use view::View;
 
+/// A kernel with its views and shapes, waiting for memory.
+type Kernel = Box<dyn Fn(&Pool, &Memory) + Send + Sync>;
+
 /// One kernel call.
 pub(crate) struct Step {
     /// The op, or the ops of a fused pass.
@@ -34,7 +37,7 @@ pub(crate) struct Step {
     pub(crate) flops: f64,
     pub(crate) reads: Vec<StorageId>,
     pub(crate) writes: Vec<StorageId>,
-    pub(crate) run: Box<dyn Fn(&Pool, &Memory) + Send + Sync>,
+    pub(crate) run: Kernel,
 }
 
 /// A program made ready for the host's cores.
@@ -222,7 +225,8 @@ impl<'a> Planner<'a> {
     fn emit_outputs(&mut self) {
         for (port, id) in self.program.outputs().iter().enumerate() {
             let view = self.views[id.index()].clone().expect("every statement has been planned");
-            let at_home = matches!(self.storages[view.storage.0], Storage::Output(at) if at == port) && self.is_whole(&view);
+            let at_home = matches!(self.storages[view.storage.0], Storage::Output(at) if at == port)
+                && self.is_whole(&view);
             if !at_home {
                 let storage = self.add(Storage::Output(port));
                 self.copy(view.clone(), View::dense(storage, &view.shape));

@@ -6,8 +6,8 @@ use mil::ValueId;
 
 use super::Planner;
 use super::view::View;
-use crate::elementwise::{Instruction, Pass, Source, Spread};
 use crate::Write;
+use crate::elementwise::{Instruction, Pass, Source, Spread};
 
 impl Planner<'_> {
     /// Plans the pass of a group, and before it whatever the group reads from outside.
@@ -63,7 +63,8 @@ impl Planner<'_> {
             .enumerate()
             .map(|(at, index)| (at, program.stmts()[*index].results[0]))
             .filter(|(_, value)| {
-                program.outputs().contains(value) || self.uses[value.index()].iter().any(|u| !members.contains(u))
+                program.outputs().contains(value)
+                    || self.uses[value.index()].iter().any(|u| !members.contains(u))
             })
             .collect();
         let targets: Vec<_> = leaving.iter().map(|(_, value)| self.place(*value)).collect();
@@ -124,7 +125,8 @@ mod tests {
     #[test]
     fn rows_and_columns_are_found() {
         let shape = [1, 6, 1, 10];
-        let of = |operands: &[&[usize]]| spread(&shape, &operands.iter().map(|s| s.to_vec()).collect::<Vec<_>>());
+        let of =
+            |operands: &[&[usize]]| spread(&shape, &operands.iter().map(|s| s.to_vec()).collect::<Vec<_>>());
         assert_eq!(of(&[&[1, 6, 1, 10]]), (1, 60, vec![Some(Spread::Full)]));
         let both = of(&[&[1, 6, 1, 1], &[1, 1, 1, 10], &[6, 1, 10]]);
         assert_eq!(both, (6, 10, vec![Some(Spread::Row), Some(Spread::Column), Some(Spread::Full)]));

@@ -57,9 +57,12 @@ impl View {
     /// Repeated to `shape`, as NumPy broadcasts.
     pub(crate) fn broadcast(&self, shape: &[usize]) -> View {
         let extra = shape.len() - self.shape.len();
-        let strides = (0..shape.len())
-            .map(|axis| if axis < extra || self.shape[axis - extra] == 1 { 0 } else { self.strides[axis - extra] })
-            .collect();
+        let strides =
+            (0..shape.len())
+                .map(|axis| {
+                    if axis < extra || self.shape[axis - extra] == 1 { 0 } else { self.strides[axis - extra] }
+                })
+                .collect();
         View { shape: shape.to_vec(), strides, ..*self }
     }
 }

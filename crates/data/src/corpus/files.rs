@@ -51,9 +51,7 @@ impl FileDocuments {
         match kind {
             Kind::Text => TextDocuments::open(path, span).map(FileDocuments::Text),
             Kind::JsonLines => JsonLines::open(path).map(FileDocuments::JsonLines),
-            Kind::Parquet => ParquetRows::open(path)
-                .map(Box::new)
-                .map(FileDocuments::Parquet),
+            Kind::Parquet => ParquetRows::open(path).map(Box::new).map(FileDocuments::Parquet),
         }
     }
 
@@ -83,13 +81,9 @@ pub(super) struct TextDocuments {
 impl TextDocuments {
     fn open(path: &Path, span: Option<(u64, u64)>) -> Result<Self> {
         let mut file = File::open(path).map_err(Error::io(path, "open it"))?;
-        let bytes = file
-            .metadata()
-            .map_err(Error::io(path, "ask for its size"))?
-            .len();
+        let bytes = file.metadata().map_err(Error::io(path, "ask for its size"))?.len();
         let (from, to) = span.map_or((0, bytes), |(from, to)| (from, to.min(bytes)));
-        file.seek(SeekFrom::Start(from))
-            .map_err(Error::io(path, "read it"))?;
+        file.seek(SeekFrom::Start(from)).map_err(Error::io(path, "read it"))?;
         let whole = to - from <= WHOLE_BYTES;
         Ok(TextDocuments {
             path: path.to_path_buf(),
@@ -112,10 +106,7 @@ impl TextDocuments {
                 .read_until(b'\n', &mut bytes)
                 .map_err(Error::io(&self.path, "read it"))?;
             let blank = read > 0 && bytes[line_start..].iter().all(u8::is_ascii_whitespace);
-            if read == 0
-                || bytes.len() >= self.cut_at_most
-                || (blank && bytes.len() >= self.cut_after)
-            {
+            if read == 0 || bytes.len() >= self.cut_at_most || (blank && bytes.len() >= self.cut_after) {
                 break;
             }
         }
@@ -168,12 +159,7 @@ pub(super) struct JsonLines {
 impl JsonLines {
     fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(Error::io(path, "open it"))?;
-        Ok(JsonLines {
-            path: path.to_path_buf(),
-            reader: BufReader::new(file),
-            line: 0,
-            offset: 0,
-        })
+        Ok(JsonLines { path: path.to_path_buf(), reader: BufReader::new(file), line: 0, offset: 0 })
     }
 
     /// The next line's text; blank lines count as empty documents.
@@ -184,10 +170,7 @@ impl JsonLines {
         }
         let mut bytes = Vec::new();
         let offset = self.offset;
-        let read = self
-            .reader
-            .read_until(b'\n', &mut bytes)
-            .map_err(Error::io(&self.path, "read it"))?;
+        let read = self.reader.read_until(b'\n', &mut bytes).map_err(Error::io(&self.path, "read it"))?;
         if read == 0 {
             return Ok(None);
         }
@@ -202,18 +185,11 @@ impl JsonLines {
             offset: offset + e.valid_up_to() as u64,
             byte: bytes[e.valid_up_to()],
         })?;
-        serde_json::from_str::<Line>(text)
-            .map(|line| Some(line.text))
-            .map_err(|e| {
-                // serde_json counts lines within what it was given, which is always one line.
-                let why = e.to_string().replace(" at line 1 column", " at column");
-                Error::JsonLine {
-                    path: self.path.clone(),
-                    line: self.line,
-                    offset,
-                    why,
-                }
-            })
+        serde_json::from_str::<Line>(text).map(|line| Some(line.text)).map_err(|e| {
+            // serde_json counts lines within what it was given, which is always one line.
+            let why = e.to_string().replace(" at line 1 column", " at column");
+            Error::JsonLine { path: self.path.clone(), line: self.line, offset, why }
+        })
     }
 }
 
@@ -232,10 +208,7 @@ pub(super) struct ParquetRows {
 impl ParquetRows {
     fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(Error::io(path, "open it"))?;
-        let bytes = file
-            .metadata()
-            .map_err(Error::io(path, "ask for its size"))?
-            .len();
+        let bytes = file.metadata().map_err(Error::io(path, "ask for its size"))?.len();
         let reader = SerializedFileReader::new(file).map_err(|e| Error::Parquet {
             path: path.to_path_buf(),
             place: format!("footer (the end of its {bytes} bytes)"),
@@ -252,8 +225,7 @@ impl ParquetRows {
                 .collect::<Vec<_>>()
                 .join(", "),
         };
-        let column =
-            (0..schema.num_columns()).find(|i| schema.column(*i).path().string() == COLUMN);
+        let column = (0..schema.num_columns()).find(|i| schema.column(*i).path().string() == COLUMN);
         let column = column.ok_or_else(|| about("there is no column `text`"))?;
         let described = schema.column(column);
         if described.physical_type() != PhysicalType::BYTE_ARRAY || described.max_rep_level() > 0 {
@@ -321,12 +293,8 @@ impl ParquetRows {
             return Ok(true);
         };
         let (mut values, mut levels) = (Vec::new(), Vec::new());
-        let (records, ..) = group.read_records(
-            ROWS,
-            self.optional.then_some(&mut levels),
-            None,
-            &mut values,
-        )?;
+        let (records, ..) =
+            group.read_records(ROWS, self.optional.then_some(&mut levels), None, &mut values)?;
         if records == 0 {
             self.group = None;
         }
@@ -334,10 +302,7 @@ impl ParquetRows {
         // A definition level of 0 marks a null, for which no value is stored.
         self.rows = match self.optional {
             false => values.map(Some).collect::<Vec<_>>(),
-            true => levels
-                .iter()
-                .map(|level| if *level > 0 { values.next() } else { None })
-                .collect(),
+            true => levels.iter().map(|level| if *level > 0 { values.next() } else { None }).collect(),
         }
         .into_iter();
         Ok(true)

@@ -71,11 +71,7 @@ pub enum Source {
 impl Source {
     /// The built-in stories of this seed in their default size.
     pub fn stories(seed: u64) -> Self {
-        Source::Stories {
-            seed,
-            train_bytes: STORIES_TRAIN_BYTES,
-            valid_bytes: STORIES_VALID_BYTES,
-        }
+        Source::Stories { seed, train_bytes: STORIES_TRAIN_BYTES, valid_bytes: STORIES_VALID_BYTES }
     }
 }
 
@@ -88,13 +84,10 @@ impl FromStr for Source {
             return Ok(Source::stories(1));
         }
         if let Some(seed) = text.strip_prefix("stories:") {
-            return seed
-                .parse()
-                .map(Source::stories)
-                .map_err(|_| Error::Source {
-                    path: text.into(),
-                    why: format!("the seed {seed:?} is not a whole number"),
-                });
+            return seed.parse().map(Source::stories).map_err(|_| Error::Source {
+                path: text.into(),
+                why: format!("the seed {seed:?} is not a whole number"),
+            });
         }
         Ok(Source::Path(text.into()))
     }
@@ -143,26 +136,14 @@ impl Corpus {
         let path = match source {
             Source::Stories { .. } => {
                 let (kind, held_out) = (Kind::Text, HeldOut::Stream);
-                return Ok(Corpus {
-                    source: source.clone(),
-                    kind,
-                    files: Vec::new(),
-                    held_out,
-                });
+                return Ok(Corpus { source: source.clone(), kind, files: Vec::new(), held_out });
             }
             Source::Path(path) => path,
         };
-        let about = |why: String| Error::Source {
-            path: path.clone(),
-            why,
-        };
+        let about = |why: String| Error::Source { path: path.clone(), why };
         let found = fs::metadata(path).map_err(|e| match e.kind() {
             std::io::ErrorKind::NotFound => about("there is no such file or folder".into()),
-            _ => Error::Io {
-                path: path.clone(),
-                doing: "look at it",
-                source: e,
-            },
+            _ => Error::Io { path: path.clone(), doing: "look at it", source: e },
         })?;
         if !found.is_dir() {
             let kind = Kind::of(path).ok_or_else(|| about(unreadable_kind(path)))?;
@@ -170,12 +151,7 @@ impl Corpus {
                 Kind::Text => HeldOut::From(text_cut(path)?),
                 _ => HeldOut::Documents,
             };
-            return Ok(Corpus {
-                source: source.clone(),
-                kind,
-                files: vec![path.clone()],
-                held_out,
-            });
+            return Ok(Corpus { source: source.clone(), kind, files: vec![path.clone()], held_out });
         }
         let mut all = Vec::new();
         for entry in fs::read_dir(path).map_err(Error::io(path, "list the folder"))? {
@@ -198,14 +174,12 @@ impl Corpus {
         all.retain(|file| Kind::of(file) == Some(kind));
         let (files, held_out) = split_files(all);
         if files.is_empty() {
-            return Err(about("every file in the folder is named as validation or test data; none is left to train on".into()));
+            return Err(about(
+                "every file in the folder is named as validation or test data; none is left to train on"
+                    .into(),
+            ));
         }
-        Ok(Corpus {
-            source: source.clone(),
-            kind,
-            files,
-            held_out,
-        })
+        Ok(Corpus { source: source.clone(), kind, files, held_out })
     }
 
     /// The source as given.
@@ -227,11 +201,8 @@ impl Corpus {
         match &self.held_out {
             HeldOut::Stream => "validation stories are a stream of their own".into(),
             HeldOut::Files(files) => {
-                let names: Vec<_> = files
-                    .iter()
-                    .filter_map(|f| f.file_name())
-                    .map(|n| n.to_string_lossy())
-                    .collect();
+                let names: Vec<_> =
+                    files.iter().filter_map(|f| f.file_name()).map(|n| n.to_string_lossy()).collect();
                 format!("validation is {}", names.join(", "))
             }
             HeldOut::From(cut) => format!("validation is the file's end, from byte {cut}"),
@@ -244,23 +215,9 @@ impl Corpus {
     /// The documents of one split, in order. Nothing is read ahead of the iterator.
     pub fn documents(&self, split: Split) -> Documents<'_> {
         let reading = match (&self.source, &self.held_out, split) {
-            (
-                Source::Stories {
-                    seed,
-                    train_bytes,
-                    valid_bytes,
-                },
-                ..,
-            ) => {
-                let left = if split == Split::Train {
-                    *train_bytes
-                } else {
-                    *valid_bytes
-                };
-                return Documents(Reading::Stories {
-                    stories: Stories::new(*seed, split),
-                    left,
-                });
+            (Source::Stories { seed, train_bytes, valid_bytes }, ..) => {
+                let left = if split == Split::Train { *train_bytes } else { *valid_bytes };
+                return Documents(Reading::Stories { stories: Stories::new(*seed, split), left });
             }
             (_, HeldOut::Files(files), Split::Valid) => FileReading::new(self.kind, files, None),
             (_, HeldOut::From(cut), Split::Train) => {
@@ -282,18 +239,11 @@ impl Corpus {
 
 /// Parts a folder's files into those to train on and what is held out.
 fn split_files(mut files: Vec<PathBuf>) -> (Vec<PathBuf>, HeldOut) {
-    let stem = |f: &PathBuf| {
-        f.file_stem()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .to_lowercase()
-    };
+    let stem = |f: &PathBuf| f.file_stem().unwrap_or_default().to_string_lossy().to_lowercase();
     let is_valid = |f: &PathBuf| {
         let stem = stem(f);
         stem.starts_with("valid")
-            || stem
-                .strip_prefix("val")
-                .is_some_and(|rest| !rest.starts_with(char::is_alphanumeric))
+            || stem.strip_prefix("val").is_some_and(|rest| !rest.starts_with(char::is_alphanumeric))
     };
     let is_test = |f: &PathBuf| stem(f).starts_with("test");
     let pinned = |f: &PathBuf| f.file_name().is_some_and(|n| n == PINNED_SHARD);
@@ -301,10 +251,7 @@ fn split_files(mut files: Vec<PathBuf>) -> (Vec<PathBuf>, HeldOut) {
     let test: Vec<_> = files.iter().filter(|f| is_test(f)).cloned().collect();
     if !valid.is_empty() || !test.is_empty() {
         files.retain(|f| !is_valid(f) && !is_test(f));
-        return (
-            files,
-            HeldOut::Files(if valid.is_empty() { test } else { valid }),
-        );
+        return (files, HeldOut::Files(if valid.is_empty() { test } else { valid }));
     }
     match files.iter().position(pinned) {
         Some(at) if files.len() > 1 => {
@@ -329,27 +276,18 @@ fn unreadable_kind(path: &Path) -> String {
 /// line, else the next character boundary. Looks at most 64 KiB ahead.
 fn text_cut(path: &Path) -> Result<u64> {
     let mut file = File::open(path).map_err(Error::io(path, "open it"))?;
-    let bytes = file
-        .metadata()
-        .map_err(Error::io(path, "ask for its size"))?
-        .len();
+    let bytes = file.metadata().map_err(Error::io(path, "ask for its size"))?.len();
     if bytes == 0 {
         let why = "the file is empty (0 bytes); give a file with text in it".into();
-        return Err(Error::NoText {
-            path: path.to_path_buf(),
-            why,
-        });
+        return Err(Error::NoText { path: path.to_path_buf(), why });
     }
     let from = (bytes as f64 * TEXT_TRAIN_SHARE) as u64;
-    file.seek(SeekFrom::Start(from))
-        .map_err(Error::io(path, "read it"))?;
+    file.seek(SeekFrom::Start(from)).map_err(Error::io(path, "read it"))?;
     let mut reader = BufReader::new(file);
     let (mut at, mut first_line, mut line) = (from, None, Vec::new());
     while at - from < 64 << 10 {
         line.clear();
-        let read = reader
-            .read_until(b'\n', &mut line)
-            .map_err(Error::io(path, "read it"))?;
+        let read = reader.read_until(b'\n', &mut line).map_err(Error::io(path, "read it"))?;
         at += read as u64;
         if read == 0 || at >= bytes {
             break;
@@ -365,15 +303,10 @@ fn text_cut(path: &Path) -> Result<u64> {
     }
     // One long line: step over the continuation bytes (0b10xxxxxx) of a character that the cut would split.
     let mut file = reader.into_inner();
-    file.seek(SeekFrom::Start(from))
-        .map_err(Error::io(path, "read it"))?;
+    file.seek(SeekFrom::Start(from)).map_err(Error::io(path, "read it"))?;
     let mut next = [0u8; 4];
     let read = std::io::Read::read(&mut file, &mut next).map_err(Error::io(path, "read it"))?;
-    Ok(from
-        + next[..read]
-            .iter()
-            .take_while(|b| **b & 0xC0 == 0x80)
-            .count() as u64)
+    Ok(from + next[..read].iter().take_while(|b| **b & 0xC0 == 0x80).count() as u64)
 }
 
 /// An iterator over the documents of one split.
@@ -398,15 +331,7 @@ struct FileReading<'c> {
 
 impl<'c> FileReading<'c> {
     fn new(kind: Kind, files: &'c [PathBuf], span: Option<(u64, u64)>) -> Self {
-        FileReading {
-            kind,
-            files: files.iter(),
-            span,
-            pick: None,
-            seen: 0,
-            open: None,
-            failed: false,
-        }
+        FileReading { kind, files: files.iter(), span, pick: None, seen: 0, open: None, failed: false }
     }
 
     fn next_document(&mut self) -> Result<Option<Document>> {
@@ -424,12 +349,9 @@ impl<'c> FileReading<'c> {
                 Some(text) => {
                     let number = self.seen;
                     self.seen += 1;
-                    let held_out = number.is_multiple_of(HELD_OUT_EVERY)
-                        && number / HELD_OUT_EVERY < HELD_OUT_MOST;
-                    if self
-                        .pick
-                        .is_none_or(|split| held_out == (split == Split::Valid))
-                    {
+                    let held_out =
+                        number.is_multiple_of(HELD_OUT_EVERY) && number / HELD_OUT_EVERY < HELD_OUT_MOST;
+                    if self.pick.is_none_or(|split| held_out == (split == Split::Valid)) {
                         return Ok(Some(Document { text }));
                     }
                 }

@@ -124,20 +124,10 @@ impl Alternative {
 
 enum Node {
     Text(String),
-    Article {
-        capital: bool,
-    },
+    Article { capital: bool },
     Call(Call),
-    Say {
-        variable: usize,
-        attribute: Option<String>,
-        capital: bool,
-    },
-    Number {
-        left: Operand,
-        right: Operand,
-        operator: Operator,
-    },
+    Say { variable: usize, attribute: Option<String>, capital: bool },
+    Number { left: Operand, right: Operand, operator: Operator },
 }
 
 #[derive(Clone, Copy)]
@@ -175,21 +165,14 @@ impl Grammar {
         let mut grammar = Grammar {
             rules: Vec::new(),
             variables: Vec::new(),
-            start: Call {
-                rule: 0,
-                remember: None,
-                but: Vec::new(),
-                below: None,
-            },
+            start: Call { rule: 0, remember: None, but: Vec::new(), below: None },
         };
         for (i, line) in source.lines().enumerate() {
             let line = line.trim();
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
-            grammar
-                .line(line, &names)
-                .map_err(|why| format!("line {}: {why}", i + 1))?;
+            grammar.line(line, &names).map_err(|why| format!("line {}: {why}", i + 1))?;
         }
         match grammar.rules.iter().find(|r| r.alternatives.is_empty()) {
             Some(empty) => Err(format!("rule {} has no alternative", empty.name)),
@@ -199,44 +182,26 @@ impl Grammar {
 
     fn line(&mut self, line: &str, names: &HashMap<&str, usize>) -> Result<(), String> {
         if let Some(header) = line.strip_prefix('[') {
-            let header = header
-                .strip_suffix(']')
-                .ok_or("a rule's name ends with ]")?;
+            let header = header.strip_suffix(']').ok_or("a rule's name ends with ]")?;
             let (name, attributes) = header.split_once(':').unwrap_or((header, ""));
             let attributes = attributes
                 .split_whitespace()
-                .map(|a| {
-                    a.split_once('=')
-                        .map(|(k, v)| (k.to_string(), v.to_string()))
-                })
+                .map(|a| a.split_once('=').map(|(k, v)| (k.to_string(), v.to_string())))
                 .collect::<Option<Vec<_>>>()
                 .ok_or("an attribute is written name=value")?;
-            self.rules.push(Rule {
-                name: name.trim().to_string(),
-                attributes,
-                alternatives: Vec::new(),
-            });
+            self.rules.push(Rule { name: name.trim().to_string(), attributes, alternatives: Vec::new() });
             return Ok(());
         }
         for text in line.split('|') {
             let text = text.trim();
             let (weight, text) = match text.split_once("* ") {
-                Some((w, rest)) if w.bytes().all(|b| b.is_ascii_digit()) => (
-                    w.parse()
-                        .map_err(|_| format!("weight {w} is not a number"))?,
-                    rest,
-                ),
+                Some((w, rest)) if w.bytes().all(|b| b.is_ascii_digit()) => {
+                    (w.parse().map_err(|_| format!("weight {w} is not a number"))?, rest)
+                }
                 _ => (1, text),
             };
-            let nodes = if text == "-" {
-                Vec::new()
-            } else {
-                self.nodes(text, names)?
-            };
-            let rule = self
-                .rules
-                .last_mut()
-                .ok_or("an alternative needs a [rule] above it")?;
+            let nodes = if text == "-" { Vec::new() } else { self.nodes(text, names)? };
+            let rule = self.rules.last_mut().ok_or("an alternative needs a [rule] above it")?;
             rule.alternatives.push(Alternative { weight, nodes });
         }
         Ok(())
@@ -250,15 +215,8 @@ impl Grammar {
             if at > 0 {
                 nodes.push(Node::Text(rest[..at].to_string()));
             }
-            let close = if rest.as_bytes()[at] == b'<' {
-                '>'
-            } else {
-                '}'
-            };
-            let end = rest[at..]
-                .find(close)
-                .ok_or_else(|| format!("{close} is missing"))?
-                + at;
+            let close = if rest.as_bytes()[at] == b'<' { '>' } else { '}' };
+            let end = rest[at..].find(close).ok_or_else(|| format!("{close} is missing"))? + at;
             let inside = &rest[at + 1..end];
             rest = &rest[end + 1..];
             if close == '>' {
@@ -266,9 +224,7 @@ impl Grammar {
             } else if inside.eq_ignore_ascii_case("a") {
                 // The article brings its own space, because only the next word decides between "a" and "an".
                 rest = rest.strip_prefix(' ').ok_or("a space must follow {a}")?;
-                nodes.push(Node::Article {
-                    capital: inside == "A",
-                });
+                nodes.push(Node::Article { capital: inside == "A" });
             } else {
                 nodes.push(self.say(inside));
             }
@@ -286,15 +242,8 @@ impl Grammar {
             Some((variable, rule)) => (Some(self.variable(variable)), rule),
             None => (None, head),
         };
-        let rule = *names
-            .get(rule)
-            .ok_or_else(|| format!("there is no rule {rule}"))?;
-        let mut call = Call {
-            rule,
-            remember,
-            but: Vec::new(),
-            below: None,
-        };
+        let rule = *names.get(rule).ok_or_else(|| format!("there is no rule {rule}"))?;
+        let mut call = Call { rule, remember, but: Vec::new(), below: None };
         let mut below = false;
         for word in words {
             match word {
@@ -313,19 +262,11 @@ impl Grammar {
     fn say(&mut self, inside: &str) -> Node {
         if let Some(half) = inside.strip_prefix("half ") {
             let left = self.operand(half);
-            return Node::Number {
-                left,
-                right: Operand::Literal(2),
-                operator: Operator::Halve,
-            };
+            return Node::Number { left, right: Operand::Literal(2), operator: Operator::Halve };
         }
         for (sign, operator) in [('+', Operator::Add), ('-', Operator::Subtract)] {
             if let Some((left, right)) = inside.split_once(sign) {
-                return Node::Number {
-                    left: self.operand(left),
-                    right: self.operand(right),
-                    operator,
-                };
+                return Node::Number { left: self.operand(left), right: self.operand(right), operator };
             }
         }
         let name = inside.to_lowercase();
@@ -335,11 +276,7 @@ impl Grammar {
             None if HERO_ATTRIBUTES.contains(&name.as_str()) => ("hero", Some(name.clone())),
             None => (name.as_str(), None),
         };
-        Node::Say {
-            variable: self.variable(variable),
-            attribute,
-            capital,
-        }
+        Node::Say { variable: self.variable(variable), attribute, capital }
     }
 
     fn operand(&mut self, word: &str) -> Operand {
@@ -347,13 +284,10 @@ impl Grammar {
     }
 
     fn variable(&mut self, name: &str) -> usize {
-        self.variables
-            .iter()
-            .position(|v| v == name)
-            .unwrap_or_else(|| {
-                self.variables.push(name.to_string());
-                self.variables.len() - 1
-            })
+        self.variables.iter().position(|v| v == name).unwrap_or_else(|| {
+            self.variables.push(name.to_string());
+            self.variables.len() - 1
+        })
     }
 
     /// The place where every story begins.
@@ -434,14 +368,8 @@ struct Value {
 #[derive(Clone, Copy)]
 enum Todo<'g> {
     Nodes(&'g [Node]),
-    Remember {
-        variable: usize,
-        start: usize,
-        article: bool,
-    },
-    Attributes {
-        rule: usize,
-    },
+    Remember { variable: usize, start: usize, article: bool },
+    Attributes { rule: usize },
 }
 
 /// Why a walker stopped.
@@ -470,30 +398,17 @@ pub(crate) struct Walker<'g, T> {
 impl<'g, T: Tape> Walker<'g, T> {
     pub(crate) fn new(grammar: &'g Grammar, tape: T) -> Self {
         let values = vec![None; grammar.variables.len()];
-        Walker {
-            grammar,
-            tape,
-            todo: Vec::new(),
-            values,
-            article: None,
-            spoke: None,
-        }
+        Walker { grammar, tape, todo: Vec::new(), values, article: None, spoke: None }
     }
 
     /// The alternatives that may be chosen at `call`, with their weights, and the sum of those weights.
     pub(crate) fn open(&self, call: &Call, into: &mut Vec<(usize, u64)>) -> u64 {
         into.clear();
         let mut total = 0;
-        for (i, alternative) in self.grammar.rules[call.rule]
-            .alternatives
-            .iter()
-            .enumerate()
-        {
+        for (i, alternative) in self.grammar.rules[call.rule].alternatives.iter().enumerate() {
             let words = || alternative.words().unwrap_or_default();
             let excluded = call.but.iter().any(|&v| self.value(v) == words());
-            let too_large = call
-                .below
-                .is_some_and(|v| number(words()) >= number(self.value(v)));
+            let too_large = call.below.is_some_and(|v| number(words()) >= number(self.value(v)));
             if !excluded && !too_large {
                 total += alternative.weight;
                 into.push((i, alternative.weight));
@@ -504,10 +419,7 @@ impl<'g, T: Tape> Walker<'g, T> {
 
     /// False when the alternative's first words certainly do not fit the tape.
     pub(crate) fn could_take(&self, call: &Call, alternative: usize) -> bool {
-        match self.grammar.rules[call.rule].alternatives[alternative]
-            .nodes
-            .first()
-        {
+        match self.grammar.rules[call.rule].alternatives[alternative].nodes.first() {
             Some(Node::Text(words)) if self.article.is_none() => self.tape.could_be(words),
             _ => true,
         }
@@ -518,38 +430,26 @@ impl<'g, T: Tape> Walker<'g, T> {
         let rule = &self.grammar.rules[call.rule];
         if let Some(variable) = call.remember {
             let start = self.tape.said().len();
-            self.todo.push(Todo::Remember {
-                variable,
-                start,
-                article: self.article.is_some(),
-            });
+            self.todo.push(Todo::Remember { variable, start, article: self.article.is_some() });
         }
         if !rule.attributes.is_empty() {
             self.todo.push(Todo::Attributes { rule: call.rule });
         }
-        self.todo
-            .push(Todo::Nodes(&rule.alternatives[alternative].nodes));
+        self.todo.push(Todo::Nodes(&rule.alternatives[alternative].nodes));
     }
 
     /// Goes on until something has to be chosen.
     pub(crate) fn run(&mut self) -> Stop<'g> {
         while let Some(todo) = self.todo.pop() {
             match todo {
-                Todo::Remember {
-                    variable,
-                    mut start,
-                    article,
-                } => {
+                Todo::Remember { variable, mut start, article } => {
                     let said = self.tape.said();
                     if article {
                         // The article was put after the start; it is not part of what is remembered.
                         start += said[start..].find(' ').map_or(0, |space| space + 1);
                     }
                     let end = said.len();
-                    let rule = self
-                        .spoke
-                        .filter(|(_, at)| *at == end)
-                        .map(|(rule, _)| rule);
+                    let rule = self.spoke.filter(|(_, at)| *at == end).map(|(rule, _)| rule);
                     self.values[variable] = Some(Value { start, end, rule });
                 }
                 Todo::Attributes { rule } => self.spoke = Some((rule, self.tape.said().len())),
@@ -563,22 +463,14 @@ impl<'g, T: Tape> Walker<'g, T> {
                             true
                         }
                         Node::Text(words) => self.put(words),
-                        Node::Say {
-                            variable,
-                            attribute,
-                            capital,
-                        } => {
+                        Node::Say { variable, attribute, capital } => {
                             let words = match attribute {
                                 None => self.value(*variable).to_string(),
                                 Some(name) => self.attribute(*variable, name).to_string(),
                             };
                             self.put(&if *capital { capitalised(&words) } else { words })
                         }
-                        Node::Number {
-                            left,
-                            right,
-                            operator,
-                        } => {
+                        Node::Number { left, right, operator } => {
                             let (left, right) = (self.operand(left), self.operand(right));
                             self.put(match operator {
                                 Operator::Add => NUMBERS[left + right],
@@ -633,19 +525,9 @@ impl<'g, T: Tape> Walker<'g, T> {
     fn attribute(&self, variable: usize, name: &str) -> &'g str {
         self.bound(variable)
             .rule
-            .and_then(|rule| {
-                self.grammar.rules[rule]
-                    .attributes
-                    .iter()
-                    .find(|(k, _)| k == name)
-            })
+            .and_then(|rule| self.grammar.rules[rule].attributes.iter().find(|(k, _)| k == name))
             .map(|(_, value)| value.as_str())
-            .unwrap_or_else(|| {
-                panic!(
-                    "grammar invariant: {} has an attribute {name}",
-                    self.name(variable)
-                )
-            })
+            .unwrap_or_else(|| panic!("grammar invariant: {} has an attribute {name}", self.name(variable)))
     }
 
     fn bound(&self, variable: usize) -> Value {
@@ -665,7 +547,5 @@ impl<'g, T: Tape> Walker<'g, T> {
 
 fn capitalised(words: &str) -> String {
     let mut chars = words.chars();
-    chars.next().map_or_else(String::new, |first| {
-        first.to_uppercase().chain(chars).collect()
-    })
+    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }

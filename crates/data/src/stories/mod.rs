@@ -19,9 +19,7 @@ pub(crate) const GRAMMAR: &str = include_str!("stories.grammar");
 
 fn grammar() -> &'static Grammar {
     static PARSED: OnceLock<Grammar> = OnceLock::new();
-    PARSED.get_or_init(|| {
-        Grammar::parse(GRAMMAR).expect("stories.grammar is part of this crate and parses")
-    })
+    PARSED.get_or_init(|| Grammar::parse(GRAMMAR).expect("stories.grammar is part of this crate and parses"))
 }
 
 /// A story with its probability.
@@ -55,10 +53,7 @@ impl Stories {
             Split::Train => u64::from_le_bytes(*b"train\0\0\0"),
             Split::Valid => u64::from_le_bytes(*b"valid\0\0\0"),
         };
-        Stories {
-            key: key(&[seed, tag]),
-            next: 0,
-        }
+        Stories { key: key(&[seed, tag]), next: 0 }
     }
 
     /// Story number `i` of the stream.
@@ -84,10 +79,7 @@ impl Stories {
             match walker.run() {
                 Stop::Choice(next) => choice = next,
                 Stop::End => {
-                    return Story {
-                        text: walker.tape.0,
-                        log2_probability,
-                    };
+                    return Story { text: walker.tape.0, log2_probability };
                 }
                 Stop::Mismatch => unreachable!("a writing tape takes every word"),
             }
@@ -119,11 +111,7 @@ pub fn log2_probability(text: &str) -> Option<f64> {
 pub fn derivations(text: &str) -> Vec<f64> {
     let mut found = Vec::new();
     let mut open = Vec::new();
-    let mut branches = vec![(
-        Walker::new(grammar(), Reader::new(text)),
-        grammar().start(),
-        0.0,
-    )];
+    let mut branches = vec![(Walker::new(grammar(), Reader::new(text)), grammar().start(), 0.0)];
     while let Some((walker, choice, log2_so_far)) = branches.pop() {
         let total = walker.open(choice, &mut open);
         for &(alternative, weight) in open.iter().filter(|(a, _)| walker.could_take(choice, *a)) {
@@ -166,10 +154,8 @@ mod tests {
         assert_eq!(log2_probability(&format!("{story} ")), None);
         assert_eq!(log2_probability(&format!("{story}{story}")), None);
         // The hero changes her name at the end: every word is in the language, the story is not.
-        let hero = ["Lily", "Tom"]
-            .into_iter()
-            .find(|n| !story.contains(n))
-            .expect("one of two names is free");
+        let hero =
+            ["Lily", "Tom"].into_iter().find(|n| !story.contains(n)).expect("one of two names is free");
         let name = first_name(&story);
         let at = story.rfind(name).expect("the hero is named");
         let changed = format!("{}{hero}{}", &story[..at], &story[at + name.len()..]);
@@ -177,14 +163,9 @@ mod tests {
     }
 
     fn first_name(story: &str) -> &str {
-        let rest = story
-            .split(" named ")
-            .nth(1)
-            .or(story.split(" called ").nth(1))
-            .expect("a story names its hero");
-        rest.split(|c: char| !c.is_alphabetic())
-            .next()
-            .unwrap_or_default()
+        let rest =
+            story.split(" named ").nth(1).or(story.split(" called ").nth(1)).expect("a story names its hero");
+        rest.split(|c: char| !c.is_alphabetic()).next().unwrap_or_default()
     }
 
     #[test]
@@ -192,11 +173,7 @@ mod tests {
         let mut words = HashSet::new();
         for story in Stories::new(2, Split::Train).take(4000) {
             let count = story.text.split_whitespace().count();
-            assert!(
-                (130..=310).contains(&count),
-                "{count} words: {}",
-                story.text
-            );
+            assert!((130..=310).contains(&count), "{count} words: {}", story.text);
             assert!(
                 story.text.ends_with(" The end.") && story.text.matches("The end.").count() == 1,
                 "{}",
@@ -205,12 +182,7 @@ mod tests {
             for wrong in ["  ", " .", " ,", "{", "<", "~", " a a ", " \n", "\n "] {
                 assert!(!story.text.contains(wrong), "{wrong:?} in {}", story.text);
             }
-            words.extend(
-                story
-                    .text
-                    .split(|c: char| !c.is_alphabetic())
-                    .map(str::to_lowercase),
-            );
+            words.extend(story.text.split(|c: char| !c.is_alphabetic()).map(str::to_lowercase));
         }
         assert!(words.len() > 1000, "{} different words", words.len());
     }
@@ -234,12 +206,7 @@ mod tests {
 
     #[test]
     fn seeds_and_splits_give_different_stories() {
-        let texts = |seed, split| {
-            Stories::new(seed, split)
-                .take(300)
-                .map(|s| s.text)
-                .collect::<HashSet<_>>()
-        };
+        let texts = |seed, split| Stories::new(seed, split).take(300).map(|s| s.text).collect::<HashSet<_>>();
         let train = texts(1, Split::Train);
         assert_eq!(train.len(), 300);
         assert_eq!(train, texts(1, Split::Train));
@@ -249,11 +216,7 @@ mod tests {
 
     #[test]
     fn grammar_mistakes_are_named() {
-        let error = |source| {
-            Grammar::parse(source)
-                .err()
-                .expect("the grammar has a mistake")
-        };
+        let error = |source| Grammar::parse(source).err().expect("the grammar has a mistake");
         assert_eq!(error("[a]\n<b>"), "line 2: there is no rule b");
         assert_eq!(error("[a]\n[b]\nx"), "rule a has no alternative");
         assert_eq!(error("[a]\nx {y"), "line 2: } is missing");

@@ -23,10 +23,7 @@ pub type Pair = (u32, u32);
 pub fn train(words: &HashMap<String, u64>, merges: usize) -> Vec<Pair> {
     let mut sorted: Vec<(&String, u64)> = words.iter().map(|(w, n)| (w, *n)).collect();
     sorted.sort_unstable();
-    let mut tokens: Vec<Vec<u32>> = sorted
-        .iter()
-        .map(|(w, _)| w.bytes().map(u32::from).collect())
-        .collect();
+    let mut tokens: Vec<Vec<u32>> = sorted.iter().map(|(w, _)| w.bytes().map(u32::from).collect()).collect();
     let weights: Vec<i64> = sorted.iter().map(|(_, n)| *n as i64).collect();
 
     let mut counts: HashMap<Pair, i64> = HashMap::new();
@@ -40,8 +37,7 @@ pub fn train(words: &HashMap<String, u64>, merges: usize) -> Vec<Pair> {
         }
     }
     // A pair's count only falls once the pair exists, so an outdated entry is too high and is put back when it comes up.
-    let mut heap: BinaryHeap<(i64, Reverse<Pair>)> =
-        counts.iter().map(|(p, n)| (*n, Reverse(*p))).collect();
+    let mut heap: BinaryHeap<(i64, Reverse<Pair>)> = counts.iter().map(|(p, n)| (*n, Reverse(*p))).collect();
 
     let mut bytes_of: Vec<Vec<u8>> = (0..=255).map(|b| vec![b]).collect();
     let mut known: HashSet<Vec<u8>> = HashSet::new();
@@ -56,11 +52,7 @@ pub fn train(words: &HashMap<String, u64>, merges: usize) -> Vec<Pair> {
             }
             continue;
         }
-        let bytes = [
-            &bytes_of[pair.0 as usize][..],
-            &bytes_of[pair.1 as usize][..],
-        ]
-        .concat();
+        let bytes = [&bytes_of[pair.0 as usize][..], &bytes_of[pair.1 as usize][..]].concat();
         if count <= 0 || !known.insert(bytes.clone()) {
             continue;
         }
@@ -123,13 +115,7 @@ pub struct Merges(HashMap<Pair, u32>);
 impl Merges {
     /// From the merges in the order in which they were learned.
     pub fn new(merges: &[Pair]) -> Self {
-        Merges(
-            merges
-                .iter()
-                .enumerate()
-                .map(|(i, pair)| (*pair, 256 + i as u32))
-                .collect(),
-        )
+        Merges(merges.iter().enumerate().map(|(i, pair)| (*pair, 256 + i as u32)).collect())
     }
 
     /// Appends the tokens of one piece to `out`: repeatedly the earliest learned merge, leftmost first.
@@ -146,9 +132,7 @@ impl Merges {
         let mut heap = BinaryHeap::new();
         let candidate = |token: &[u32], left: usize, right: usize| {
             let pair = (token[left], token[right]);
-            self.0
-                .get(&pair)
-                .map(|merged| Reverse((*merged, left, pair)))
+            self.0.get(&pair).map(|merged| Reverse((*merged, left, pair)))
         };
         for left in 1..piece.len() {
             heap.extend(candidate(&token, left - 1, left));
@@ -192,11 +176,7 @@ impl WordCounts {
 
     /// The sum of both; sums do not depend on who counted what.
     pub fn merge(self, other: WordCounts) -> WordCounts {
-        let (mut large, small) = if self.0.len() >= other.0.len() {
-            (self, other)
-        } else {
-            (other, self)
-        };
+        let (mut large, small) = if self.0.len() >= other.0.len() { (self, other) } else { (other, self) };
         for (word, count) in small.0 {
             match large.0.entry(word) {
                 Entry::Occupied(mut entry) => *entry.get_mut() += count,
@@ -216,10 +196,8 @@ mod tests {
 
     /// The slow twin: counts every pair anew before every merge.
     fn train_slowly(words: &HashMap<String, u64>, merges: usize) -> Vec<Pair> {
-        let mut tokens: Vec<(Vec<u32>, i64)> = words
-            .iter()
-            .map(|(w, n)| (w.bytes().map(u32::from).collect(), *n as i64))
-            .collect();
+        let mut tokens: Vec<(Vec<u32>, i64)> =
+            words.iter().map(|(w, n)| (w.bytes().map(u32::from).collect(), *n as i64)).collect();
         let mut learned = Vec::new();
         while learned.len() < merges {
             let mut counts: HashMap<Pair, i64> = HashMap::new();
@@ -243,9 +221,8 @@ mod tests {
     /// The slow twin of encoding: looks for the earliest merge over the whole piece, again and again.
     fn encode_slowly(merges: &Merges, piece: &[u8]) -> Vec<u32> {
         let mut tokens: Vec<u32> = piece.iter().map(|b| u32::from(*b)).collect();
-        while let Some((merged, at)) = (1..tokens.len())
-            .filter_map(|i| Some((*merges.0.get(&(tokens[i - 1], tokens[i]))?, i - 1)))
-            .min()
+        while let Some((merged, at)) =
+            (1..tokens.len()).filter_map(|i| Some((*merges.0.get(&(tokens[i - 1], tokens[i]))?, i - 1))).min()
         {
             tokens[at] = merged;
             tokens.remove(at + 1);

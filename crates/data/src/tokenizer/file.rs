@@ -28,10 +28,7 @@ fn pre_tokenizer() -> Value {
 /// The file of a tokenizer of ours; `bytes` are the bytes of every token before the special ones.
 pub(super) fn write(bytes: &[Vec<u8>], merges: &[Pair]) -> String {
     let chars = byte_chars();
-    let names: Vec<String> = bytes
-        .iter()
-        .map(|b| b.iter().map(|b| chars[*b as usize]).collect())
-        .collect();
+    let names: Vec<String> = bytes.iter().map(|b| b.iter().map(|b| chars[*b as usize]).collect()).collect();
     let added: Vec<Value> = (names.len()..)
         .zip(SPECIAL_TOKENS)
         .map(|(id, content)| {
@@ -39,15 +36,10 @@ pub(super) fn write(bytes: &[Vec<u8>], merges: &[Pair]) -> String {
                 "normalized": false, "special": true})
         })
         .collect();
-    let merges: Vec<Value> = merges
-        .iter()
-        .map(|(left, right)| json!([names[*left as usize], names[*right as usize]]))
-        .collect();
-    let vocab: serde_json::Map<String, Value> = names
-        .iter()
-        .cloned()
-        .zip((0..names.len()).map(Value::from))
-        .collect();
+    let merges: Vec<Value> =
+        merges.iter().map(|(left, right)| json!([names[*left as usize], names[*right as usize]])).collect();
+    let vocab: serde_json::Map<String, Value> =
+        names.iter().cloned().zip((0..names.len()).map(Value::from)).collect();
     let file = json!({
         "version": "1.0", "truncation": null, "padding": null, "added_tokens": added, "normalizer": null,
         "pre_tokenizer": pre_tokenizer(), "post_processor": null,
@@ -64,10 +56,8 @@ pub(super) fn own_merges(file: &Value) -> Option<Vec<Pair>> {
     let model = &file["model"];
     let vocab = model["vocab"].as_object()?;
     let merges = model["merges"].as_array()?;
-    let ids: HashMap<&str, u32> = vocab
-        .iter()
-        .map(|(name, id)| Some((name.as_str(), id.as_u64()? as u32)))
-        .collect::<Option<_>>()?;
+    let ids: HashMap<&str, u32> =
+        vocab.iter().map(|(name, id)| Some((name.as_str(), id.as_u64()? as u32))).collect::<Option<_>>()?;
     let mut pairs = Vec::new();
     let mut bytes: Vec<Vec<u8>> = (0..=255).map(|b| vec![b]).collect();
     for merge in merges {
@@ -83,12 +73,7 @@ pub(super) fn own_merges(file: &Value) -> Option<Vec<Pair>> {
     }
     // Whatever the file's details, what counts is that writing these merges gives the same file.
     let same: Value = serde_json::from_str(&write(&bytes, &pairs)).ok()?;
-    let relevant = [
-        "added_tokens",
-        "normalizer",
-        "pre_tokenizer",
-        "post_processor",
-    ];
+    let relevant = ["added_tokens", "normalizer", "pre_tokenizer", "post_processor"];
     let model_relevant = [
         "type",
         "dropout",
@@ -99,9 +84,7 @@ pub(super) fn own_merges(file: &Value) -> Option<Vec<Pair>> {
         "vocab",
     ];
     (relevant.iter().all(|k| file[*k] == same[*k])
-        && model_relevant
-            .iter()
-            .all(|k| model[*k] == same["model"][*k])
+        && model_relevant.iter().all(|k| model[*k] == same["model"][*k])
         && model["ignore_merges"].as_bool() != Some(true))
     .then_some(pairs)
 }
@@ -120,11 +103,7 @@ pub(super) fn foreign_bytes(tokenizer: &tokenizers::Tokenizer) -> Vec<Option<Vec
         bytes[id as usize] = match added.get(&id) {
             Some(token) if token.special => None,
             Some(_) => Some(name.into_bytes()),
-            None if byte_level => Some(
-                name.chars()
-                    .filter_map(|c| byte_of.get(&c).copied())
-                    .collect(),
-            ),
+            None if byte_level => Some(name.chars().filter_map(|c| byte_of.get(&c).copied()).collect()),
             None => Some(
                 match name
                     .strip_prefix("<0x")

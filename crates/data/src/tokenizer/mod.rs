@@ -20,12 +20,8 @@ use std::collections::HashMap;
 use std::path::Path;
 
 /// The special tokens of our own tokenizers, as in autoresearch; the first is BOS.
-pub const SPECIAL_TOKENS: [&str; 4] = [
-    "<|reserved_0|>",
-    "<|reserved_1|>",
-    "<|reserved_2|>",
-    "<|reserved_3|>",
-];
+pub const SPECIAL_TOKENS: [&str; 4] =
+    ["<|reserved_0|>", "<|reserved_1|>", "<|reserved_2|>", "<|reserved_3|>"];
 
 /// Tokenizer training reads this many characters of a document (autoresearch).
 pub const TRAIN_DOCUMENT_CHARS: usize = 10_000;
@@ -81,26 +77,16 @@ enum Engine {
 
 impl std::fmt::Debug for Tokenizer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "Tokenizer {{ vocab_size: {}, hash: {} }}",
-            self.vocab_size(),
-            self.hash
-        )
+        write!(f, "Tokenizer {{ vocab_size: {}, hash: {} }}", self.vocab_size(), self.hash)
     }
 }
 
 impl Tokenizer {
     /// Trains on texts, each cut to [`TRAIN_DOCUMENT_CHARS`] characters, to a vocabulary of exactly `vocab_size`
     /// (bytes and special tokens included). For large corpora see [`Tokenizer::from_counts`].
-    pub fn train<'t>(
-        texts: impl IntoIterator<Item = &'t str>,
-        vocab_size: usize,
-    ) -> Result<Tokenizer> {
+    pub fn train<'t>(texts: impl IntoIterator<Item = &'t str>, vocab_size: usize) -> Result<Tokenizer> {
         let mut counts = WordCounts::default();
-        texts
-            .into_iter()
-            .for_each(|text| counts.add(first_chars(text, TRAIN_DOCUMENT_CHARS)));
+        texts.into_iter().for_each(|text| counts.add(first_chars(text, TRAIN_DOCUMENT_CHARS)));
         Tokenizer::from_counts(&counts, vocab_size, true)
     }
 
@@ -109,14 +95,8 @@ impl Tokenizer {
     pub fn from_counts(counts: &WordCounts, vocab_size: usize, exact: bool) -> Result<Tokenizer> {
         let least = 256 + SPECIAL_TOKENS.len();
         let Some(merges) = vocab_size.checked_sub(least) else {
-            let why = format!(
-                "256 bytes and {} special tokens need at least {least}",
-                SPECIAL_TOKENS.len()
-            );
-            return Err(Error::Vocabulary {
-                asked: vocab_size,
-                why,
-            });
+            let why = format!("256 bytes and {} special tokens need at least {least}", SPECIAL_TOKENS.len());
+            return Err(Error::Vocabulary { asked: vocab_size, why });
         };
         let learned = bpe::train(&counts.0, merges);
         if exact && learned.len() < merges {
@@ -125,10 +105,7 @@ impl Tokenizer {
                 "the training text is too small: it gives {} merges, {merges} are needed; ask for at most {possible} or use more text",
                 learned.len()
             );
-            return Err(Error::Vocabulary {
-                asked: vocab_size,
-                why,
-            });
+            return Err(Error::Vocabulary { asked: vocab_size, why });
         }
         Ok(Tokenizer::from_merges(&learned))
     }
@@ -165,15 +142,15 @@ impl Tokenizer {
     /// Reads a `tokenizer.json`, ours or another's.
     pub fn load(path: &Path) -> Result<Tokenizer> {
         let json = std::fs::read_to_string(path).map_err(Error::io(path, "read the tokenizer"))?;
-        Tokenizer::from_json(json).map_err(|why| Error::Tokenizer {
-            path: path.to_path_buf(),
-            why,
-        })
+        Tokenizer::from_json(json).map_err(|why| Error::Tokenizer { path: path.to_path_buf(), why })
     }
 
     fn from_json(json: String) -> Result<Tokenizer, String> {
-        let value: serde_json::Value = serde_json::from_str(&json)
-            .map_err(|e| format!("it is not a tokenizer.json ({e}); give a file written by `tokenizers` or by this program"))?;
+        let value: serde_json::Value = serde_json::from_str(&json).map_err(|e| {
+            format!(
+                "it is not a tokenizer.json ({e}); give a file written by `tokenizers` or by this program"
+            )
+        })?;
         if let Some(merges) = file::own_merges(&value) {
             return Ok(Tokenizer::from_merges(&merges));
         }
@@ -182,23 +159,11 @@ impl Tokenizer {
         // Text never means a special token, whoever wrote it.
         foreign.set_encode_special_tokens(true);
         let bytes = file::foreign_bytes(&foreign);
-        let bos_id = BEGIN_TOKENS
-            .iter()
-            .find_map(|token| foreign.token_to_id(token))
-            .ok_or_else(|| {
-                format!(
-                    "no token begins a document; one of {} is needed",
-                    BEGIN_TOKENS.join(" ")
-                )
-            })?;
+        let bos_id = BEGIN_TOKENS.iter().find_map(|token| foreign.token_to_id(token)).ok_or_else(|| {
+            format!("no token begins a document; one of {} is needed", BEGIN_TOKENS.join(" "))
+        })?;
         let hash = hex(&Sha256::digest(json.as_bytes()));
-        Ok(Tokenizer {
-            engine: Engine::Foreign(Box::new(foreign)),
-            bytes,
-            bos_id,
-            hash,
-            json,
-        })
+        Ok(Tokenizer { engine: Engine::Foreign(Box::new(foreign)), bytes, bos_id, hash, json })
     }
 
     /// Writes the `tokenizer.json` (through a temporary file, so that it appears whole or not at all).
@@ -245,19 +210,12 @@ impl Tokenizer {
 
     /// The bytes of ids, for printing token by token: a character may be spread over several tokens.
     pub fn decode_bytes(&self, ids: &[u32]) -> Vec<u8> {
-        ids.iter()
-            .filter_map(|id| self.bytes.get(*id as usize)?.as_deref())
-            .flatten()
-            .copied()
-            .collect()
+        ids.iter().filter_map(|id| self.bytes.get(*id as usize)?.as_deref()).flatten().copied().collect()
     }
 
     /// Length of a token in bytes, counted raw; 0 for special tokens and unknown ids.
     pub fn token_bytes(&self, id: u32) -> u32 {
-        self.bytes
-            .get(id as usize)
-            .and_then(Option::as_ref)
-            .map_or(0, |b| b.len() as u32)
+        self.bytes.get(id as usize).and_then(Option::as_ref).map_or(0, |b| b.len() as u32)
     }
 
     /// The length of every token in bytes, indexed by id; 0 for special tokens.
@@ -266,10 +224,7 @@ impl Tokenizer {
             ByteCount::Raw => bytes.len() as u32,
             ByteCount::Compat => String::from_utf8_lossy(bytes).len() as u32,
         };
-        self.bytes
-            .iter()
-            .map(|bytes| bytes.as_ref().map_or(0, length))
-            .collect()
+        self.bytes.iter().map(|bytes| bytes.as_ref().map_or(0, length)).collect()
     }
 
     /// Number of ids, special tokens included; every id is below it.
@@ -302,10 +257,7 @@ impl<'t> Encoder<'t> {
     const REMEMBERED_WORDS: usize = 100_000;
 
     fn new(tokenizer: &'t Tokenizer) -> Self {
-        Encoder {
-            tokenizer,
-            seen: HashMap::new(),
-        }
+        Encoder { tokenizer, seen: HashMap::new() }
     }
 
     fn encode(&mut self, text: &str) -> Vec<u32> {
@@ -342,13 +294,7 @@ impl<'t> Encoder<'t> {
 /// The first `n` characters of a text.
 pub(crate) fn first_chars(text: &str, n: usize) -> &str {
     // A text of at most n bytes has at most n characters.
-    if text.len() <= n {
-        text
-    } else {
-        text.char_indices()
-            .nth(n)
-            .map_or(text, |(at, _)| &text[..at])
-    }
+    if text.len() <= n { text } else { text.char_indices().nth(n).map_or(text, |(at, _)| &text[..at]) }
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
@@ -363,24 +309,19 @@ mod tests {
     use std::sync::OnceLock;
 
     fn texts() -> Vec<String> {
-        Stories::new(1, Split::Train)
-            .take(400)
-            .map(|s| s.text)
-            .collect()
+        Stories::new(1, Split::Train).take(400).map(|s| s.text).collect()
     }
 
     fn tokenizer() -> &'static Tokenizer {
         static TRAINED: OnceLock<Tokenizer> = OnceLock::new();
         TRAINED.get_or_init(|| {
             let texts = texts();
-            Tokenizer::train(texts.iter().map(String::as_str), 1024)
-                .expect("400 stories give 764 merges")
+            Tokenizer::train(texts.iter().map(String::as_str), 1024).expect("400 stories give 764 merges")
         })
     }
 
     fn crate_tokenizers() -> tokenizers::Tokenizer {
-        let mut theirs =
-            tokenizers::Tokenizer::from_bytes(&tokenizer().json).expect("the file loads");
+        let mut theirs = tokenizers::Tokenizer::from_bytes(&tokenizer().json).expect("the file loads");
         theirs.set_encode_special_tokens(true);
         theirs
     }
@@ -401,10 +342,7 @@ mod tests {
             );
         }
         assert_eq!(theirs.get_vocab_size(true), tokenizer().vocab_size());
-        assert_eq!(
-            theirs.token_to_id(SPECIAL_TOKENS[0]),
-            Some(tokenizer().bos_id())
-        );
+        assert_eq!(theirs.token_to_id(SPECIAL_TOKENS[0]), Some(tokenizer().bos_id()));
     }
 
     #[test]
@@ -412,16 +350,9 @@ mod tests {
         let t = tokenizer();
         assert_eq!((t.vocab_size(), t.bos_id()), (1024, 1020));
         assert_eq!(t.byte_table(ByteCount::Raw)[1020..], [0, 0, 0, 0]);
-        assert!(
-            t.encode_ordinary("<|reserved_0|>")
-                .iter()
-                .all(|id| *id < 1020)
-        );
+        assert!(t.encode_ordinary("<|reserved_0|>").iter().all(|id| *id < 1020));
         // A lone continuation byte is 1 byte raw, and decoded alone it is U+FFFD, 3 bytes.
-        assert_eq!(
-            (t.token_bytes(0x80), t.byte_table(ByteCount::Compat)[0x80]),
-            (1, 3)
-        );
+        assert_eq!((t.token_bytes(0x80), t.byte_table(ByteCount::Compat)[0x80]), (1, 3));
     }
 
     #[test]
@@ -438,16 +369,12 @@ mod tests {
     #[test]
     fn a_file_of_another_shape_runs_on_the_crate_tokenizers() {
         // A byte-level file with a different pre-tokenizer (GPT-2's) and the usual begin token.
-        let mut value: serde_json::Value =
-            serde_json::from_str(&tokenizer().json).expect("our file is JSON");
+        let mut value: serde_json::Value = serde_json::from_str(&tokenizer().json).expect("our file is JSON");
         value["pre_tokenizer"] = serde_json::json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
         let other = Tokenizer::from_json(value.to_string()).expect("loads");
         assert!(matches!(other.engine, Engine::Foreign(_)));
         assert_ne!(other.hash(), tokenizer().hash());
-        assert_eq!(
-            other.byte_table(ByteCount::Raw),
-            tokenizer().byte_table(ByteCount::Raw)
-        );
+        assert_eq!(other.byte_table(ByteCount::Raw), tokenizer().byte_table(ByteCount::Raw));
         let text = "Lily's dog ran <|reserved_1|> away.";
         let ids = other.encode_document(text);
         assert_eq!(ids[0], other.bos_id());
@@ -458,33 +385,18 @@ mod tests {
 
     #[test]
     fn impossible_vocabularies_say_what_is_possible() {
-        let error = Tokenizer::train(["abab"], 1000)
-            .expect_err("two merges are possible")
-            .to_string();
-        assert!(
-            error.contains("at most 262") && error.contains("2 merges"),
-            "{error}"
-        );
-        let error = Tokenizer::train(["abab"], 100)
-            .expect_err("less than the bytes")
-            .to_string();
+        let error = Tokenizer::train(["abab"], 1000).expect_err("two merges are possible").to_string();
+        assert!(error.contains("at most 262") && error.contains("2 merges"), "{error}");
+        let error = Tokenizer::train(["abab"], 100).expect_err("less than the bytes").to_string();
         assert!(error.contains("at least 260"), "{error}");
         let counts = WordCounts(HashMap::from([("abab".into(), 1)]));
-        assert_eq!(
-            Tokenizer::from_counts(&counts, 1000, false)
-                .expect("a smaller one")
-                .vocab_size(),
-            262
-        );
+        assert_eq!(Tokenizer::from_counts(&counts, 1000, false).expect("a smaller one").vocab_size(), 262);
     }
 
     #[test]
     fn encoding_many_documents_equals_encoding_each() {
         let texts = texts();
-        let each: Vec<_> = texts
-            .iter()
-            .map(|t| tokenizer().encode_document(t))
-            .collect();
+        let each: Vec<_> = texts.iter().map(|t| tokenizer().encode_document(t)).collect();
         assert_eq!(tokenizer().encode_documents(&texts), each);
     }
 
@@ -493,9 +405,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("t.json");
         std::fs::write(&path, "{\"model\": 3}").expect("writes");
-        let error = Tokenizer::load(&path)
-            .expect_err("not a tokenizer")
-            .to_string();
+        let error = Tokenizer::load(&path).expect_err("not a tokenizer").to_string();
         assert!(error.contains("t.json"), "{error}");
     }
 

@@ -22,13 +22,9 @@ fn table() -> &'static [Class] {
     static TABLE: OnceLock<Vec<Class>> = OnceLock::new();
     TABLE.get_or_init(|| {
         let mut table = vec![Class::Other; char::MAX as usize + 1];
-        for (pattern, class) in [
-            (r"\p{L}", Class::Letter),
-            (r"\p{N}", Class::Number),
-            (r"\s", Class::Space),
-        ] {
-            let parsed =
-                regex_syntax::parse(pattern).expect("a class of one property is a valid pattern");
+        for (pattern, class) in [(r"\p{L}", Class::Letter), (r"\p{N}", Class::Number), (r"\s", Class::Space)]
+        {
+            let parsed = regex_syntax::parse(pattern).expect("a class of one property is a valid pattern");
             let regex_syntax::hir::HirKind::Class(regex_syntax::hir::Class::Unicode(set)) =
                 parsed.into_kind()
             else {
@@ -51,10 +47,7 @@ fn table() -> &'static [Class] {
 /// assert_eq!(pieces, ["It", "'s", " ", "19", "84", ",\n", " she", " said", "."]);
 /// ```
 pub fn pieces(text: &str) -> Pieces<'_> {
-    Pieces {
-        rest: text,
-        table: table(),
-    }
+    Pieces { rest: text, table: table() }
 }
 
 /// The iterator of [`pieces`].
@@ -115,10 +108,7 @@ impl Pieces<'_> {
             }
         }
         if first == Class::Number {
-            return self
-                .at(end)
-                .filter(|(class, _)| *class == Class::Number)
-                .map_or(end, |(_, end)| end);
+            return self.at(end).filter(|(class, _)| *class == Class::Number).map_or(end, |(_, end)| end);
         }
         let from = if self.rest.starts_with(' ') { 1 } else { 0 };
         let others = self.run(from, |c| c == Class::Other);
@@ -145,10 +135,7 @@ impl Pieces<'_> {
             return Some(1 + first.len_utf8());
         }
         let two = rest.as_bytes().get(..2)?.to_ascii_lowercase();
-        [b"ll", b"ve", b"re"]
-            .iter()
-            .any(|s| **s == two[..])
-            .then_some(3)
+        [b"ll", b"ve", b"re"].iter().any(|s| **s == two[..]).then_some(3)
     }
 }
 
@@ -160,12 +147,9 @@ mod tests {
     fn check(text: &str) {
         // Oracle: the pattern itself, run by fancy-regex.
         static REGEX: OnceLock<fancy_regex::Regex> = OnceLock::new();
-        let regex =
-            REGEX.get_or_init(|| fancy_regex::Regex::new(PATTERN).expect("the pattern is valid"));
-        let expected: Vec<&str> = regex
-            .find_iter(text)
-            .map(|m| m.expect("no match limit").as_str())
-            .collect();
+        let regex = REGEX.get_or_init(|| fancy_regex::Regex::new(PATTERN).expect("the pattern is valid"));
+        let expected: Vec<&str> =
+            regex.find_iter(text).map(|m| m.expect("no match limit").as_str()).collect();
         assert_eq!(pieces(text).collect::<Vec<_>>(), expected, "{text:?}");
         assert_eq!(expected.concat(), text);
     }

@@ -65,17 +65,32 @@ pub(super) fn infer(op: &Op, args: &[&TensorType]) -> Result<Vec<TensorType>> {
     let shape = AttentionShape::of(op).expect("called for attention only");
     let (q, k, v) = (args[0], args[1], args[2]);
     let wrong = |problem: String| Err(Error::op(op.name(), problem));
-    if shape.heads == 0 || shape.kv_heads == 0 || shape.seq == 0 || !shape.heads.is_multiple_of(shape.kv_heads) {
-        return wrong(format!("{} heads over {} kv_heads, seq {}; heads must be a multiple of kv_heads, and none 0", shape.heads, shape.kv_heads, shape.seq));
+    if shape.heads == 0
+        || shape.kv_heads == 0
+        || shape.seq == 0
+        || !shape.heads.is_multiple_of(shape.kv_heads)
+    {
+        return wrong(format!(
+            "{} heads over {} kv_heads, seq {}; heads must be a multiple of kv_heads, and none 0",
+            shape.heads, shape.kv_heads, shape.seq
+        ));
     }
     for (name, arg) in [("q", q), ("k", k), ("v", v)] {
-        if arg.rank() != 4 || arg.shape[0] != 1 || arg.shape[2] != 1 || arg.dtype != q.dtype || !arg.dtype.is_float() {
+        if arg.rank() != 4
+            || arg.shape[0] != 1
+            || arg.shape[2] != 1
+            || arg.dtype != q.dtype
+            || !arg.dtype.is_float()
+        {
             return wrong(format!("{name} is {arg}, expected a float [1, heads*D, 1, B*S]"));
         }
     }
     let n = q.shape[3];
     if !q.shape[1].is_multiple_of(shape.heads) || !n.is_multiple_of(shape.seq) {
-        return wrong(format!("q is {q}; its channels must divide into {} heads, its columns into sequences of {}", shape.heads, shape.seq));
+        return wrong(format!(
+            "q is {q}; its channels must divide into {} heads, its columns into sequences of {}",
+            shape.heads, shape.seq
+        ));
     }
     let head_dim = q.shape[1] / shape.heads;
     let expected = [1, shape.kv_heads * head_dim, 1, n];
@@ -165,7 +180,8 @@ pub(super) fn decompose(b: &mut Builder, op: &Op, args: &[ValueId]) -> Result<Ve
     // dP = doᵀ v; dS = P (dP - Σ_keys P dP), and that sum is Σ_D o do, which is short. The two
     // scopes are where the finest cut goes through.
     let (p, dp, dv) = b.in_scope("attention_grad.1", |b| -> Result<_> {
-        let (q, k, v, d_o) = (queries(b, args[0])?, keys(b, args[1])?, keys(b, args[2])?, queries(b, args[4])?);
+        let (q, k, v, d_o) =
+            (queries(b, args[0])?, keys(b, args[1])?, keys(b, args[2])?, queries(b, args[4])?);
         let p = probabilities(b, &shape, q, k)?;
         let dp = b.matmul(d_o, v, true, false)?;
         let dv = b.matmul(d_o, p, false, false)?;
@@ -173,7 +189,8 @@ pub(super) fn decompose(b: &mut Builder, op: &Op, args: &[ValueId]) -> Result<Ve
         Ok((p, dp, from_heads(b, dv)?))
     })?;
     let (dq, dk) = b.in_scope("attention_grad.2", |b| -> Result<_> {
-        let (q, k, o, d_o) = (queries(b, args[0])?, keys(b, args[1])?, queries(b, args[3])?, queries(b, args[4])?);
+        let (q, k, o, d_o) =
+            (queries(b, args[0])?, keys(b, args[1])?, queries(b, args[3])?, queries(b, args[4])?);
         let odo = b.mul(o, d_o)?;
         let ones = b.full(&[1, 1, b.shape(o)[2], 1], 1.0);
         // [D, queries]ᵀ x [D, 1]: a column, one for each query.
@@ -198,7 +215,9 @@ pub(super) fn examples() -> Vec<Example> {
         let q = t(&[1, heads * head_dim, 1, batch * seq]);
         let k = t(&[1, kv_heads * head_dim, 1, batch * seq]);
         let forward = vec![q.clone(), k.clone(), k.clone()];
-        let Op::Attention { heads, kv_heads, seq, window, scale } = shape.op() else { unreachable!("it is one") };
+        let Op::Attention { heads, kv_heads, seq, window, scale } = shape.op() else {
+            unreachable!("it is one")
+        };
         examples.push(Example { op: shape.op(), operands: forward.clone(), domain: (-1.5, 1.5) });
         examples.push(Example {
             op: Op::AttentionGrad { heads, kv_heads, seq, window, scale },
@@ -215,7 +234,11 @@ pub(super) fn misuses() -> Vec<(Op, Vec<TensorType>, &'static str)> {
     let grad = Op::AttentionGrad { heads: 2, kv_heads: 2, seq: 5, window: 0, scale: 1.0 };
     vec![
         (shape.op(), vec![q.clone(), t(&[1, 4, 1, 10]), q.clone()], "k is"),
-        (AttentionShape { kv_heads: 3, ..shape }.op(), vec![q.clone(), q.clone(), q.clone()], "multiple of kv_heads"),
+        (
+            AttentionShape { kv_heads: 3, ..shape }.op(),
+            vec![q.clone(), q.clone(), q.clone()],
+            "multiple of kv_heads",
+        ),
         (AttentionShape { seq: 4, ..shape }.op(), vec![q.clone(), q.clone(), q.clone()], "sequences of 4"),
         (grad, vec![q.clone(), q.clone(), q.clone(), q.clone(), t(&[1, 6, 1, 5])], "do is"),
     ]

@@ -60,7 +60,9 @@ pub fn target_rows(id: u32, first: usize, len: usize) -> (f32, f32) {
 
 fn softcap_of(op: &Op) -> f32 {
     match *op {
-        Op::CrossEntropyStats { softcap } | Op::CrossEntropyGrad { softcap } | Op::CrossEntropy { softcap } => softcap,
+        Op::CrossEntropyStats { softcap }
+        | Op::CrossEntropyGrad { softcap }
+        | Op::CrossEntropy { softcap } => softcap,
         _ => unreachable!("called for the cross-entropy family only"),
     }
 }
@@ -72,18 +74,25 @@ pub(super) fn infer(op: &Op, args: &[&TensorType]) -> Result<Vec<TensorType>> {
         return Err(Error::op(op.name(), format!("h is {h}, expected a float [1, C, 1, N]")));
     }
     if w.rank() != 4 || w.shape[..2] != [1, 1] || w.shape[3] != h.shape[1] || w.dtype != h.dtype {
-        return Err(Error::op(op.name(), format!("w is {w}, expected [1, 1, V, {}] of the type of h", h.shape[1])));
+        return Err(Error::op(
+            op.name(),
+            format!("w is {w}, expected [1, 1, V, {}] of the type of h", h.shape[1]),
+        ));
     }
     let row = TensorType::new(h.dtype, &[1, 1, 1, h.shape[3]]);
     for (name, arg) in names.iter().zip(args).skip(2) {
-        let expected = if *name == "log_scale" { TensorType::new(h.dtype, &[1, 1, 1, 1]) } else { row.clone() };
+        let expected =
+            if *name == "log_scale" { TensorType::new(h.dtype, &[1, 1, 1, 1]) } else { row.clone() };
         if **arg != expected {
             return Err(Error::op(op.name(), format!("{name} is {arg}, expected {expected}")));
         }
     }
     let softcap = softcap_of(op);
     if softcap.is_nan() || softcap < 0.0 {
-        return Err(Error::op(op.name(), format!("softcap is {softcap}, expected 0 (none) or a positive number")));
+        return Err(Error::op(
+            op.name(),
+            format!("softcap is {softcap}, expected 0 (none) or a positive number"),
+        ));
     }
     let stats = vec![row; 3];
     let grads = vec![h.clone(), w.clone()];
@@ -178,7 +187,9 @@ pub(super) fn decompose(b: &mut Builder, op: &Op, args: &[ValueId]) -> Result<Ve
     let tile = tile(b, softcap, args)?;
     match op {
         Op::CrossEntropyStats { .. } => Ok(stats(b, &tile)?.into()),
-        Op::CrossEntropyGrad { .. } => Ok(grads(b, softcap, &tile, args, [args[4], args[5]], args[6])?.into()),
+        Op::CrossEntropyGrad { .. } => {
+            Ok(grads(b, softcap, &tile, args, [args[4], args[5]], args[6])?.into())
+        }
         _ => {
             let stats = stats(b, &tile)?;
             let fine = b.push1(Op::Log { epsilon: 0.0 }, &[stats[1]])?;

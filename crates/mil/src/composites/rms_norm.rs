@@ -26,12 +26,18 @@ pub(super) fn infer(op: &Op, args: &[&TensorType]) -> Result<Vec<TensorType>> {
     let (axis, eps) = parts(op);
     let (x, w) = (args[0], args[1]);
     if x.rank() != 4 || axis >= 4 || !x.dtype.is_float() {
-        return Err(Error::op(op.name(), format!("x is {x}, axis {axis}; expected a float tensor of rank 4 and an axis of it")));
+        return Err(Error::op(
+            op.name(),
+            format!("x is {x}, axis {axis}; expected a float tensor of rank 4 and an axis of it"),
+        ));
     }
     let mut expected = vec![1; 4];
     expected[axis] = x.shape[axis];
     if w.shape != expected || w.dtype != x.dtype {
-        return Err(Error::op(op.name(), format!("w is {w}, expected shape {expected:?} of the type of x {x}")));
+        return Err(Error::op(
+            op.name(),
+            format!("w is {w}, expected shape {expected:?} of the type of x {x}"),
+        ));
     }
     if eps.is_nan() || eps < 0.0 {
         return Err(Error::op(op.name(), format!("eps is {eps}, expected a number that is not negative")));

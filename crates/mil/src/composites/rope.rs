@@ -25,7 +25,9 @@ pub(super) fn infer(args: &[&TensorType]) -> Result<Vec<TensorType>> {
     if !fits {
         return Err(Error::op(
             "rope",
-            format!("x is {x}, cos is {cos}, sin is {sin}; expected x [1, H*D, 1, N] and twice [1, 1, D/2, N]"),
+            format!(
+                "x is {x}, cos is {cos}, sin is {sin}; expected x [1, H*D, 1, N] and twice [1, 1, D/2, N]"
+            ),
         ));
     }
     Ok(vec![x.clone()])

@@ -180,11 +180,7 @@ impl Subject<'_> {
     fn place(&self, index: usize) -> Place {
         let stmt = &self.program.stmts()[index];
         let result = self.program.value(stmt.results[0]).name.clone();
-        Place::Statement {
-            index,
-            op: stmt.op.name(),
-            result,
-        }
+        Place::Statement { index, op: stmt.op.name(), result }
     }
 
     /// Every input, then every result in order.
@@ -204,12 +200,7 @@ impl Program {
         // A composite that does not decompose would be a bug that its own tests find.
         let expanded = self.expand_all();
         let program = expanded.as_ref().unwrap_or(self);
-        let subject = Subject {
-            program,
-            chip,
-            route,
-            producers: program.producers(),
-        };
+        let subject = Subject { program, chip, route, producers: program.producers() };
         let mut findings = Vec::new();
         for rule in RULES.iter().filter(|rule| rule.chips.contains(&chip)) {
             let Some((_, severity)) = rule.routes.iter().find(|(r, _)| *r == route) else {

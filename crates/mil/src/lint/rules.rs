@@ -18,9 +18,7 @@ const LAST_AXIS_STEP: usize = 16;
 /// What a contraction is a multiple of on M1.
 const CONTRACTION_STEP: usize = 32;
 /// Names after which M1 computed zeros; those of ops come on top.
-const SUSPECT_NAMES: [&str; 10] = [
-    "var", "diff", "mean", "std", "eps", "x", "y", "c", "C", "const",
-];
+const SUSPECT_NAMES: [&str; 10] = ["var", "diff", "mean", "std", "eps", "x", "y", "c", "C", "const"];
 
 const EVERY_CHIP: &[Chip] = &Chip::ALL;
 
@@ -87,9 +85,7 @@ pub const RULES: &[Rule] = &[
         source: "maderix, Orion, ANEgpt",
         routes: &[(AneInMem, Error)],
         chips: EVERY_CHIP,
-        check: Check::Always(
-            "no op of this crate is written as an attention op; ours is decomposed",
-        ),
+        check: Check::Always("no op of this crate is written as an attention op; ours is decomposed"),
     },
     Rule {
         id: "ANE-052",
@@ -170,12 +166,7 @@ type Findings = Vec<(Place, String)>;
 fn rank(s: &Subject<'_>) -> Findings {
     s.values()
         .filter(|id| s.ty(*id).rank() > MAX_RANK)
-        .map(|id| {
-            (
-                s.place_of(id),
-                format!("{} has {} axes", s.ty(id), s.ty(id).rank()),
-            )
-        })
+        .map(|id| (s.place_of(id), format!("{} has {} axes", s.ty(id), s.ty(id).rank())))
         .collect()
 }
 
@@ -186,16 +177,10 @@ fn axis(s: &Subject<'_>) -> Findings {
         for (axis, extent) in ty.shape.iter().enumerate() {
             // Axes from the end: width, height, channels, batch.
             let plane = ty.rank() - axis <= 2;
-            let limit = if plane && s.chip <= M3 {
-                MAX_AXIS_M3
-            } else {
-                MAX_AXIS
-            };
+            let limit = if plane && s.chip <= M3 { MAX_AXIS_M3 } else { MAX_AXIS };
             if *extent > limit {
-                let message = format!(
-                    "axis {axis} of {ty} has {extent} elements, {:?} takes {limit}",
-                    s.chip
-                );
+                let message =
+                    format!("axis {axis} of {ty} has {extent} elements, {:?} takes {limit}", s.chip);
                 findings.push((s.place_of(id), message));
             }
         }
@@ -208,12 +193,8 @@ fn last_axis(s: &Subject<'_>) -> Findings {
         .ports()
         .filter_map(|port| {
             let last = *port.ty.shape.last()?;
-            let message = format!(
-                "the last axis of {} is no multiple of {LAST_AXIS_STEP}",
-                port.ty
-            );
-            (!last.is_multiple_of(LAST_AXIS_STEP))
-                .then(|| (Place::Port(port.name.to_owned()), message))
+            let message = format!("the last axis of {} is no multiple of {LAST_AXIS_STEP}", port.ty);
+            (!last.is_multiple_of(LAST_AXIS_STEP)).then(|| (Place::Port(port.name.to_owned()), message))
         })
         .collect()
 }
@@ -227,19 +208,14 @@ fn matmul_extents(s: &Subject<'_>, index: usize) -> Option<[(&'static str, usize
     let x = &s.ty(stmt.args[0]).shape;
     let z = &s.ty(stmt.results[0]).shape;
     let contraction = x[x.len() - if transpose_x { 2 } else { 1 }];
-    Some([
-        ("rows", z[z.len() - 2]),
-        ("contraction", contraction),
-        ("columns", z[z.len() - 1]),
-    ])
+    Some([("rows", z[z.len() - 2]), ("contraction", contraction), ("columns", z[z.len() - 1])])
 }
 
 fn contraction(s: &Subject<'_>) -> Findings {
     s.statements()
         .filter_map(|(index, _)| {
             let [_, (_, contraction), _] = matmul_extents(s, index)?;
-            let message =
-                format!("a contraction of {contraction} is no multiple of {CONTRACTION_STEP}");
+            let message = format!("a contraction of {contraction} is no multiple of {CONTRACTION_STEP}");
             (!contraction.is_multiple_of(CONTRACTION_STEP)).then(|| (s.place(index), message))
         })
         .collect()
@@ -249,16 +225,10 @@ fn dead_return(s: &Subject<'_>) -> Findings {
     s.program
         .outputs()
         .iter()
-        .filter(|id| {
-            s.producer(**id)
-                .is_some_and(|stmt| matches!(stmt.op, Op::Const(_)))
-        })
+        .filter(|id| s.producer(**id).is_some_and(|stmt| matches!(stmt.op, Op::Const(_))))
         .map(|id| {
             let name = &s.program.value(*id).name;
-            (
-                Place::Port(name.clone()),
-                format!("`{name}` is a constant, which compilers fold away"),
-            )
+            (Place::Port(name.clone()), format!("`{name}` is a constant, which compilers fold away"))
         })
         .collect()
 }
@@ -279,15 +249,10 @@ fn transposed_matmul(s: &Subject<'_>) -> Findings {
         .filter(|(_, stmt)| matches!(stmt.op, Op::Matmul { .. }))
         .filter_map(|(index, stmt)| {
             let transposed = stmt.args.iter().find(|arg| {
-                rank_5(**arg)
-                    && s.producer(**arg)
-                        .is_some_and(|p| matches!(p.op, Op::Transpose { .. }))
+                rank_5(**arg) && s.producer(**arg).is_some_and(|p| matches!(p.op, Op::Transpose { .. }))
             })?;
             let (name, ty) = (&s.program.value(*transposed).name, s.ty(*transposed));
-            Some((
-                s.place(index),
-                format!("its operand `{name}`, {ty}, is transposed"),
-            ))
+            Some((s.place(index), format!("its operand `{name}`, {ty}, is transposed")))
         })
         .collect()
 }
@@ -311,13 +276,7 @@ fn last_axis_slice(s: &Subject<'_>) -> Findings {
         .filter(|(_, stmt)| !stmt.args.is_empty())
         .filter_map(|(index, stmt)| {
             let first = begins_inside(stmt)?;
-            Some((
-                s.place(index),
-                format!(
-                    "it begins at {first} of the last axis of {}",
-                    s.ty(stmt.args[0])
-                ),
-            ))
+            Some((s.place(index), format!("it begins at {first} of the last axis of {}", s.ty(stmt.args[0]))))
         })
         .collect()
 }
@@ -347,11 +306,7 @@ fn idle(s: &Subject<'_>) -> Findings {
             (Place::Port(name), message)
         })
         .collect();
-    if s.program
-        .stmts()
-        .iter()
-        .all(|stmt| matches!(stmt.op, Op::Const(_)))
-    {
+    if s.program.stmts().iter().all(|stmt| matches!(stmt.op, Op::Const(_))) {
         findings.push((Place::Program, "it has no op".to_owned()));
     }
     findings
@@ -362,15 +317,8 @@ fn port_types(s: &Subject<'_>) -> Findings {
         .ports()
         .filter(|port| port.ty.dtype != DType::F16)
         .map(|port| {
-            let way = if port.kind == PortKind::Input {
-                "input"
-            } else {
-                "output"
-            };
-            (
-                Place::Port(port.name.to_owned()),
-                format!("the {way} is {}", port.ty),
-            )
+            let way = if port.kind == PortKind::Input { "input" } else { "output" };
+            (Place::Port(port.name.to_owned()), format!("the {way} is {}", port.ty))
         })
         .collect()
 }
@@ -380,15 +328,8 @@ fn long_transpose(s: &Subject<'_>) -> Findings {
         .filter(|(_, stmt)| matches!(stmt.op, Op::Transpose { .. }))
         .filter_map(|(index, stmt)| {
             let x = s.ty(stmt.args[0]);
-            let extent = x
-                .shape
-                .iter()
-                .max()
-                .filter(|extent| **extent > MAX_AXIS_M3)?;
-            Some((
-                s.place(index),
-                format!("an axis of {x} has {extent} elements"),
-            ))
+            let extent = x.shape.iter().max().filter(|extent| **extent > MAX_AXIS_M3)?;
+            Some((s.place(index), format!("an axis of {x} has {extent} elements")))
         })
         .collect()
 }

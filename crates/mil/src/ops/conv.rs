@@ -28,10 +28,18 @@ pub(super) const GRADIENT: Gradient =
 pub fn window(op: &Op, x: &[usize], weight: &[usize]) -> Result<[(usize, usize, usize); 2]> {
     let Op::Conv { strides, pad_type, pad, dilations, .. } = op else { unreachable!("called for conv only") };
     if strides.len() != 2 || dilations.len() != 2 || pad.len() != 4 {
-        return Err(Error::op("conv", format!("strides {strides:?}, dilations {dilations:?} need 2 entries, pad {pad:?} needs 4")));
+        return Err(Error::op(
+            "conv",
+            format!("strides {strides:?}, dilations {dilations:?} need 2 entries, pad {pad:?} needs 4"),
+        ));
     }
     if strides.iter().chain(dilations).any(|v| *v < 1) || pad.iter().any(|v| *v < 0) {
-        return Err(Error::op("conv", format!("strides {strides:?} and dilations {dilations:?} must be positive, pad {pad:?} not negative")));
+        return Err(Error::op(
+            "conv",
+            format!(
+                "strides {strides:?} and dilations {dilations:?} must be positive, pad {pad:?} not negative"
+            ),
+        ));
     }
     let mut result = [(0, 0, 0); 2];
     for i in 0..2 {
@@ -47,7 +55,10 @@ pub fn window(op: &Op, x: &[usize], weight: &[usize]) -> Result<[(usize, usize, 
             }
         };
         if extent + before + after < kernel {
-            return Err(Error::op("conv", format!("the kernel spans {kernel}, the padded input only {}", extent + before + after)));
+            return Err(Error::op(
+                "conv",
+                format!("the kernel spans {kernel}, the padded input only {}", extent + before + after),
+            ));
         }
         result[i] = ((extent + before + after - kernel) / stride + 1, before, after);
     }
@@ -58,13 +69,22 @@ pub(super) fn infer(op: &Op, args: &[&TensorType]) -> Result<Vec<TensorType>> {
     let Op::Conv { groups, .. } = op else { unreachable!("called for conv only") };
     let (x, weight) = (args[0], args[1]);
     if x.rank() != 4 || weight.rank() != 4 || x.dtype != weight.dtype || !x.dtype.is_float() {
-        return Err(Error::op("conv", format!("x is {x}, weight is {weight}; both must have four axes and one float type")));
+        return Err(Error::op(
+            "conv",
+            format!("x is {x}, weight is {weight}; both must have four axes and one float type"),
+        ));
     }
     let groups = usize::try_from(*groups).ok().filter(|groups| *groups <= x.shape[1]).unwrap_or(0);
     if groups == 0 || x.shape[1] != weight.shape[1] * groups || weight.shape[0] % groups != 0 {
         return Err(Error::op(
             "conv",
-            format!("x {:?} has {} channels, weight {:?} with {groups} groups takes {}", x.shape, x.shape[1], weight.shape, weight.shape[1] * groups),
+            format!(
+                "x {:?} has {} channels, weight {:?} with {groups} groups takes {}",
+                x.shape,
+                x.shape[1],
+                weight.shape,
+                weight.shape[1] * groups
+            ),
         ));
     }
     let [(height, ..), (width, ..)] = window(op, &x.shape, &weight.shape)?;
@@ -76,10 +96,24 @@ fn plain(pad_type: PadType) -> Op {
 }
 
 pub(super) fn examples() -> Vec<Example> {
-    let strided = Op::Conv { strides: vec![2, 1], pad_type: PadType::Custom, pad: vec![1, 0, 2, 1], dilations: vec![1, 2], groups: 2 };
+    let strided = Op::Conv {
+        strides: vec![2, 1],
+        pad_type: PadType::Custom,
+        pad: vec![1, 0, 2, 1],
+        dilations: vec![1, 2],
+        groups: 2,
+    };
     vec![
-        Example { op: plain(PadType::Valid), operands: vec![t(&[1, 4, 1, 6]), t(&[3, 4, 1, 1])], domain: (-1.0, 1.0) },
-        Example { op: plain(PadType::Same), operands: vec![t(&[2, 2, 5, 4]), t(&[3, 2, 3, 3])], domain: (-1.0, 1.0) },
+        Example {
+            op: plain(PadType::Valid),
+            operands: vec![t(&[1, 4, 1, 6]), t(&[3, 4, 1, 1])],
+            domain: (-1.0, 1.0),
+        },
+        Example {
+            op: plain(PadType::Same),
+            operands: vec![t(&[2, 2, 5, 4]), t(&[3, 2, 3, 3])],
+            domain: (-1.0, 1.0),
+        },
         Example { op: strided, operands: vec![t(&[1, 4, 5, 6]), t(&[6, 2, 3, 2])], domain: (-1.0, 1.0) },
     ]
 }

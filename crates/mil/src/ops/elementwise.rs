@@ -49,14 +49,20 @@ pub(super) fn infer(op: &Op, args: &[&TensorType]) -> Result<Vec<TensorType>> {
     let numeric_only = !matches!(op, Op::Select | Op::Equal | Op::NotEqual | Op::Cast { .. });
     let float_only = numeric_only && args.len() == 1 && !matches!(op, Op::Abs | Op::Relu | Op::Square);
     if dtype == DType::Str || (numeric_only && dtype == DType::Bool) || (float_only && !dtype.is_float()) {
-        return Err(Error::op(op.name(), format!("{} is {}, which it does not compute", names[names.len() - 1], values[0])));
+        return Err(Error::op(
+            op.name(),
+            format!("{} is {}, which it does not compute", names[names.len() - 1], values[0]),
+        ));
     }
     let mut shape = args[0].shape.clone();
     for (name, arg) in names.iter().zip(args).skip(1) {
         shape = broadcast(&shape, &arg.shape).ok_or_else(|| {
             Error::op(
                 op.name(),
-                format!("{name} is {:?}, which does not broadcast with {shape:?}; each axis must be equal or 1", arg.shape),
+                format!(
+                    "{name} is {:?}, which does not broadcast with {shape:?}; each axis must be equal or 1",
+                    arg.shape
+                ),
             )
         })?;
     }

@@ -31,7 +31,10 @@ pub(super) fn infer(op: &Op, args: &[&TensorType]) -> Result<Vec<TensorType>> {
     }
     let batch = |shape: &[usize]| shape[..shape.len() - 2].to_vec();
     let mut shape = broadcast(&batch(&x.shape), &batch(&y.shape)).ok_or_else(|| {
-        Error::op("matmul", format!("the leading axes of x {:?} and y {:?} do not broadcast", x.shape, y.shape))
+        Error::op(
+            "matmul",
+            format!("the leading axes of x {:?} and y {:?} do not broadcast", x.shape, y.shape),
+        )
     })?;
     shape.extend([m, n]);
     Ok(vec![TensorType { dtype: x.dtype, shape }])
@@ -47,16 +50,10 @@ pub(super) fn backward(
     let Op::Matmul { transpose_x, transpose_y } = *op else { unreachable!("called for matmul only") };
     let Some(dz) = douts[0] else { return Ok(vec![None, None]) };
     let (x, y) = (args[0], args[1]);
-    let dx = if transpose_x {
-        b.matmul(y, dz, transpose_y, true)?
-    } else {
-        b.matmul(dz, y, false, !transpose_y)?
-    };
-    let dy = if transpose_y {
-        b.matmul(dz, x, true, transpose_x)?
-    } else {
-        b.matmul(x, dz, !transpose_x, false)?
-    };
+    let dx =
+        if transpose_x { b.matmul(y, dz, transpose_y, true)? } else { b.matmul(dz, y, false, !transpose_y)? };
+    let dy =
+        if transpose_y { b.matmul(dz, x, true, transpose_x)? } else { b.matmul(x, dz, !transpose_x, false)? };
     let (x_shape, y_shape) = (b.ty(x).shape.clone(), b.ty(y).shape.clone());
     Ok(vec![Some(b.sum_to(dx, &x_shape)?), Some(b.sum_to(dy, &y_shape)?)])
 }

@@ -379,7 +379,11 @@ impl Op {
     /// [`Error::Op`] naming the operand, its shape and what was expected.
     pub fn infer(&self, element: Element, args: &[&TensorType]) -> Result<Vec<TensorType>> {
         if let Some(kind) = self.kind() {
-            let enough = if kind.variadic { args.len() >= kind.operands.len() } else { args.len() == kind.operands.len() };
+            let enough = if kind.variadic {
+                args.len() >= kind.operands.len()
+            } else {
+                args.len() == kind.operands.len()
+            };
             if !enough {
                 return Err(Error::op(
                     self.name(),
@@ -394,9 +398,11 @@ impl Op {
             Op::Conv { .. } => conv::infer(self, args),
             Op::Softmax { .. } => softmax::infer(self, args),
             Op::ReduceSum { .. } | Op::ReduceMean { .. } | Op::ReduceMax { .. } => reduce::infer(self, args),
-            Op::Reshape { .. } | Op::Transpose { .. } | Op::SliceBySize { .. } | Op::Concat { .. } | Op::Split { .. } => {
-                movement::infer(self, args)
-            }
+            Op::Reshape { .. }
+            | Op::Transpose { .. }
+            | Op::SliceBySize { .. }
+            | Op::Concat { .. }
+            | Op::Split { .. } => movement::infer(self, args),
             op if op.is_composite() => crate::composites::infer(op, args),
             _ => elementwise::infer(self, args),
         }
@@ -446,9 +452,11 @@ impl Op {
             Op::ReduceSum { .. } | Op::ReduceMean { .. } | Op::ReduceMax { .. } => {
                 reduce::backward(self, b, args, results, douts)
             }
-            Op::Reshape { .. } | Op::Transpose { .. } | Op::SliceBySize { .. } | Op::Concat { .. } | Op::Split { .. } => {
-                movement::backward(self, b, args, results, douts)
-            }
+            Op::Reshape { .. }
+            | Op::Transpose { .. }
+            | Op::SliceBySize { .. }
+            | Op::Concat { .. }
+            | Op::Split { .. } => movement::backward(self, b, args, results, douts),
             op if op.is_composite() => crate::composites::backward(op, b, args, results, douts),
             _ => elementwise::backward(self, b, args, results, douts),
         }
@@ -485,7 +493,10 @@ pub(crate) fn resolve_axis(op: &Op, axis: i32, rank: usize) -> Result<usize> {
     if (0..rank as i32).contains(&resolved) {
         Ok(resolved as usize)
     } else {
-        Err(Error::op(op.name(), format!("axis {axis} of a tensor of rank {rank}; it must lie in {}..{rank}", -(rank as i32))))
+        Err(Error::op(
+            op.name(),
+            format!("axis {axis} of a tensor of rank {rank}; it must lie in {}..{rank}", -(rank as i32)),
+        ))
     }
 }
 

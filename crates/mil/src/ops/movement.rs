@@ -14,7 +14,10 @@ pub(super) fn infer(op: &Op, args: &[&TensorType]) -> Result<Vec<TensorType>> {
             let mut sorted = axes.clone();
             sorted.sort_unstable();
             if sorted != (0..x.rank()).collect::<Vec<_>>() {
-                return Err(Error::op("transpose", format!("perm {perm:?} is not an order of the {} axes of {:?}", x.rank(), x.shape)));
+                return Err(Error::op(
+                    "transpose",
+                    format!("perm {perm:?} is not an order of the {} axes of {:?}", x.rank(), x.shape),
+                ));
             }
             like(axes.iter().map(|a| x.shape[*a]).collect())
         }
@@ -31,7 +34,10 @@ pub(super) fn infer(op: &Op, args: &[&TensorType]) -> Result<Vec<TensorType>> {
                     && arg.rank() == x.rank()
                     && (0..x.rank()).all(|i| i == axis || arg.shape[i] == x.shape[i]);
                 if !fits {
-                    return Err(Error::op("concat", format!("{arg} does not join {x} along axis {axis}; all other axes must be equal")));
+                    return Err(Error::op(
+                        "concat",
+                        format!("{arg} does not join {x} along axis {axis}; all other axes must be equal"),
+                    ));
                 }
                 shape[axis] += arg.shape[axis];
             }
@@ -41,7 +47,10 @@ pub(super) fn infer(op: &Op, args: &[&TensorType]) -> Result<Vec<TensorType>> {
             let axis = resolve_axis(op, *axis, x.rank())?;
             let parts = *num_splits;
             if parts < 1 || !x.shape[axis].is_multiple_of(parts as usize) {
-                return Err(Error::op("split", format!("axis {axis} of {:?} does not divide into {parts} equal parts", x.shape)));
+                return Err(Error::op(
+                    "split",
+                    format!("axis {axis} of {:?} does not divide into {parts} equal parts", x.shape),
+                ));
             }
             let mut shape = x.shape.clone();
             shape[axis] /= parts as usize;
@@ -56,9 +65,13 @@ fn reshaped(from: &[usize], to: &[i32]) -> Result<Vec<usize>> {
     let count: usize = from.iter().product();
     let wrong = || Error::op("reshape", format!("{from:?} holds {count} elements, {to:?} does not"));
     if to.iter().any(|v| *v < -1 || *v == 0) || to.iter().filter(|v| **v == -1).count() > 1 {
-        return Err(Error::op("reshape", format!("shape {to:?}: extents are positive, and at most one is -1")));
+        return Err(Error::op(
+            "reshape",
+            format!("shape {to:?}: extents are positive, and at most one is -1"),
+        ));
     }
-    let known = to.iter().filter(|v| **v > 0).try_fold(1_usize, |product, v| product.checked_mul(*v as usize));
+    let known =
+        to.iter().filter(|v| **v > 0).try_fold(1_usize, |product, v| product.checked_mul(*v as usize));
     let Some(known) = known.filter(|known| *known <= count) else { return Err(wrong()) };
     let shape: Vec<usize> = to.iter().map(|v| if *v == -1 { count / known } else { *v as usize }).collect();
     if shape.iter().product::<usize>() != count {
@@ -71,7 +84,10 @@ fn reshaped(from: &[usize], to: &[i32]) -> Result<Vec<usize>> {
 pub fn slice_box(op: &Op, x: &[usize]) -> Result<Vec<(usize, usize)>> {
     let Op::SliceBySize { begin, size } = op else { unreachable!("called for slice_by_size only") };
     if begin.len() != x.len() || size.len() != x.len() {
-        return Err(Error::op("slice_by_size", format!("begin {begin:?} and size {size:?} need one entry for each axis of {x:?}")));
+        return Err(Error::op(
+            "slice_by_size",
+            format!("begin {begin:?} and size {size:?} need one entry for each axis of {x:?}"),
+        ));
     }
     (0..x.len())
         .map(|i| {
@@ -80,7 +96,10 @@ pub fn slice_box(op: &Op, x: &[usize]) -> Result<Vec<(usize, usize)>> {
             if first < 0 || size < 1 || first + size > extent {
                 return Err(Error::op(
                     "slice_by_size",
-                    format!("axis {i}: elements {first}..{} of {extent} (begin {begin:?}, x {x:?})", first + size),
+                    format!(
+                        "axis {i}: elements {first}..{} of {extent} (begin {begin:?}, x {x:?})",
+                        first + size
+                    ),
                 ));
             }
             Ok((first as usize, size as usize))

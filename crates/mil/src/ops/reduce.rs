@@ -8,7 +8,10 @@ use crate::{Builder, Error, Result, TensorType, ValueId};
 
 /// Axes counted from 0, sorted, and whether they stay.
 pub fn reduced_axes(op: &Op, rank: usize) -> Result<(Vec<usize>, bool)> {
-    let (Op::ReduceSum { axes, keep_dims } | Op::ReduceMean { axes, keep_dims } | Op::ReduceMax { axes, keep_dims }) = op else {
+    let (Op::ReduceSum { axes, keep_dims }
+    | Op::ReduceMean { axes, keep_dims }
+    | Op::ReduceMax { axes, keep_dims }) = op
+    else {
         unreachable!("called for reductions only")
     };
     let mut resolved = axes.iter().map(|a| resolve_axis(op, *a, rank)).collect::<Result<Vec<_>>>()?;

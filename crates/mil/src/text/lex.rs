@@ -62,9 +62,7 @@ pub(super) fn tokens<'t>(source: &Source<'t>) -> Result<Vec<(Token<'t>, usize)>>
         match first {
             b' ' | b'\t' | b'\r' | b'\n' => at += 1,
             b'/' if next == Some(b'/') => {
-                at = text[at..]
-                    .find('\n')
-                    .map_or(text.len(), |length| at + length);
+                at = text[at..].find('\n').map_or(text.len(), |length| at + length);
             }
             b'/' if next == Some(b'*') => {
                 let length = text[at + 2..]
@@ -103,10 +101,7 @@ pub(super) fn tokens<'t>(source: &Source<'t>) -> Result<Vec<(Token<'t>, usize)>>
 }
 
 fn span(bytes: &[u8], from: usize, belongs: impl Fn(u8) -> bool) -> usize {
-    bytes[from..]
-        .iter()
-        .position(|b| !belongs(*b))
-        .map_or(bytes.len(), |length| from + length)
+    bytes[from..].iter().position(|b| !belongs(*b)).map_or(bytes.len(), |length| from + length)
 }
 
 /// A sign, then letters, digits and points, where a sign may follow an exponent's letter.
@@ -138,10 +133,8 @@ fn string(source: &Source<'_>, open: usize) -> Result<(String, usize)> {
                 Some((_, 't')) => string.push('\t'),
                 Some((_, c @ ('"' | '\\'))) => string.push(c),
                 Some((_, c)) => {
-                    return Err(source.error(
-                        open + 1 + at,
-                        format!("the escape `\\{}` is unknown", c.escape_debug()),
-                    ));
+                    return Err(source
+                        .error(open + 1 + at, format!("the escape `\\{}` is unknown", c.escape_debug())));
                 }
                 None => break,
             },

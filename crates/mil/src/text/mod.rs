@@ -100,10 +100,7 @@ impl Default for WriteOptions {
 impl WriteOptions {
     /// For `ane`: as ANEForge writes, with the weights beside the text.
     pub fn ane() -> Self {
-        WriteOptions {
-            weights: WeightFiles::One("weights.bin".to_owned()),
-            ..Self::default()
-        }
+        WriteOptions { weights: WeightFiles::One("weights.bin".to_owned()), ..Self::default() }
     }
 
     /// For `ane-inmem` on M1: the older header and one file for each matrix.
@@ -164,10 +161,7 @@ pub struct ModelFolder(
 impl BlobSource for ModelFolder {
     fn read(&self, path: &str) -> Result<Cow<'_, [u8]>> {
         let inside = Path::new(path.strip_prefix(MODEL_PATH).unwrap_or(path));
-        if !inside
-            .components()
-            .all(|part| matches!(part, Component::Normal(_)))
-        {
+        if !inside.components().all(|part| matches!(part, Component::Normal(_))) {
             return Err(blob_error(path, "it lies outside the model's folder"));
         }
         match fs::read(self.0.join(inside)) {
@@ -178,11 +172,7 @@ impl BlobSource for ModelFolder {
 }
 
 fn blob_error(path: &str, problem: &str) -> Error {
-    Error::Blob {
-        file: path.to_owned(),
-        offset: 0,
-        problem: problem.to_owned(),
-    }
+    Error::Blob { file: path.to_owned(), offset: 0, problem: problem.to_owned() }
 }
 
 /// How [`parse`] reads.
@@ -208,11 +198,7 @@ impl std::fmt::Debug for ParseOptions<'_> {
 
 impl Default for ParseOptions<'_> {
     fn default() -> Self {
-        ParseOptions {
-            file: "<text>",
-            blobs: None,
-            element: None,
-        }
+        ParseOptions { file: "<text>", blobs: None, element: None }
     }
 }
 
@@ -233,10 +219,7 @@ pub fn write(program: &Program, options: &WriteOptions) -> Result<Written> {
 /// # Errors
 /// [`Error::Text`] with the place of what cannot be read.
 pub fn parse(text: &str, options: &ParseOptions<'_>) -> Result<Program> {
-    let source = lex::Source {
-        file: options.file,
-        text,
-    };
+    let source = lex::Source { file: options.file, text };
     let function = syntax::parse(&source)?;
     read::program(source, &function, options)
 }
@@ -250,10 +233,7 @@ pub fn write_to_dir(program: &Program, dir: &Path, options: &WriteOptions) -> Re
     let written = write(program, options)?;
     let make = |path: &Path| {
         fs::create_dir_all(path).map_err(|error| {
-            blob_error(
-                &path.display().to_string(),
-                &format!("cannot make the folder: {error}"),
-            )
+            blob_error(&path.display().to_string(), &format!("cannot make the folder: {error}"))
         })
     };
     make(dir)?;
@@ -280,12 +260,5 @@ pub fn read_file(path: &Path) -> Result<Program> {
         problem: format!("cannot read it: {error}"),
     })?;
     let folder = ModelFolder(path.parent().unwrap_or(Path::new("")).to_owned());
-    parse(
-        &text,
-        &ParseOptions {
-            file: &name,
-            blobs: Some(&folder),
-            element: None,
-        },
-    )
+    parse(&text, &ParseOptions { file: &name, blobs: Some(&folder), element: None })
 }

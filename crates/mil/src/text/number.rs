@@ -33,11 +33,7 @@ pub(super) fn parse_float(spelling: &str, dtype: DType) -> Result<f32, String> {
     let (negative, magnitude) = split_sign(spelling);
     let half = dtype == DType::F16;
     let round = |value: f64| {
-        if half {
-            round_to_half(value)
-        } else {
-            value as f32
-        }
+        if half { round_to_half(value) } else { value as f32 }
     };
     let value = if let Some(hex) = strip_hex(magnitude) {
         if let Some((digits, exponent)) = hex.split_once(['p', 'P']) {
@@ -59,10 +55,7 @@ pub(super) fn parse_float(spelling: &str, dtype: DType) -> Result<f32, String> {
         }
     };
     if value.is_infinite() && !magnitude.starts_with("inf") {
-        return Err(format!(
-            "`{spelling}` is too large for {}",
-            dtype.mil_name()
-        ));
+        return Err(format!("`{spelling}` is too large for {}", dtype.mil_name()));
     }
     Ok(if negative { -value } else { value })
 }
@@ -114,9 +107,7 @@ fn split_sign(spelling: &str) -> (bool, &str) {
 }
 
 fn strip_hex(magnitude: &str) -> Option<&str> {
-    magnitude
-        .strip_prefix("0x")
-        .or_else(|| magnitude.strip_prefix("0X"))
+    magnitude.strip_prefix("0x").or_else(|| magnitude.strip_prefix("0X"))
 }
 
 /// The value of `digits` (hexadecimal, perhaps with a point) times 2 to the power of `exponent`,
@@ -198,10 +189,7 @@ mod tests {
         let above = "0x1.002000000000000000001p+0";
         assert_eq!(parse_float(above, DType::F16), Ok(1.0 + 2_f32.powi(-10)));
         assert_eq!(parse_float("0x1.002p+0", DType::F16), Ok(1.0));
-        assert_eq!(
-            parse_float("0x1.00000100000000001p+0", DType::F32),
-            Ok(1.0 + f32::EPSILON)
-        );
+        assert_eq!(parse_float("0x1.00000100000000001p+0", DType::F32), Ok(1.0 + f32::EPSILON));
     }
 
     #[test]
@@ -217,23 +205,10 @@ mod tests {
         ] {
             assert_eq!(parse_float(spelling, DType::F32), Ok(value), "{spelling}");
         }
-        for spelling in [
-            "",
-            "-",
-            "0x",
-            "0xp1",
-            "0x1.2.3p0",
-            "0x1p",
-            "1.2.3",
-            "0x3c00",
-            "1e99",
-        ] {
+        for spelling in ["", "-", "0x", "0xp1", "0x1.2.3p0", "0x1p", "1.2.3", "0x3c00", "1e99"] {
             assert!(parse_float(spelling, DType::F32).is_err(), "{spelling}");
         }
-        assert!(
-            parse_float("65520", DType::F16).is_err(),
-            "it rounds to infinity"
-        );
+        assert!(parse_float("65520", DType::F16).is_err(), "it rounds to infinity");
         assert_eq!(parse_int("0x10"), Ok(16));
         assert_eq!(parse_int("-1"), Ok(-1));
         assert!(parse_int("2147483648").is_err());

@@ -10,14 +10,12 @@ use super::syntax::{Argument, Atom, Body, Declared, Function, Literal, Statement
 use crate::ops::Kind;
 use crate::program::Scope;
 use crate::{
-    AttrValue, ConstData, Constant, DType, Element, Error, Op, Program, Result, Stmt, TensorType,
-    ValueId, ValueInfo, blob,
+    AttrValue, ConstData, Constant, DType, Element, Error, Op, Program, Result, Stmt, TensorType, ValueId,
+    ValueInfo, blob,
 };
 
 /// Integer types that text may use where an attribute is an integer.
-const INTEGERS: [&str; 8] = [
-    "int32", "int8", "uint8", "int16", "uint16", "uint32", "int64", "uint64",
-];
+const INTEGERS: [&str; 8] = ["int32", "int8", "uint8", "int16", "uint16", "uint32", "int64", "uint64"];
 
 /// Statements whose result is known without running anything.
 fn is_constant(statement: &Statement<'_>) -> bool {
@@ -31,10 +29,7 @@ pub(super) fn program<'t>(
 ) -> Result<Program> {
     let mut reader = Reader {
         source,
-        blobs: Blobs {
-            source: options.blobs,
-            files: HashMap::new(),
-        },
+        blobs: Blobs { source: options.blobs, files: HashMap::new() },
         operands: operand_names(function),
         known: HashMap::new(),
         taken: HashSet::new(),
@@ -48,18 +43,12 @@ pub(super) fn program<'t>(
             stmts: Vec::new(),
         },
     };
-    let declared = function
-        .inputs
-        .iter()
-        .chain(function.statements.iter().flat_map(|s| &s.results));
+    let declared = function.inputs.iter().chain(function.statements.iter().flat_map(|s| &s.results));
     for declared in declared {
         if !reader.taken.insert(declared.name) {
             return Err(source.error(
                 declared.at,
-                format!(
-                    "`{}` is declared twice; names are unique in a function",
-                    declared.name
-                ),
+                format!("`{}` is declared twice; names are unique in a function", declared.name),
             ));
         }
     }
@@ -96,9 +85,7 @@ pub(super) fn program<'t>(
         reader.program.outputs.push(id);
     }
     let program = reader.program;
-    program
-        .verify()
-        .map_err(|error| source.error(function.at, error.to_string()))?;
+    program.verify().map_err(|error| source.error(function.at, error.to_string()))?;
     Ok(program)
 }
 
@@ -127,11 +114,7 @@ fn operand_names<'t>(function: &Function<'t>) -> HashSet<&'t str> {
         let Some(kind) = Kind::by_name(statement.op) else {
             continue;
         };
-        for argument in statement
-            .arguments
-            .iter()
-            .filter(|a| kind.operands.contains(&a.name))
-        {
+        for argument in statement.arguments.iter().filter(|a| kind.operands.contains(&a.name)) {
             match &argument.value {
                 Value::Name(name, _) => {
                     names.insert(name);
@@ -161,20 +144,12 @@ fn element_of(function: &Function<'_>) -> Element {
 
 impl<'f, 't> Reader<'f, 't, '_> {
     fn value(&mut self, name: &str, ty: TensorType) -> ValueId {
-        self.program.values.push(ValueInfo {
-            name: name.to_owned(),
-            ty,
-        });
+        self.program.values.push(ValueInfo { name: name.to_owned(), ty });
         ValueId(self.program.values.len() as u32 - 1)
     }
 
     fn push(&mut self, op: Op, args: Vec<ValueId>, results: Vec<ValueId>) {
-        self.program.stmts.push(Stmt {
-            op,
-            args,
-            results,
-            scope: Scope::default(),
-        });
+        self.program.stmts.push(Stmt { op, args, results, scope: Scope::default() });
     }
 
     // Types.
@@ -185,11 +160,7 @@ impl<'f, 't> Reader<'f, 't, '_> {
             let known: Vec<&str> = DType::ALL.iter().map(|d| d.mil_name()).collect();
             return Err(self.source.error(
                 ty.at,
-                format!(
-                    "values of type `{}` are not supported, only {}",
-                    ty.element,
-                    known.join(", ")
-                ),
+                format!("values of type `{}` are not supported, only {}", ty.element, known.join(", ")),
             ));
         };
         if ty.shape.contains(&0) {
@@ -218,8 +189,7 @@ impl<'f, 't> Reader<'f, 't, '_> {
         } else {
             None
         };
-        self.known
-            .insert(declared.name, Known::Constant(statement, id));
+        self.known.insert(declared.name, Known::Constant(statement, id));
         Ok(())
     }
 
@@ -227,25 +197,15 @@ impl<'f, 't> Reader<'f, 't, '_> {
     fn const_value<'s>(&self, statement: &'s Statement<'t>) -> Result<&'s Literal<'t>> {
         match statement.argument("val").map(|a| &a.value) {
             Some(Value::Literal(literal)) => Ok(literal),
-            Some(_) => Err(self
-                .source
-                .error(statement.at, "const: `val` must be a literal")),
+            Some(_) => Err(self.source.error(statement.at, "const: `val` must be a literal")),
             None => Err(self.source.error(statement.at, "const: `val` is missing")),
         }
     }
 
     /// `literal` as a constant tensor; its type is its own, that of the declaration, or what its
     /// spelling says.
-    fn constant(
-        &mut self,
-        literal: &Literal<'t>,
-        declared: Option<&Declared<'t>>,
-    ) -> Result<Constant> {
-        let own = literal
-            .ty
-            .as_ref()
-            .map(|ty| self.value_type(ty))
-            .transpose()?;
+    fn constant(&mut self, literal: &Literal<'t>, declared: Option<&Declared<'t>>) -> Result<Constant> {
+        let own = literal.ty.as_ref().map(|ty| self.value_type(ty)).transpose()?;
         let outer = declared.map(|d| self.value_type(&d.ty)).transpose()?;
         if let (Some(own), Some(outer)) = (&own, &outer)
             && own != outer
@@ -259,9 +219,7 @@ impl<'f, 't> Reader<'f, 't, '_> {
         };
         let data = match ty.dtype {
             DType::F16 | DType::F32 => ConstData::Float(self.floats(literal, &ty)?.into()),
-            DType::I32 => {
-                ConstData::Int(self.ints(literal, ty.dtype.mil_name(), ty.numel())?.into())
-            }
+            DType::I32 => ConstData::Int(self.ints(literal, ty.dtype.mil_name(), ty.numel())?.into()),
             DType::Bool => ConstData::Bool(self.bools(literal, ty.numel())?.into()),
             DType::Str => ConstData::Str(self.text(literal)?.into()),
         };
@@ -282,30 +240,22 @@ impl<'f, 't> Reader<'f, 't, '_> {
                 }
             }
             None => {
-                return Err(self
-                    .source
-                    .error(literal.at, "an empty list without a type"));
+                return Err(self.source.error(literal.at, "an empty list without a type"));
             }
         };
         let Body::Atoms { list, .. } = literal.body else {
-            return Err(self
-                .source
-                .error(literal.at, "BLOBFILE needs a type around it"));
+            return Err(self.source.error(literal.at, "BLOBFILE needs a type around it"));
         };
         let shape: &[usize] = if list { &[atoms.len()] } else { &[] };
         Ok(TensorType::new(dtype, shape))
     }
 
     /// The elements that are spelled out, `count` of them.
-    fn atoms<'l>(
-        &self,
-        literal: &'l Literal<'t>,
-        count: Option<usize>,
-    ) -> Result<&'l [(Atom<'t>, usize)]> {
+    fn atoms<'l>(&self, literal: &'l Literal<'t>, count: Option<usize>) -> Result<&'l [(Atom<'t>, usize)]> {
         match &literal.body {
-            Body::Blob { .. } => Err(self
-                .source
-                .error(literal.at, "a BLOBFILE cannot hold this, only numbers")),
+            Body::Blob { .. } => {
+                Err(self.source.error(literal.at, "a BLOBFILE cannot hold this, only numbers"))
+            }
             Body::Atoms { atoms, .. } => match count {
                 Some(count) if count != atoms.len() => {
                     let problem = format!("{} elements are listed, expected {count}", atoms.len());
@@ -319,41 +269,28 @@ impl<'f, 't> Reader<'f, 't, '_> {
     fn floats(&mut self, literal: &Literal<'t>, ty: &TensorType) -> Result<Vec<f32>> {
         if let Body::Blob { path, offset } = &literal.body {
             let name = ty.dtype.mil_name();
-            return self.blob(literal.at, path, *offset, name, ty.numel(), |b| {
-                b.to_floats()
-            });
+            return self.blob(literal.at, path, *offset, name, ty.numel(), |b| b.to_floats());
         }
         let spelled = |(atom, at): &(Atom<'t>, usize)| match atom {
-            Atom::Number(spelling) => number::parse_float(spelling, ty.dtype)
-                .map_err(|problem| self.source.error(*at, problem)),
-            _ => Err(self
-                .source
-                .error(*at, format!("expected a number for {ty}"))),
+            Atom::Number(spelling) => {
+                number::parse_float(spelling, ty.dtype).map_err(|problem| self.source.error(*at, problem))
+            }
+            _ => Err(self.source.error(*at, format!("expected a number for {ty}"))),
         };
-        self.atoms(literal, Some(ty.numel()))?
-            .iter()
-            .map(spelled)
-            .collect()
+        self.atoms(literal, Some(ty.numel()))?.iter().map(spelled).collect()
     }
 
     fn ints(&mut self, literal: &Literal<'t>, name: &str, count: usize) -> Result<Vec<i32>> {
         if let Body::Blob { path, offset } = &literal.body {
-            return self.blob(literal.at, path, *offset, name, count, |b| {
-                b.to_ints().unwrap_or_default()
-            });
+            return self.blob(literal.at, path, *offset, name, count, |b| b.to_ints().unwrap_or_default());
         }
         let spelled = |(atom, at): &(Atom<'t>, usize)| match atom {
             Atom::Number(spelling) => {
                 number::parse_int(spelling).map_err(|problem| self.source.error(*at, problem))
             }
-            _ => Err(self
-                .source
-                .error(*at, format!("expected an integer for {name}"))),
+            _ => Err(self.source.error(*at, format!("expected an integer for {name}"))),
         };
-        self.atoms(literal, Some(count))?
-            .iter()
-            .map(spelled)
-            .collect()
+        self.atoms(literal, Some(count))?.iter().map(spelled).collect()
     }
 
     fn bools(&self, literal: &Literal<'t>, count: usize) -> Result<Vec<bool>> {
@@ -363,10 +300,7 @@ impl<'f, 't> Reader<'f, 't, '_> {
             Atom::Number("1") => Ok(true),
             _ => Err(self.source.error(*at, "expected `true` or `false`")),
         };
-        self.atoms(literal, Some(count))?
-            .iter()
-            .map(spelled)
-            .collect()
+        self.atoms(literal, Some(count))?.iter().map(spelled).collect()
     }
 
     fn text(&self, literal: &Literal<'t>) -> Result<String> {
@@ -386,10 +320,7 @@ impl<'f, 't> Reader<'f, 't, '_> {
         count: usize,
         read: impl FnOnce(&blob::Blob<'_>) -> Vec<T>,
     ) -> Result<Vec<T>> {
-        let bytes = self
-            .blobs
-            .file(path)
-            .map_err(|problem| self.source.error(at, problem))?;
+        let bytes = self.blobs.file(path).map_err(|problem| self.source.error(at, problem))?;
         let found = blob::File::new(path, bytes)
             .and_then(|file| file.blob(offset))
             .map_err(|error| self.source.error(at, error.to_string()))?;
@@ -405,11 +336,7 @@ impl<'f, 't> Reader<'f, 't, '_> {
     }
 
     /// `constexpr_affine_dequantize`: (quantized_data - zero_point) * scale, along `axis`.
-    fn dequantized(
-        &mut self,
-        statement: &'f Statement<'t>,
-        declared: &Declared<'t>,
-    ) -> Result<Constant> {
+    fn dequantized(&mut self, statement: &'f Statement<'t>, declared: &Declared<'t>) -> Result<Constant> {
         let source = self.source;
         let argument = |name: &str| match statement.argument(name).map(|a| &a.value) {
             Some(Value::Literal(literal)) => Ok(Some(literal)),
@@ -419,12 +346,8 @@ impl<'f, 't> Reader<'f, 't, '_> {
                 Err(source.error(statement.at, problem))
             }
         };
-        let missing = |name: &str| {
-            source.error(
-                statement.at,
-                format!("{}: `{name}` is missing", statement.op),
-            )
-        };
+        let missing =
+            |name: &str| source.error(statement.at, format!("{}: `{name}` is missing", statement.op));
         let data = argument("quantized_data")?.ok_or_else(|| missing("quantized_data"))?;
         let scale = argument("scale")?.ok_or_else(|| missing("scale"))?;
         let axis = match argument("axis")? {
@@ -433,28 +356,17 @@ impl<'f, 't> Reader<'f, 't, '_> {
         };
         let ty = self.value_type(&declared.ty)?;
         let fits = |literal: &Literal<'t>| {
-            literal
-                .ty
-                .as_ref()
-                .is_some_and(|t| matches!(t.element, "int8" | "uint8") && t.shape == ty.shape)
+            literal.ty.as_ref().is_some_and(|t| matches!(t.element, "int8" | "uint8") && t.shape == ty.shape)
         };
         if !ty.dtype.is_float() || !fits(data) {
-            let problem = format!(
-                "{}: the result is {ty}, the data must be int8 or uint8 of its shape",
-                statement.op
-            );
+            let problem =
+                format!("{}: the result is {ty}, the data must be int8 or uint8 of its shape", statement.op);
             return Err(source.error(data.at, problem));
         }
-        let axis = usize::try_from(axis)
-            .ok()
-            .filter(|axis| *axis < ty.rank())
-            .ok_or_else(|| {
-                let problem = format!(
-                    "{}: axis {axis} of {ty}; it must be one of its axes",
-                    statement.op
-                );
-                source.error(statement.at, problem)
-            })?;
+        let axis = usize::try_from(axis).ok().filter(|axis| *axis < ty.rank()).ok_or_else(|| {
+            let problem = format!("{}: axis {axis} of {ty}; it must be one of its axes", statement.op);
+            source.error(statement.at, problem)
+        })?;
         let channels = ty.shape[axis];
         let per_channel = |literal: &Literal<'t>| {
             let numel = literal.ty.as_ref().map_or(1, Type::numel);
@@ -472,11 +384,7 @@ impl<'f, 't> Reader<'f, 't, '_> {
             None => vec![0],
         };
         let data = self.ints(data, element_name, ty.numel())?;
-        let element = if ty.dtype == DType::F16 {
-            Element::F16
-        } else {
-            Element::F32
-        };
+        let element = if ty.dtype == DType::F16 { Element::F16 } else { Element::F32 };
         let inner: usize = ty.shape[axis + 1..].iter().product();
         let values = data.into_iter().enumerate().map(|(at, q)| {
             let channel = at / inner % channels;
@@ -491,18 +399,12 @@ impl<'f, 't> Reader<'f, 't, '_> {
     fn statement(&mut self, statement: &'f Statement<'t>) -> Result<()> {
         let source = self.source;
         let Some(kind) = Kind::by_name(statement.op).filter(|kind| !kind.composite) else {
-            return Err(source.error(
-                statement.at,
-                format!("the op `{}` is unknown", statement.op),
-            ));
+            return Err(source.error(statement.at, format!("the op `{}` is unknown", statement.op)));
         };
         let is_known = |name: &str| kind.operands.contains(&name) || kind.attrs.contains(&name);
         if let Some(stray) = statement.arguments.iter().find(|a| !is_known(a.name)) {
             let names = [kind.operands, kind.attrs].concat().join(", ");
-            let problem = format!(
-                "{} takes no argument `{}`, only {names}",
-                kind.name, stray.name
-            );
+            let problem = format!("{} takes no argument `{}`, only {names}", kind.name, stray.name);
             return Err(source.error(stray.at, problem));
         }
         let args = self.operand_ids(statement, kind)?;
@@ -512,10 +414,7 @@ impl<'f, 't> Reader<'f, 't, '_> {
         if let Op::Split { num_splits, .. } = op
             && usize::try_from(num_splits) != Ok(statement.results.len())
         {
-            let problem = format!(
-                "split: {} names for {num_splits} parts",
-                statement.results.len()
-            );
+            let problem = format!("split: {} names for {num_splits} parts", statement.results.len());
             return Err(source.error(statement.at, problem));
         }
         let types: Vec<&TensorType> = args.iter().map(|id| self.program.ty(*id)).collect();
@@ -605,19 +504,10 @@ impl<'f, 't> Reader<'f, 't, '_> {
     /// The op with its attributes.
     fn op(&mut self, statement: &Statement<'t>, kind: &'static Kind) -> Result<Op> {
         let mut attrs: Vec<(&str, AttrValue)> = Vec::new();
-        for argument in statement
-            .arguments
-            .iter()
-            .filter(|a| kind.attrs.contains(&a.name))
-        {
+        for argument in statement.arguments.iter().filter(|a| kind.attrs.contains(&a.name)) {
             attrs.push((argument.name, self.attribute(argument)?));
         }
-        let mut lookup = |name: &str| {
-            attrs
-                .iter()
-                .find(|(n, _)| *n == name)
-                .map(|(_, value)| value.clone())
-        };
+        let mut lookup = |name: &str| attrs.iter().find(|(n, _)| *n == name).map(|(_, value)| value.clone());
         Op::from_attrs(kind.name, &mut lookup)
             .map(|op| op.rounded(self.program.element))
             .map_err(|error| self.source.error(statement.at, error.to_string()))
@@ -634,38 +524,22 @@ impl<'f, 't> Reader<'f, 't, '_> {
                     let declared = statement.results.first().map(|d| d.ty.clone());
                     self.attribute_value(literal, declared.as_ref())
                 }
-                Some(_) => unknown(
-                    *at,
-                    format!(
-                        "`{}` must be a constant, `{name}` is computed",
-                        argument.name
-                    ),
-                ),
+                Some(_) => {
+                    unknown(*at, format!("`{}` must be a constant, `{name}` is computed", argument.name))
+                }
                 None => unknown(*at, format!("`{name}` is not declared before it is read")),
             },
-            Value::Tuple(_) => unknown(
-                argument.at,
-                format!("`{}` takes one value, not several", argument.name),
-            ),
+            Value::Tuple(_) => {
+                unknown(argument.at, format!("`{}` takes one value, not several", argument.name))
+            }
         }
     }
 
-    fn attribute_value(
-        &mut self,
-        literal: &Literal<'t>,
-        declared: Option<&Type<'t>>,
-    ) -> Result<AttrValue> {
+    fn attribute_value(&mut self, literal: &Literal<'t>, declared: Option<&Type<'t>>) -> Result<AttrValue> {
         let Some(ty) = literal.ty.as_ref().or(declared).cloned() else {
             let ty = self.spelled_type(literal)?;
             let element = ty.dtype.mil_name();
-            return self.typed_attribute(
-                literal,
-                &Type {
-                    element,
-                    shape: ty.shape,
-                    at: literal.at,
-                },
-            );
+            return self.typed_attribute(literal, &Type { element, shape: ty.shape, at: literal.at });
         };
         self.typed_attribute(literal, &ty)
     }
@@ -673,9 +547,7 @@ impl<'f, 't> Reader<'f, 't, '_> {
     fn typed_attribute(&mut self, literal: &Literal<'t>, ty: &Type<'_>) -> Result<AttrValue> {
         let one = |count: usize| match count {
             1 => Ok(()),
-            _ => Err(self
-                .source
-                .error(literal.at, format!("{count} elements where one is meant"))),
+            _ => Err(self.source.error(literal.at, format!("{count} elements where one is meant"))),
         };
         match ty.element {
             "bool" => {
@@ -685,14 +557,8 @@ impl<'f, 't> Reader<'f, 't, '_> {
             "string" => Ok(AttrValue::Str(self.text(literal)?)),
             "fp16" | "fp32" => {
                 one(ty.numel())?;
-                let dtype = if ty.element == "fp16" {
-                    DType::F16
-                } else {
-                    DType::F32
-                };
-                Ok(AttrValue::Float(
-                    self.floats(literal, &TensorType::scalar(dtype))?[0],
-                ))
+                let dtype = if ty.element == "fp16" { DType::F16 } else { DType::F32 };
+                Ok(AttrValue::Float(self.floats(literal, &TensorType::scalar(dtype))?[0]))
             }
             name if INTEGERS.contains(&name) => {
                 let values = self.ints(literal, name, ty.numel())?;
@@ -701,10 +567,7 @@ impl<'f, 't> Reader<'f, 't, '_> {
                     _ => AttrValue::Ints(values),
                 })
             }
-            name => Err(self.source.error(
-                ty.at,
-                format!("attributes of type `{name}` are not supported"),
-            )),
+            name => Err(self.source.error(ty.at, format!("attributes of type `{name}` are not supported"))),
         }
     }
 }

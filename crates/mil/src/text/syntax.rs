@@ -84,10 +84,7 @@ pub(super) struct Literal<'t> {
 #[derive(Debug)]
 pub(super) enum Body<'t> {
     /// A scalar, or the elements of a list, row-major.
-    Atoms {
-        atoms: Vec<(Atom<'t>, usize)>,
-        list: bool,
-    },
+    Atoms { atoms: Vec<(Atom<'t>, usize)>, list: bool },
     /// `BLOBFILE(path = …, offset = …)`
     Blob { path: String, offset: u64 },
 }
@@ -101,11 +98,7 @@ pub(super) enum Atom<'t> {
 
 /// The first function of the program in `source`.
 pub(super) fn parse<'t>(source: &Source<'t>) -> Result<Function<'t>> {
-    let mut parser = Parser {
-        source: *source,
-        tokens: tokens(source)?,
-        next: 0,
-    };
+    let mut parser = Parser { source: *source, tokens: tokens(source)?, next: 0 };
     parser.program()
 }
 
@@ -150,18 +143,11 @@ impl<'t> Parser<'t> {
     }
 
     fn fail<T>(&self, expected: &str) -> Result<T> {
-        Err(self.source.error(
-            self.at(),
-            format!("found {}, expected {expected}", self.peek().describe()),
-        ))
+        Err(self.source.error(self.at(), format!("found {}, expected {expected}", self.peek().describe())))
     }
 
     fn expect(&mut self, sign: &str, context: &str) -> Result<()> {
-        if self.accept(sign) {
-            Ok(())
-        } else {
-            self.fail(&format!("`{sign}` {context}"))
-        }
+        if self.accept(sign) { Ok(()) } else { self.fail(&format!("`{sign}` {context}")) }
     }
 
     fn word(&mut self, expected: &str) -> Result<&'t str> {
@@ -185,11 +171,7 @@ impl<'t> Parser<'t> {
     }
 
     /// `item, item, …` up to `close`, which is taken; a comma may stand before it.
-    fn list<T>(
-        &mut self,
-        close: &str,
-        mut item: impl FnMut(&mut Self) -> Result<T>,
-    ) -> Result<Vec<T>> {
+    fn list<T>(&mut self, close: &str, mut item: impl FnMut(&mut Self) -> Result<T>) -> Result<Vec<T>> {
         let mut items = Vec::new();
         loop {
             if self.accept(close) {
@@ -268,22 +250,13 @@ impl<'t> Parser<'t> {
             Ok((p.word("the name of an output")?, at))
         })?;
         self.accept(";");
-        Ok(Function {
-            at,
-            inputs,
-            statements,
-            outputs,
-        })
+        Ok(Function { at, inputs, statements, outputs })
     }
 
     fn declared(&mut self) -> Result<Declared<'t>> {
         let ty = self.ty()?;
         let at = self.at();
-        Ok(Declared {
-            ty,
-            name: self.word("a name")?,
-            at,
-        })
+        Ok(Declared { ty, name: self.word("a name")?, at })
     }
 
     fn statement(&mut self) -> Result<Statement<'t>> {
@@ -298,41 +271,24 @@ impl<'t> Parser<'t> {
         let mut arguments = self.list(")", Self::argument)?;
         if self.accept("[") {
             let attributes = self.list("]", Self::argument)?;
-            arguments.extend(
-                attributes
-                    .into_iter()
-                    .filter(|attribute| attribute.name != "name"),
-            );
+            arguments.extend(attributes.into_iter().filter(|attribute| attribute.name != "name"));
         }
         self.accept(";");
-        let twice = (1..arguments.len()).find(|i| {
-            arguments[..*i]
-                .iter()
-                .any(|before| before.name == arguments[*i].name)
-        });
+        let twice = (1..arguments.len())
+            .find(|i| arguments[..*i].iter().any(|before| before.name == arguments[*i].name));
         if let Some(twice) = twice.map(|i| &arguments[i]) {
-            return Err(self.source.error(
-                twice.at,
-                format!("{op}: argument `{}` is given twice", twice.name),
-            ));
+            return Err(self
+                .source
+                .error(twice.at, format!("{op}: argument `{}` is given twice", twice.name)));
         }
-        Ok(Statement {
-            results,
-            op,
-            at,
-            arguments,
-        })
+        Ok(Statement { results, op, at, arguments })
     }
 
     fn argument(&mut self) -> Result<Argument<'t>> {
         let at = self.at();
         let name = self.word("the name of an argument")?;
         self.expect("=", "and the argument's value")?;
-        Ok(Argument {
-            name,
-            value: self.value()?,
-            at,
-        })
+        Ok(Argument { name, value: self.value()?, at })
     }
 
     // Types.
@@ -341,17 +297,12 @@ impl<'t> Parser<'t> {
         let at = self.at();
         let element = self.word("a type")?;
         if !matches!(element, "tensor" | "state" | "list" | "dict" | "tuple") {
-            return Ok(Type {
-                element,
-                shape: Vec::new(),
-                at,
-            });
+            return Ok(Type { element, shape: Vec::new(), at });
         }
         if element != "tensor" {
-            return Err(self.source.error(
-                at,
-                format!("values of type {element}<…> are not supported, only tensors"),
-            ));
+            return Err(self
+                .source
+                .error(at, format!("values of type {element}<…> are not supported, only tensors")));
         }
         self.expect("<", "and the element type")?;
         let element = self.word("an element type")?;
@@ -359,14 +310,11 @@ impl<'t> Parser<'t> {
         self.expect("[", "around the shape")?;
         let shape = self.list("]", Self::extent)?;
         self.expect(">", "behind the shape")?;
-        let numel = shape
-            .iter()
-            .try_fold(1_usize, |product, extent| product.checked_mul(*extent));
+        let numel = shape.iter().try_fold(1_usize, |product, extent| product.checked_mul(*extent));
         if numel.is_none_or(|numel| numel > MAX_ELEMENTS) {
-            return Err(self.source.error(
-                at,
-                format!("{shape:?} holds more than 2^40 elements; no device has room for them"),
-            ));
+            return Err(self
+                .source
+                .error(at, format!("{shape:?} holds more than 2^40 elements; no device has room for them")));
         }
         Ok(Type { element, shape, at })
     }
@@ -412,11 +360,7 @@ impl<'t> Parser<'t> {
                 self.expect("(", "and the value")?;
                 let body = self.body()?;
                 self.expect(")", "behind the value")?;
-                return Ok(Value::Literal(Literal {
-                    ty: Some(ty),
-                    body,
-                    at,
-                }));
+                return Ok(Value::Literal(Literal { ty: Some(ty), body, at }));
             }
             Token::Number(_) | Token::Text(_) | Token::Sign("[") => {}
             _ => return self.fail("a name or a value"),
@@ -435,10 +379,7 @@ impl<'t> Parser<'t> {
             }
             _ => {
                 let at = self.at();
-                Ok(Body::Atoms {
-                    atoms: vec![(self.atom()?, at)],
-                    list: false,
-                })
+                Ok(Body::Atoms { atoms: vec![(self.atom()?, at)], list: false })
             }
         }
     }
@@ -485,10 +426,9 @@ impl<'t> Parser<'t> {
             p.expect("=", "and its value")?;
             let value = p.single_value()?;
             let atom = match value {
-                Value::Literal(Literal {
-                    body: Body::Atoms { mut atoms, .. },
-                    ..
-                }) if atoms.len() == 1 => atoms.pop().map(|(atom, _)| atom),
+                Value::Literal(Literal { body: Body::Atoms { mut atoms, .. }, .. }) if atoms.len() == 1 => {
+                    atoms.pop().map(|(atom, _)| atom)
+                }
                 _ => None,
             };
             match (name, atom) {
@@ -497,19 +437,16 @@ impl<'t> Parser<'t> {
                     offset = number.parse::<u64>().ok();
                 }
                 _ => {
-                    return Err(p.source.error(
-                        at,
-                        "BLOBFILE takes `path`, a string, and `offset`, a number of bytes",
-                    ));
+                    return Err(p
+                        .source
+                        .error(at, "BLOBFILE takes `path`, a string, and `offset`, a number of bytes"));
                 }
             }
             Ok(())
         })?;
         match (path, offset) {
             (Some(path), Some(offset)) => Ok(Body::Blob { path, offset }),
-            _ => Err(self
-                .source
-                .error(at, "BLOBFILE needs both `path` and `offset`")),
+            _ => Err(self.source.error(at, "BLOBFILE needs both `path` and `offset`")),
         }
     }
 }

@@ -6,14 +6,12 @@ use std::fmt::Write as _;
 use super::number::hex_float;
 use super::{Header, MODEL_PATH, WeightFile, WeightFiles, WriteOptions, Written};
 use crate::{
-    AttrValue, ConstData, Constant, DType, Error, Op, Program, Result, Stmt, TensorType, ValueId,
-    blob,
+    AttrValue, ConstData, Constant, DType, Error, Op, Program, Result, Stmt, TensorType, ValueId, blob,
 };
 
 /// Words that have a meaning of their own where a name may stand.
-const RESERVED: [&str; 9] = [
-    "true", "false", "inf", "infinity", "nan", "tensor", "const", "func", "BLOBFILE",
-];
+const RESERVED: [&str; 9] =
+    ["true", "false", "inf", "infinity", "nan", "tensor", "const", "func", "BLOBFILE"];
 
 pub(super) fn program(program: &Program, options: &WriteOptions) -> Result<Written> {
     let names: HashSet<&str> = program.values().iter().map(|v| v.name.as_str()).collect();
@@ -38,9 +36,7 @@ pub(super) fn program(program: &Program, options: &WriteOptions) -> Result<Writt
 
 fn check_name(name: &str) -> Result<()> {
     let mut bytes = name.bytes();
-    let first = bytes
-        .next()
-        .is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
+    let first = bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
     let identifier = first && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_');
     if identifier && !RESERVED.contains(&name) {
         return Ok(());
@@ -89,10 +85,7 @@ impl Writer<'_> {
     }
 
     fn string(&self, text: &str) -> String {
-        let escaped = text
-            .replace('\\', "\\\\")
-            .replace('"', "\\\"")
-            .replace('\n', "\\n");
+        let escaped = text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
         format!("{}(\"{escaped}\")", self.scalar_type("string"))
     }
 
@@ -103,11 +96,8 @@ impl Writer<'_> {
     /// `TYPE NAME = OP(ARGUMENTS)[name = string("NAME")…];`
     fn line(&mut self, declared: &str, name: &str, op: &str, arguments: &str, attributes: &str) {
         let name = self.string(name);
-        writeln!(
-            self.lines,
-            "        {declared} = {op}({arguments})[name = {name}{attributes}];"
-        )
-        .expect("a String takes everything");
+        writeln!(self.lines, "        {declared} = {op}({arguments})[name = {name}{attributes}];")
+            .expect("a String takes everything");
     }
 
     // Statements.
@@ -134,23 +124,15 @@ impl Writer<'_> {
             arguments.push((attr, self.attribute(value)?));
         }
         arguments.sort_by_key(|(argument, _)| *argument);
-        let arguments: Vec<String> = arguments
-            .into_iter()
-            .map(|(argument, value)| format!("{argument} = {value}"))
-            .collect();
+        let arguments: Vec<String> =
+            arguments.into_iter().map(|(argument, value)| format!("{argument} = {value}")).collect();
         let declared: Vec<String> = stmt
             .results
             .iter()
             .map(|id| format!("{} {}", self.ty(self.program.ty(*id)), self.name(*id)))
             .collect();
         let name = self.name(stmt.results[0]).to_owned();
-        self.line(
-            &declared.join(", "),
-            &name,
-            kind.name,
-            &arguments.join(", "),
-            "",
-        );
+        self.line(&declared.join(", "), &name, kind.name, &arguments.join(", "), "");
         Ok(())
     }
 
@@ -160,20 +142,11 @@ impl Writer<'_> {
     fn attribute(&mut self, value: AttrValue) -> Result<String> {
         let element = self.program.element();
         let (key, constant) = match value {
-            AttrValue::Bool(v) => (
-                AttrKey::Bool(v),
-                scalar(DType::Bool, ConstData::Bool([v].into())),
-            ),
-            AttrValue::Int(v) => (
-                AttrKey::Int(v),
-                scalar(DType::I32, ConstData::Int([v].into())),
-            ),
+            AttrValue::Bool(v) => (AttrKey::Bool(v), scalar(DType::Bool, ConstData::Bool([v].into()))),
+            AttrValue::Int(v) => (AttrKey::Int(v), scalar(DType::I32, ConstData::Int([v].into()))),
             AttrValue::Float(v) => {
                 let v = element.round(v);
-                (
-                    AttrKey::Float(v.to_bits()),
-                    Constant::float(element, &[], [v]),
-                )
+                (AttrKey::Float(v.to_bits()), Constant::float(element, &[], [v]))
             }
             AttrValue::Str(v) => {
                 let data = ConstData::Str(v.as_str().into());
@@ -234,10 +207,7 @@ impl Writer<'_> {
                 let path = format!("{MODEL_PATH}{folder}{slash}{name}.bin");
                 let mut file = blob::Writer::new();
                 let offset = add(&mut file);
-                self.weights.push(WeightFile {
-                    path: path.clone(),
-                    bytes: file.finish(),
-                });
+                self.weights.push(WeightFile { path: path.clone(), bytes: file.finish() });
                 (path, offset)
             }
         }
@@ -269,30 +239,17 @@ impl Writer<'_> {
             && self.one_file.count() > 0
         {
             let path = format!("{MODEL_PATH}{path}");
-            self.weights.push(WeightFile {
-                path,
-                bytes: self.one_file.clone().finish(),
-            });
+            self.weights.push(WeightFile { path, bytes: self.one_file.clone().finish() });
         }
         let (version, system, string) = match self.options.header {
             Header::Ios18 => ("1.3", "ios18", "string"),
             Header::Ios16 => ("1.0", "ios16", "tensor<string, []>"),
         };
-        let info: Vec<String> = self
-            .options
-            .build_info
-            .iter()
-            .map(|(k, v)| format!("{{{k:?}, {v:?}}}"))
-            .collect();
-        let declare =
-            |id: &ValueId| format!("{} {}", self.ty(self.program.ty(*id)), self.name(*id));
+        let info: Vec<String> =
+            self.options.build_info.iter().map(|(k, v)| format!("{{{k:?}, {v:?}}}")).collect();
+        let declare = |id: &ValueId| format!("{} {}", self.ty(self.program.ty(*id)), self.name(*id));
         let inputs: Vec<String> = self.program.inputs().iter().map(declare).collect();
-        let outputs: Vec<&str> = self
-            .program
-            .outputs()
-            .iter()
-            .map(|id| self.name(*id))
-            .collect();
+        let outputs: Vec<&str> = self.program.outputs().iter().map(|id| self.name(*id)).collect();
         let text = format!(
             "program({version})\n\
              [buildInfo = dict<{string}, {string}>({{{}}})]\n\
@@ -302,18 +259,12 @@ impl Writer<'_> {
             self.lines,
             outputs.join(", "),
         );
-        Written {
-            text,
-            weights: self.weights,
-        }
+        Written { text, weights: self.weights }
     }
 }
 
 fn scalar(dtype: DType, data: ConstData) -> Constant {
-    Constant {
-        ty: TensorType::scalar(dtype),
-        data,
-    }
+    Constant { ty: TensorType::scalar(dtype), data }
 }
 
 /// Row-major elements as a list of lists, as deep as the shape has axes.
@@ -325,10 +276,7 @@ fn nested(shape: &[usize], elements: &[String]) -> String {
         [] => elements.to_vec(),
         _ => {
             let size = inner.iter().product::<usize>().max(1);
-            elements
-                .chunks(size)
-                .map(|part| nested(inner, part))
-                .collect()
+            elements.chunks(size).map(|part| nested(inner, part)).collect()
         }
     };
     format!("[{}]", parts.join(", "))

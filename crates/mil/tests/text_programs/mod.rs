@@ -12,10 +12,7 @@ pub(crate) fn program(element: Element, choices: &[u32]) -> Program {
     for index in 0..1 + choices.below(3) {
         let rank = 1 + choices.below(5);
         let shape: Vec<usize> = (0..rank).map(|_| 1 + choices.below(5)).collect();
-        pool.push(
-            b.input(&format!("in{index}"), &shape)
-                .expect("the name is free"),
-        );
+        pool.push(b.input(&format!("in{index}"), &shape).expect("the name is free"));
     }
     while !choices.is_over() {
         let x = pool[choices.below(pool.len())];
@@ -87,40 +84,18 @@ fn step(b: &mut Builder, c: &mut Choices<'_>, x: ValueId, y: ValueId) -> mil::Re
             return b.push(Op::Select, &[cond, x, y]);
         }
         4 => {
-            return b.push(
-                Op::Rsqrt {
-                    epsilon: c.float().abs(),
-                },
-                &[x],
-            );
+            return b.push(Op::Rsqrt { epsilon: c.float().abs() }, &[x]);
         }
         5 => return b.push(Op::Log { epsilon: c.float() }, &[x]),
         6 => {
-            return b.push(
-                Op::Gelu {
-                    mode: GeluMode::TanhApproximation,
-                },
-                &[x],
-            );
+            return b.push(Op::Gelu { mode: GeluMode::TanhApproximation }, &[x]);
         }
         7 => return b.push(Op::Softmax { axis }, &[x]),
         8 => {
-            return b.push(
-                Op::ReduceSum {
-                    axes: vec![axis],
-                    keep_dims: c.below(2) == 0,
-                },
-                &[x],
-            );
+            return b.push(Op::ReduceSum { axes: vec![axis], keep_dims: c.below(2) == 0 }, &[x]);
         }
         9 => {
-            return b.push(
-                Op::ReduceMax {
-                    axes: vec![axis],
-                    keep_dims: true,
-                },
-                &[x],
-            );
+            return b.push(Op::ReduceMax { axes: vec![axis], keep_dims: true }, &[x]);
         }
         10 => return b.push(Op::Reshape { shape: vec![-1] }, &[x]),
         11 => {
@@ -129,66 +104,28 @@ fn step(b: &mut Builder, c: &mut Choices<'_>, x: ValueId, y: ValueId) -> mil::Re
             return b.push(Op::Transpose { perm }, &[x]);
         }
         12 => {
-            let begin: Vec<i32> = b
-                .shape(x)
-                .to_vec()
-                .iter()
-                .map(|e| c.below(*e) as i32)
-                .collect();
-            return b.push(
-                Op::SliceBySize {
-                    size: vec![-1; begin.len()],
-                    begin,
-                },
-                &[x],
-            );
+            let begin: Vec<i32> = b.shape(x).to_vec().iter().map(|e| c.below(*e) as i32).collect();
+            return b.push(Op::SliceBySize { size: vec![-1; begin.len()], begin }, &[x]);
         }
         13 => {
-            return b.push(
-                Op::Concat {
-                    axis,
-                    interleave: false,
-                },
-                &[x, y, x],
-            );
+            return b.push(Op::Concat { axis, interleave: false }, &[x, y, x]);
         }
         14 => {
-            return b.push(
-                Op::Split {
-                    num_splits: 2,
-                    axis,
-                },
-                &[x],
-            );
+            return b.push(Op::Split { num_splits: 2, axis }, &[x]);
         }
-        15 => Op::Matmul {
-            transpose_x: c.below(2) == 0,
-            transpose_y: c.below(2) == 0,
-        },
+        15 => Op::Matmul { transpose_x: c.below(2) == 0, transpose_y: c.below(2) == 0 },
         16 => {
             let shape: Vec<usize> = (0..c.below(4)).map(|_| 1 + c.below(5)).collect();
             let count = shape.iter().product();
             let values: Vec<f32> = (0..count).map(|_| c.float()).collect();
-            return Ok(vec![b.constant(Constant::float(
-                b.element(),
-                &shape,
-                values,
-            ))]);
+            return Ok(vec![b.constant(Constant::float(b.element(), &shape, values))]);
         }
         17 => return Ok(vec![b.scalar(c.float())]),
         18 => {
             let pad = (0..4).map(|_| c.below(3) as i32).collect();
             let (strides, dilations) = (vec![1 + c.below(2) as i32, 1], vec![1, 1]);
-            return b.push(
-                Op::Conv {
-                    strides,
-                    pad_type: PadType::Custom,
-                    pad,
-                    dilations,
-                    groups: 1,
-                },
-                &[x, y],
-            );
+            return b
+                .push(Op::Conv { strides, pad_type: PadType::Custom, pad, dilations, groups: 1 }, &[x, y]);
         }
         19 => {
             // There and back again, so that the pool stays of one float type.
@@ -199,10 +136,7 @@ fn step(b: &mut Builder, c: &mut Choices<'_>, x: ValueId, y: ValueId) -> mil::Re
         20 => {
             let values: Vec<bool> = (0..b.ty(x).numel()).map(|_| c.below(2) == 0).collect();
             let ty = TensorType::new(DType::Bool, b.shape(x));
-            let mask = b.constant(Constant {
-                ty,
-                data: mil::ConstData::Bool(values.into()),
-            });
+            let mask = b.constant(Constant { ty, data: mil::ConstData::Bool(values.into()) });
             return b.push(Op::Select, &[mask, x, x]);
         }
         _ => return b.push(Op::Sigmoid, &[x]),

@@ -52,11 +52,15 @@ impl Golden {
         for (name, tensor) in file.tensors() {
             match tensor.dtype() {
                 Dtype::F32 => {
-                    let values = tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()));
+                    let values =
+                        tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()));
                     tensors.insert(name, values.collect());
                 }
                 Dtype::I64 => {
-                    let values = tensor.data().chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as u32);
+                    let values = tensor
+                        .data()
+                        .chunks_exact(8)
+                        .map(|b| i64::from_le_bytes(b.try_into().unwrap()) as u32);
                     integers.insert(name, values.collect());
                 }
                 other => panic!("{name}: unexpected type {other:?}"),
@@ -127,7 +131,8 @@ pub fn compare_model(golden: &Golden, stack: &mut Stack, tolerance: f64) -> Miss
     misses.check("token_loss", &report.nll, golden.tensor("token_loss"), tolerance);
     for index in 0..stack.parameters().len() {
         let name = stack.parameters()[index].name.clone();
-        let gradient: Vec<f32> = stack.gradient(index).iter().map(|g| (f64::from(*g) / scale) as f32).collect();
+        let gradient: Vec<f32> =
+            stack.gradient(index).iter().map(|g| (f64::from(*g) / scale) as f32).collect();
         misses.check(&format!("grad.{name}"), &gradient, golden.tensor(&format!("grad.{name}")), tolerance);
     }
     misses

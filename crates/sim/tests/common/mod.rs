@@ -46,11 +46,7 @@ pub(crate) fn program_of(element: Element, op: &Op, operands: &[TensorType]) -> 
     let mut b = Builder::new(element);
     let mut args = Vec::new();
     for (i, ty) in operands.iter().enumerate() {
-        let dtype = if ty.dtype.is_float() {
-            element.dtype()
-        } else {
-            ty.dtype
-        };
+        let dtype = if ty.dtype.is_float() { element.dtype() } else { ty.dtype };
         let ty = TensorType::new(dtype, &ty.shape);
         args.push(b.typed_input(&format!("x{i}"), ty).expect("a new name"));
     }
@@ -70,15 +66,9 @@ pub(crate) fn program_of(element: Element, op: &Op, operands: &[TensorType]) -> 
 }
 
 /// Runs `program` on named inputs.
-pub(crate) fn run(
-    program: &Program,
-    profile: &sim::Profile,
-    inputs: &[(String, Vec<f32>)],
-) -> Outputs {
-    let inputs: Vec<(&str, &[f32])> = inputs
-        .iter()
-        .map(|(name, values)| (name.as_str(), values.as_slice()))
-        .collect();
+pub(crate) fn run(program: &Program, profile: &sim::Profile, inputs: &[(String, Vec<f32>)]) -> Outputs {
+    let inputs: Vec<(&str, &[f32])> =
+        inputs.iter().map(|(name, values)| (name.as_str(), values.as_slice())).collect();
     sim::run(program, profile, &inputs).unwrap_or_else(|error| panic!("{error}"))
 }
 

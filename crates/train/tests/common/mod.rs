@@ -11,8 +11,7 @@ use mil::Element;
 use serde_json::Value;
 use sim::{Profile, SimDevice};
 use train::{
-    Error, Evaluation, Event, Observer, Outcome, RunOptions, Start, StepMetrics, UserConfig,
-    train_run,
+    Error, Evaluation, Event, Observer, Outcome, RunOptions, Start, StepMetrics, UserConfig, train_run,
 };
 
 /// A folder with a text and room for runs.
@@ -35,9 +34,7 @@ pub fn sim_f16() -> Arc<dyn Device> {
 
 impl Place {
     pub fn new() -> Place {
-        let place = Place {
-            folder: tempfile::tempdir().unwrap(),
-        };
+        let place = Place { folder: tempfile::tempdir().unwrap() };
         std::fs::write(place.text(), text(600)).unwrap();
         place
     }
@@ -66,17 +63,11 @@ impl Place {
     }
 
     pub fn start(&self, name: &str, config: UserConfig) -> Start {
-        Start::New {
-            config,
-            runs_dir: self.runs(),
-            name: Some(name.into()),
-        }
+        Start::New { config, runs_dir: self.runs(), name: Some(name.into()) }
     }
 
     pub fn resume(&self, name: &str) -> Start {
-        Start::Resume {
-            dir: self.runs().join(name),
-        }
+        Start::Resume { dir: self.runs().join(name) }
     }
 
     pub fn train(&self, start: Start, device: Arc<dyn Device>) -> Result<Outcome, Error> {
@@ -91,32 +82,17 @@ impl Place {
         last_step: u64,
     ) -> (Seen, Result<Outcome, Error>) {
         let stop = Arc::new(AtomicBool::new(false));
-        let mut seen = Seen {
-            last_step,
-            stop: stop.clone(),
-            ..Seen::default()
-        };
-        let options = RunOptions {
-            start,
-            device,
-            cache_dir: self.path().join("cache"),
-        };
+        let mut seen = Seen { last_step, stop: stop.clone(), ..Seen::default() };
+        let options = RunOptions { start, device, cache_dir: self.path().join("cache") };
         let outcome = train_run(options, &mut seen, &stop);
         (seen, outcome)
     }
 
     /// The files of the newest checkpoint of a run that hold tensors.
     pub fn tensors(&self, name: &str) -> (u64, Vec<u8>, Vec<u8>) {
-        let (step, path) = train::Checkpoints::of_run(&self.runs().join(name))
-            .list()
-            .pop()
-            .unwrap();
+        let (step, path) = train::Checkpoints::of_run(&self.runs().join(name)).list().pop().unwrap();
         let read = |name: &str| std::fs::read(path.join(name)).unwrap();
-        (
-            step,
-            read("weights.safetensors"),
-            read("optimizer.safetensors"),
-        )
+        (step, read("weights.safetensors"), read("optimizer.safetensors"))
     }
 
     pub fn metrics(&self, name: &str) -> Vec<Value> {
@@ -124,8 +100,7 @@ impl Place {
     }
 
     pub fn events(&self, name: &str, kind: &str) -> Vec<Value> {
-        let mut events =
-            train::json_lines::read(&self.runs().join(name).join("events.jsonl")).unwrap();
+        let mut events = train::json_lines::read(&self.runs().join(name).join("events.jsonl")).unwrap();
         events.retain(|event| event["event"] == kind);
         events
     }
@@ -163,26 +138,12 @@ fn text(sentences: usize) -> String {
     let (who, does, what) = (
         ["the cat", "a dog", "my aunt", "the old king", "nobody"],
         ["sees", "likes", "forgets", "carries", "paints"],
-        [
-            "a red ball",
-            "the sea",
-            "an apple",
-            "seven letters",
-            "the moon",
-            "a song",
-        ],
+        ["a red ball", "the sea", "an apple", "seven letters", "the moon", "a song"],
     );
     let mut text = String::new();
     for i in 0..sentences {
         let pick = |salt: u64| data::random::splitmix64(i as u64 * 3 + salt) as usize;
-        write!(
-            text,
-            "{} {} {}. ",
-            who[pick(0) % 5],
-            does[pick(1) % 5],
-            what[pick(2) % 6]
-        )
-        .unwrap();
+        write!(text, "{} {} {}. ", who[pick(0) % 5], does[pick(1) % 5], what[pick(2) % 6]).unwrap();
         if i % 10 == 9 {
             text.push_str("\n\n");
         }
