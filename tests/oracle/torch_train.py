@@ -274,7 +274,8 @@ def train(run, args):
     if args.compare:
         torch.manual_seed(0)
         noise = PRECISION[precision_of(config)][0]
-        shadow = Twin(cfg, config, {k: v * (1 + noise * torch.randn_like(v)) for k, v in weights.items()})
+        noisy = {name: value * (1 + noise * torch.randn_like(value)) for name, value in weights.items()}
+        shadow = Twin(planted, config, noisy, plant)
     events = run_files.json_lines(run.folder / "events.jsonl")
     validations = {e["step"]: e for e in events if e["event"] == "validation"}
     measure = lambda count: evaluate(planted, sound.weights, valid_tokens, table, count, B)  # noqa: E731
@@ -288,10 +289,11 @@ def train(run, args):
             starts = [offset(i, len(train_tokens), T, config["seed"]) for i in range(next_window, next_window + B)]
             batches.append(torch.stack([window(train_tokens, start, T + 1) for start in starts]))
             next_window += B
-        loss, norm = sound.step(batches, lr * (1.02 if plant == "lr" else 1))
+        taken = lr * (1.02 if plant == "lr" else 1)
+        loss, norm = sound.step(batches, taken)
         record = dict(step=step + 1, progress=progress, lr=lr, loss=loss, grad_norm=norm)
         if shadow and step < FIRST_STEPS:
-            record["shadow_loss"], record["shadow_norm"] = shadow.step(batches, lr)
+            record["shadow_loss"], record["shadow_norm"] = shadow.step(batches, taken)
         records.append(record)
         if step + 1 in validations:
             bpb[step + 1] = measure(validations[step + 1]["windows"])
