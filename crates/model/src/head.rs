@@ -1,17 +1,234 @@
-//! The programs after the last layer: norm, classifier, loss, and their gradients.
+//! What comes after the last layer: norm, classifier, loss, and their gradients.
 //!
 //! When the whole vocabulary fits one tile, one program does it all. Otherwise (an axis has hard
 //! limits, and 151,936 exceeds all of them) the classifier's rows are dealt out to tiles: a first
 //! pass gives each tile's statistics, the host joins them in f32, a second pass gives gradients.
 //! Both passes use the same program for all tiles of one size.
 
-use mil::{Builder, Element, Op, Program, Result};
+use std::collections::HashMap;
+use std::ops::Range;
 
-use crate::ModelConfig;
+use device::{Buffer, Device, Executable, Invocation, Mode};
+use mil::composites::cross_entropy::{Statistics, target_rows};
+use mil::{Builder, Element, Op, Program};
+
+use crate::storage::{Part, bind_all};
+use crate::{ModelConfig, Result};
+
+/// One vocabulary tile: its rows of the classifier, and what it says of each token.
+struct HeadTile {
+    rows: Range<usize>,
+    hi: Buffer,
+    lo: Buffer,
+    stats: [Buffer; 3],
+    run_stats: Invocation,
+    /// As [`Layer::backward`]; empty when one program does it all.
+    run_grad: Vec<Invocation>,
+}
+
+/// Everything after the last layer, bound to its buffers.
+pub(crate) struct Head {
+    run_norm: Invocation,
+    tiles: Vec<HeadTile>,
+    /// Loss and gradients in one program, when the vocabulary is one tile.
+    fused: Vec<Invocation>,
+    run_norm_grad: Vec<Invocation>,
+    pub(crate) log_scale: Buffer,
+    lse: [Buffer; 2],
+}
+
+impl Head {
+    /// Compiles the programs and binds them.
+    ///
+    /// * `stream`, `d_stream`: `[1, C, 1, N]`, the last layer's result and its gradient
+    pub(crate) fn new(
+        config: &ModelConfig,
+        device: &dyn Device,
+        n: usize,
+        tile_rows: &[Range<usize>],
+        classifier: &[Part],
+        norm: &Part,
+        stream: &Buffer,
+        d_stream: &Buffer,
+        modes: &[Mode],
+    ) -> Result<Head> {
+        let element = device.element();
+        let row = || device.alloc(&[1, 1, 1, n]);
+        let h = device.alloc(stream.shape())?;
+        let gain = norm.weight_buffer();
+        let log_scale = device.alloc(&[1, 1, 1, 1])?;
+        let lse = [row()?, row()?];
+        let norm_program = norm_program(config, n, element)?;
+        let run_norm = bind_all(
+            &device.compile("head_norm", &norm_program)?,
+            &[
+                ("x", stream.clone(), Mode::Store),
+                ("norm", gain.clone(), Mode::Store),
+                ("h", h.clone(), Mode::Store),
+            ],
+        )?;
+        let tiled = tile_rows.len() > 1;
+        let mut compiled: HashMap<(bool, usize), Executable> = HashMap::new();
+        for rows in tile_rows.iter().map(Range::len) {
+            if !compiled.contains_key(&(false, rows)) {
+                let program = stats(config, n, rows, element)?;
+                compiled.insert((false, rows), device.compile("head_stats", &program)?);
+                if tiled {
+                    let program = grad(config, n, rows, element)?;
+                    compiled.insert((true, rows), device.compile("head_grad", &program)?);
+                }
+            }
+        }
+        let mut tiles = Vec::new();
+        let mut shares = Vec::new();
+        for (rows, part) in tile_rows.iter().zip(classifier) {
+            let (hi, lo, stats) = (row()?, row()?, [row()?, row()?, row()?]);
+            let mut inputs = vec![
+                ("h", h.clone(), Mode::Store),
+                ("w", part.weight_buffer(), Mode::Store),
+                ("hi", hi.clone(), Mode::Store),
+                ("lo", lo.clone(), Mode::Store),
+            ];
+            let outputs = ["max", "sum_exp", "target"]
+                .into_iter()
+                .zip(&stats)
+                .map(|(p, b)| (p, b.clone(), Mode::Store));
+            let run_stats = bind_all(
+                &compiled[&(false, rows.len())],
+                &inputs.iter().cloned().chain(outputs).collect::<Vec<_>>(),
+            )?;
+            let mut run_grad = Vec::new();
+            if tiled {
+                let share = device.alloc(stream.shape())?;
+                inputs.extend([
+                    ("lse_hi", lse[0].clone(), Mode::Store),
+                    ("lse_lo", lse[1].clone(), Mode::Store),
+                    ("log_scale", log_scale.clone(), Mode::Store),
+                    ("d_h", share.clone(), Mode::Store),
+                ]);
+                for mode in modes {
+                    let mut bound = inputs.clone();
+                    bound.push(("d_w", part.sum_buffer(), *mode));
+                    run_grad.push(bind_all(&compiled[&(true, rows.len())], &bound)?);
+                }
+                shares.push(share);
+            }
+            tiles.push(HeadTile { rows: rows.clone(), hi, lo, stats, run_stats, run_grad });
+        }
+        let x = [
+            ("x", stream.clone(), Mode::Store),
+            ("norm", gain, Mode::Store),
+            ("d_x", d_stream.clone(), Mode::Store),
+        ];
+        let (mut fused, mut run_norm_grad) = (Vec::new(), Vec::new());
+        if tiled {
+            let executable =
+                device.compile("head_norm_grad", &norm_grad(config, n, tile_rows.len(), element)?)?;
+            let names: Vec<String> = (0..shares.len()).map(|tile| format!("d_h{tile}")).collect();
+            for mode in modes {
+                let mut bound = x.to_vec();
+                bound.extend(
+                    names
+                        .iter()
+                        .zip(&shares)
+                        .map(|(name, share)| (name.as_str(), share.clone(), Mode::Store)),
+                );
+                bound.push(("d_norm", norm.sum_buffer(), *mode));
+                run_norm_grad.push(bind_all(&executable, &bound)?);
+            }
+        } else {
+            let executable = device.compile("head", &fused_program(config, n, element)?)?;
+            let tile = &tiles[0];
+            for mode in modes {
+                let mut bound = x.to_vec();
+                bound.extend([
+                    ("w", classifier[0].weight_buffer(), Mode::Store),
+                    ("hi", tile.hi.clone(), Mode::Store),
+                    ("lo", tile.lo.clone(), Mode::Store),
+                    ("log_scale", log_scale.clone(), Mode::Store),
+                    ("max", tile.stats[0].clone(), Mode::Store),
+                    ("sum_exp", tile.stats[1].clone(), Mode::Store),
+                    ("target", tile.stats[2].clone(), Mode::Store),
+                    ("d_norm", norm.sum_buffer(), *mode),
+                    ("d_w", classifier[0].sum_buffer(), *mode),
+                ]);
+                fused.push(bind_all(&executable, &bound)?);
+            }
+        }
+        Ok(Head { run_norm, tiles, fused, run_norm_grad, log_scale, lse })
+    }
+
+    /// Deals each target out to the tile that holds it, `targets` [N].
+    fn write_targets(&self, targets: &[u32]) -> Result<()> {
+        for tile in &self.tiles {
+            let (hi, lo): (Vec<f32>, Vec<f32>) =
+                targets.iter().map(|id| target_rows(*id, tile.rows.start, tile.rows.len())).unzip();
+            tile.hi.write_f32(&hi)?;
+            tile.lo.write_f32(&lo)?;
+        }
+        Ok(())
+    }
+
+    /// Joins what the tiles say about each target.
+    fn join_statistics(&self) -> Result<Vec<Statistics>> {
+        let n = self.lse[0].numel();
+        let mut joined: Vec<Option<Statistics>> = vec![None; n];
+        let mut rows = [vec![0.0; n], vec![0.0; n], vec![0.0; n]];
+        for tile in &self.tiles {
+            for (row, buffer) in rows.iter_mut().zip(&tile.stats) {
+                buffer.read_f32(row)?;
+            }
+            for (at, total) in joined.iter_mut().enumerate() {
+                let tile = Statistics { max: rows[0][at], sum_exp: rows[1][at], target: rows[2][at] };
+                *total = Some(total.map_or(tile, |total| total.join(tile)));
+            }
+        }
+        Ok(joined.into_iter().map(|s| s.expect("there is at least one tile")).collect())
+    }
+
+    /// Norm and classifier: what the whole vocabulary says of each target [N].
+    pub(crate) fn statistics(&self, targets: &[u32]) -> Result<Vec<Statistics>> {
+        self.write_targets(targets)?;
+        self.run_norm.run()?;
+        for tile in &self.tiles {
+            tile.run_stats.run()?;
+        }
+        self.join_statistics()
+    }
+
+    /// Loss of each target [N]; gradients of the last stream, the last norm and the classifier go to
+    /// their buffers, stored or accumulated as the bindings of number `mode` do.
+    pub(crate) fn backward(&self, targets: &[u32], element: Element, mode: usize) -> Result<Vec<f32>> {
+        let statistics = if self.fused.is_empty() {
+            let statistics = self.statistics(targets)?;
+            // The log-sum-exp in two rows: what the device's element holds of it, and the rest.
+            let (coarse, fine): (Vec<f32>, Vec<f32>) = statistics
+                .iter()
+                .map(|s| {
+                    let lse = s.log_sum_exp();
+                    let coarse = element.round(lse);
+                    (coarse, lse - coarse)
+                })
+                .unzip();
+            self.lse[0].write_f32(&coarse)?;
+            self.lse[1].write_f32(&fine)?;
+            for tile in &self.tiles {
+                tile.run_grad[mode].run()?;
+            }
+            self.run_norm_grad[mode].run()?;
+            statistics
+        } else {
+            self.write_targets(targets)?;
+            self.fused[mode].run()?;
+            self.join_statistics()?
+        };
+        Ok(statistics.into_iter().map(Statistics::nll).collect())
+    }
+}
 
 /// Norm, classifier, loss and gradients in one: `x`, `norm`, `w`, `hi`, `lo`, `log_scale` to `max`,
 /// `sum_exp`, `target`, `d_x`, `d_norm`, `d_w`.
-pub(crate) fn fused(config: &ModelConfig, n: usize, element: Element) -> Result<Program> {
+fn fused_program(config: &ModelConfig, n: usize, element: Element) -> mil::Result<Program> {
     let (c, v, eps) = (config.width, config.vocab_size, config.norm_eps);
     let mut b = Builder::new(element);
     let x = b.input("x", &[1, c, 1, n])?;
@@ -38,7 +255,7 @@ pub(crate) fn fused(config: &ModelConfig, n: usize, element: Element) -> Result<
 }
 
 /// `x`, `norm` to `h`.
-pub(crate) fn norm(config: &ModelConfig, n: usize, element: Element) -> Result<Program> {
+fn norm_program(config: &ModelConfig, n: usize, element: Element) -> mil::Result<Program> {
     let mut b = Builder::new(element);
     let x = b.input("x", &[1, config.width, 1, n])?;
     let gain = b.input("norm", &[1, config.width, 1, 1])?;
@@ -48,7 +265,7 @@ pub(crate) fn norm(config: &ModelConfig, n: usize, element: Element) -> Result<P
 }
 
 /// `h`, `w` (`rows` of the classifier), `hi`, `lo` to `max`, `sum_exp`, `target`.
-pub(crate) fn stats(config: &ModelConfig, n: usize, rows: usize, element: Element) -> Result<Program> {
+fn stats(config: &ModelConfig, n: usize, rows: usize, element: Element) -> mil::Result<Program> {
     let mut b = Builder::new(element);
     let h = b.input("h", &[1, config.width, 1, n])?;
     let w = b.input("w", &[1, 1, rows, config.width])?;
@@ -62,7 +279,7 @@ pub(crate) fn stats(config: &ModelConfig, n: usize, rows: usize, element: Elemen
 }
 
 /// `h`, `w`, `hi`, `lo`, `lse_hi`, `lse_lo`, `log_scale` to `d_h` (this tile's share) and `d_w`.
-pub(crate) fn grad(config: &ModelConfig, n: usize, rows: usize, element: Element) -> Result<Program> {
+fn grad(config: &ModelConfig, n: usize, rows: usize, element: Element) -> mil::Result<Program> {
     let mut b = Builder::new(element);
     let mut inputs =
         vec![b.input("h", &[1, config.width, 1, n])?, b.input("w", &[1, 1, rows, config.width])?];
@@ -77,7 +294,7 @@ pub(crate) fn grad(config: &ModelConfig, n: usize, rows: usize, element: Element
 }
 
 /// `x`, `norm` and each tile's share `d_h0`, `d_h1`, … to `d_x` and `d_norm`.
-pub(crate) fn norm_grad(config: &ModelConfig, n: usize, tiles: usize, element: Element) -> Result<Program> {
+fn norm_grad(config: &ModelConfig, n: usize, tiles: usize, element: Element) -> mil::Result<Program> {
     let mut b = Builder::new(element);
     let x = b.input("x", &[1, config.width, 1, n])?;
     let gain = b.input("norm", &[1, config.width, 1, 1])?;
@@ -93,7 +310,7 @@ pub(crate) fn norm_grad(config: &ModelConfig, n: usize, tiles: usize, element: E
 }
 
 /// Row ranges of the classifier's tiles, none longer than `max_rows`, all but the last equal.
-pub(crate) fn tiles(vocab: usize, max_rows: usize) -> Vec<std::ops::Range<usize>> {
+pub(crate) fn tiles(vocab: usize, max_rows: usize) -> Vec<Range<usize>> {
     let count = vocab.div_ceil(max_rows);
     let rows = vocab.div_ceil(count);
     (0..count).map(|tile| tile * rows..((tile + 1) * rows).min(vocab)).collect()

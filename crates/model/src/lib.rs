@@ -28,6 +28,7 @@ pub mod layer;
 mod parameter;
 pub mod presets;
 mod stack;
+mod storage;
 pub mod weights;
 
 pub use config::{FeedForward, InitConfig, MAX_SEQ_LEN, ModelConfig};

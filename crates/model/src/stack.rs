@@ -7,14 +7,15 @@
 //! scratch that the layers share.
 
 use std::collections::{HashMap, HashSet};
-use std::ops::Range;
 use std::sync::Arc;
 
-use device::{Binding, Buffer, Device, Executable, Invocation, Mode};
-use mil::composites::cross_entropy::{Statistics, target_rows};
+use device::{Buffer, Device, Executable, Invocation, Mode};
+use mil::composites::cross_entropy::Statistics;
 use mil::{PortKind, Program, Segment, gradient_name};
 
+use crate::head::Head;
 use crate::parameter::{CLASSIFIER, EMBEDDING, FINAL_NORM};
+use crate::storage::{Part, Scratch, Sum, allocate, bind_all, in_place};
 use crate::{Cut, Error, ModelConfig, Parameter, Result, Taps, head, layer};
 
 /// How a model is laid out on a device.
@@ -48,62 +49,6 @@ pub struct StepReport {
     pub d_max: Vec<f32>,
 }
 
-/// Where a gradient is summed.
-enum Sum {
-    /// In the device's own buffer, by `Accumulate` ports.
-    Device(Buffer),
-    /// In host memory; the device stores each batch's share into the buffer, which layers may
-    /// share. Without a buffer the host computes the share itself.
-    Host(Option<Buffer>, Vec<f32>),
-}
-
-/// A run of elements of a parameter that has a device buffer of its own.
-struct Part {
-    /// Within the flattened parameter.
-    range: Range<usize>,
-    /// What programs read; `None` for a table that only the host looks things up in.
-    weight: Option<Buffer>,
-    /// The f32 master copy, empty when the device's own memory is the master.
-    master: Vec<f32>,
-    sum: Sum,
-}
-
-impl Part {
-    fn with_master<T>(&mut self, read: impl FnOnce(&mut [f32]) -> T) -> T {
-        if !self.master.is_empty() {
-            return read(&mut self.master);
-        }
-        let buffer = self.weight.as_ref().expect("a part without master has a buffer");
-        in_place(buffer, read)
-    }
-
-    fn with_sum<T>(&mut self, read: impl FnOnce(&mut [f32]) -> T) -> T {
-        match &mut self.sum {
-            Sum::Device(buffer) => in_place(buffer, read),
-            Sum::Host(_, sum) => read(sum),
-        }
-    }
-
-    /// Brings the device's copy up to date with the master.
-    fn publish(&self) -> Result<()> {
-        match &self.weight {
-            Some(buffer) if !self.master.is_empty() => Ok(buffer.write_f32(&self.master)?),
-            _ => Ok(()),
-        }
-    }
-}
-
-fn in_place<T>(buffer: &Buffer, read: impl FnOnce(&mut [f32]) -> T) -> T {
-    let (mut read, mut result) = (Some(read), None);
-    let mapped = buffer.map_f32(&mut |values| {
-        if let Some(read) = read.take() {
-            result = Some(read(values));
-        }
-    });
-    assert!(mapped, "a buffer is used in place only where the device maps it");
-    result.expect("map_f32 calls its argument")
-}
-
 /// The forward and backward invocations of one layer.
 struct Layer {
     forward: Vec<Invocation>,
@@ -112,26 +57,6 @@ struct Layer {
     backward: Vec<Vec<Invocation>>,
     act_max: Buffer,
     d_max: Buffer,
-}
-
-struct HeadTile {
-    rows: Range<usize>,
-    hi: Buffer,
-    lo: Buffer,
-    stats: [Buffer; 3],
-    run_stats: Invocation,
-    /// As [`Layer::backward`]; empty when one program does it all.
-    run_grad: Vec<Invocation>,
-}
-
-struct Head {
-    run_norm: Invocation,
-    tiles: Vec<HeadTile>,
-    /// Loss and gradients in one program, when the vocabulary is one tile.
-    fused: Vec<Invocation>,
-    run_norm_grad: Vec<Invocation>,
-    log_scale: Buffer,
-    lse: [Buffer; 2],
 }
 
 /// What an optimiser does to a run of elements: its offset, the weights, their gradient.
@@ -223,8 +148,8 @@ impl Stack {
                         ("d_x", ..) => (d_of(at).clone(), Mode::Store),
                         ("act_max", ..) => (act_max.clone(), Mode::Store),
                         ("d_max", ..) => (d_max.clone(), Mode::Store),
-                        (_, Some(weight), _) => (weight_buffer(&parts[weight][0]), Mode::Store),
-                        (_, _, Some(gradient)) => (sum_buffer(&parts[gradient][0]), mode),
+                        (_, Some(weight), _) => (parts[weight][0].weight_buffer(), Mode::Store),
+                        (_, _, Some(gradient)) => (parts[gradient][0].sum_buffer(), mode),
                         (name, ..) if compiled.taps.contains(name) => {
                             let buffer = match taps.get(name) {
                                 Some(buffer) => buffer.clone(),
@@ -249,7 +174,7 @@ impl Stack {
         }
 
         let classifier = if config.tied { EMBEDDING } else { CLASSIFIER };
-        let head = build_head(
+        let head = Head::new(
             config,
             device.as_ref(),
             n,
@@ -380,7 +305,7 @@ impl Stack {
     pub fn evaluate(&mut self, ids: &[u32], targets: &[u32]) -> Result<StepReport> {
         self.check_batch(ids, targets)?;
         let act_max = self.forward_layers(ids)?;
-        let nll = self.head_statistics(targets)?.into_iter().map(Statistics::nll).collect();
+        let nll = self.head.statistics(targets)?.into_iter().map(Statistics::nll).collect();
         Ok(StepReport { nll, act_max, d_max: Vec::new() })
     }
 
@@ -401,7 +326,9 @@ impl Stack {
         self.check_batch(ids, targets)?;
         let act_max = self.forward_layers(ids)?;
         self.head.log_scale.write_f32(&[log_scale])?;
-        let nll = self.head_backward(targets, first)?;
+        let mode = usize::from(!first && self.device.limits().accumulate);
+        let nll = self.head.backward(targets, self.device.element(), mode)?;
+        self.collect(None, first)?;
         let mut d_max = vec![0.0; self.layers.len()];
         for at in (0..self.layers.len()).rev() {
             let layer = &self.layers[at];
@@ -473,74 +400,6 @@ impl Stack {
         Ok(act_max)
     }
 
-    fn write_targets(&self, targets: &[u32]) -> Result<()> {
-        for tile in &self.head.tiles {
-            let (hi, lo): (Vec<f32>, Vec<f32>) =
-                targets.iter().map(|id| target_rows(*id, tile.rows.start, tile.rows.len())).unzip();
-            tile.hi.write_f32(&hi)?;
-            tile.lo.write_f32(&lo)?;
-        }
-        Ok(())
-    }
-
-    /// Joins what the tiles say about each target.
-    fn join_statistics(&self) -> Result<Vec<Statistics>> {
-        let n = self.tokens();
-        let mut joined: Vec<Option<Statistics>> = vec![None; n];
-        let mut rows = [vec![0.0; n], vec![0.0; n], vec![0.0; n]];
-        for tile in &self.head.tiles {
-            for (row, buffer) in rows.iter_mut().zip(&tile.stats) {
-                buffer.read_f32(row)?;
-            }
-            for (at, total) in joined.iter_mut().enumerate() {
-                let tile = Statistics { max: rows[0][at], sum_exp: rows[1][at], target: rows[2][at] };
-                *total = Some(total.map_or(tile, |total| total.join(tile)));
-            }
-        }
-        Ok(joined.into_iter().map(|s| s.expect("there is at least one tile")).collect())
-    }
-
-    fn head_statistics(&mut self, targets: &[u32]) -> Result<Vec<Statistics>> {
-        self.write_targets(targets)?;
-        self.head.run_norm.run()?;
-        for tile in &self.head.tiles {
-            tile.run_stats.run()?;
-        }
-        self.join_statistics()
-    }
-
-    /// Loss of each target; gradients of the last stream, the last norm and the classifier.
-    fn head_backward(&mut self, targets: &[u32], first: bool) -> Result<Vec<f32>> {
-        let accumulates = self.device.limits().accumulate;
-        let mode = usize::from(!first && accumulates);
-        let statistics = if self.head.fused.is_empty() {
-            let statistics = self.head_statistics(targets)?;
-            // The log-sum-exp in two rows: what the device's element holds of it, and the rest.
-            let element = self.device.element();
-            let (coarse, fine): (Vec<f32>, Vec<f32>) = statistics
-                .iter()
-                .map(|s| {
-                    let lse = s.log_sum_exp();
-                    let coarse = element.round(lse);
-                    (coarse, lse - coarse)
-                })
-                .unzip();
-            self.head.lse[0].write_f32(&coarse)?;
-            self.head.lse[1].write_f32(&fine)?;
-            for tile in &self.head.tiles {
-                tile.run_grad[mode].run()?;
-            }
-            self.head.run_norm_grad[mode].run()?;
-            statistics
-        } else {
-            self.write_targets(targets)?;
-            self.head.fused[mode].run()?;
-            self.join_statistics()?
-        };
-        self.collect(None, first)?;
-        Ok(statistics.into_iter().map(Statistics::nll).collect())
-    }
-
     /// Takes the stored gradients of one layer (or of the head) into the host's sums, where the
     /// device does not sum by itself.
     fn collect(&mut self, layer: Option<usize>, first: bool) -> Result<()> {
@@ -582,92 +441,6 @@ impl Stack {
         }
         Ok(())
     }
-}
-
-/// Buffers that layers share, by the name of the value that passes through them.
-struct Scratch<'a> {
-    device: &'a dyn Device,
-    buffers: HashMap<(String, Vec<usize>), Buffer>,
-}
-
-impl Scratch<'_> {
-    fn get(&mut self, name: &str, shape: &[usize]) -> Result<Buffer> {
-        let key = (name.to_owned(), shape.to_vec());
-        if let Some(buffer) = self.buffers.get(&key) {
-            return Ok(buffer.clone());
-        }
-        let buffer = self.device.alloc(shape)?;
-        self.buffers.insert(key, buffer.clone());
-        Ok(buffer)
-    }
-}
-
-fn weight_buffer(part: &Part) -> Buffer {
-    part.weight.clone().expect("what a program reads has a buffer")
-}
-
-fn sum_buffer(part: &Part) -> Buffer {
-    match &part.sum {
-        Sum::Device(buffer) | Sum::Host(Some(buffer), _) => buffer.clone(),
-        Sum::Host(None, _) => unreachable!("what a program computes has a buffer"),
-    }
-}
-
-fn bind_all(executable: &Executable, bound: &[(&str, Buffer, Mode)]) -> Result<Invocation> {
-    let bindings: Vec<Binding<'_>> =
-        bound.iter().map(|(port, buffer, mode)| Binding { port, buffer, mode: *mode }).collect();
-    Ok(executable.bind(&bindings)?)
-}
-
-/// Buffers, master copy and gradient sum of one parameter.
-fn allocate(
-    config: &ModelConfig,
-    device: &dyn Device,
-    parameter: &Parameter,
-    tile_rows: &[Range<usize>],
-    scratch: &mut Scratch<'_>,
-) -> Result<Vec<Part>> {
-    let host_only = parameter.name == EMBEDDING && !config.tied;
-    let classifier = parameter.name == if config.tied { EMBEDDING } else { CLASSIFIER };
-    let part = |range: Range<usize>, shape: Option<Vec<usize>>, scratch: &mut Scratch<'_>| -> Result<Part> {
-        let count = range.len();
-        let Some(shape) = shape else {
-            return Ok(Part {
-                range,
-                weight: None,
-                master: vec![0.0; count],
-                sum: Sum::Host(None, vec![0.0; count]),
-            });
-        };
-        let weight = device.alloc(&shape)?;
-        let mapped = weight.map_f32(&mut |_| {});
-        let sum = if device.limits().accumulate && mapped {
-            Sum::Device(device.alloc(&shape)?)
-        } else {
-            Sum::Host(Some(scratch.get(&gradient_name(parameter.port), &shape)?), vec![0.0; count])
-        };
-        Ok(Part {
-            range,
-            weight: Some(weight),
-            master: if mapped { Vec::new() } else { vec![0.0; count] },
-            sum,
-        })
-    };
-    if host_only {
-        return Ok(vec![part(0..parameter.numel(), None, scratch)?]);
-    }
-    if !classifier {
-        return Ok(vec![part(0..parameter.numel(), Some(parameter.port_shape()), scratch)?]);
-    }
-    let c = config.width;
-    tile_rows
-        .iter()
-        .map(|rows| {
-            // Tiles run before any of their gradients is collected, so they do not share scratch.
-            let mut own = Scratch { device, buffers: HashMap::new() };
-            part(rows.start * c..rows.end * c, Some(vec![1, 1, rows.len(), c]), &mut own)
-        })
-        .collect()
 }
 
 /// Compiles the coarsest cut that the device takes.
@@ -719,116 +492,4 @@ fn taps_of(segments: &[Segment], forward_count: usize) -> HashSet<String> {
     let (forward, backward) = segments.split_at(forward_count);
     let read: HashSet<String> = backward.iter().flat_map(|s| names(s, PortKind::Input)).collect();
     forward.iter().flat_map(|s| names(s, PortKind::Output)).filter(|name| read.contains(name)).collect()
-}
-
-fn build_head(
-    config: &ModelConfig,
-    device: &dyn Device,
-    n: usize,
-    tile_rows: &[Range<usize>],
-    classifier: &[Part],
-    norm: &Part,
-    stream: &Buffer,
-    d_stream: &Buffer,
-    modes: &[Mode],
-) -> Result<Head> {
-    let element = device.element();
-    let row = || device.alloc(&[1, 1, 1, n]);
-    let h = device.alloc(stream.shape())?;
-    let gain = weight_buffer(norm);
-    let log_scale = device.alloc(&[1, 1, 1, 1])?;
-    let lse = [row()?, row()?];
-    let norm_program = head::norm(config, n, element)?;
-    let run_norm = bind_all(
-        &device.compile("head_norm", &norm_program)?,
-        &[
-            ("x", stream.clone(), Mode::Store),
-            ("norm", gain.clone(), Mode::Store),
-            ("h", h.clone(), Mode::Store),
-        ],
-    )?;
-    let tiled = tile_rows.len() > 1;
-    let mut compiled: HashMap<(bool, usize), Executable> = HashMap::new();
-    for rows in tile_rows.iter().map(Range::len) {
-        if !compiled.contains_key(&(false, rows)) {
-            let stats = head::stats(config, n, rows, element)?;
-            compiled.insert((false, rows), device.compile("head_stats", &stats)?);
-            if tiled {
-                let grad = head::grad(config, n, rows, element)?;
-                compiled.insert((true, rows), device.compile("head_grad", &grad)?);
-            }
-        }
-    }
-    let mut tiles = Vec::new();
-    let mut shares = Vec::new();
-    for (rows, part) in tile_rows.iter().zip(classifier) {
-        let (hi, lo, stats) = (row()?, row()?, [row()?, row()?, row()?]);
-        let mut inputs = vec![
-            ("h", h.clone(), Mode::Store),
-            ("w", weight_buffer(part), Mode::Store),
-            ("hi", hi.clone(), Mode::Store),
-            ("lo", lo.clone(), Mode::Store),
-        ];
-        let outputs =
-            ["max", "sum_exp", "target"].into_iter().zip(&stats).map(|(p, b)| (p, b.clone(), Mode::Store));
-        let run_stats = bind_all(
-            &compiled[&(false, rows.len())],
-            &inputs.iter().cloned().chain(outputs).collect::<Vec<_>>(),
-        )?;
-        let mut run_grad = Vec::new();
-        if tiled {
-            let share = device.alloc(stream.shape())?;
-            inputs.extend([
-                ("lse_hi", lse[0].clone(), Mode::Store),
-                ("lse_lo", lse[1].clone(), Mode::Store),
-                ("log_scale", log_scale.clone(), Mode::Store),
-                ("d_h", share.clone(), Mode::Store),
-            ]);
-            for mode in modes {
-                let mut bound = inputs.clone();
-                bound.push(("d_w", sum_buffer(part), *mode));
-                run_grad.push(bind_all(&compiled[&(true, rows.len())], &bound)?);
-            }
-            shares.push(share);
-        }
-        tiles.push(HeadTile { rows: rows.clone(), hi, lo, stats, run_stats, run_grad });
-    }
-    let x = [
-        ("x", stream.clone(), Mode::Store),
-        ("norm", gain, Mode::Store),
-        ("d_x", d_stream.clone(), Mode::Store),
-    ];
-    let (mut fused, mut run_norm_grad) = (Vec::new(), Vec::new());
-    if tiled {
-        let executable =
-            device.compile("head_norm_grad", &head::norm_grad(config, n, tile_rows.len(), element)?)?;
-        let names: Vec<String> = (0..shares.len()).map(|tile| format!("d_h{tile}")).collect();
-        for mode in modes {
-            let mut bound = x.to_vec();
-            bound.extend(
-                names.iter().zip(&shares).map(|(name, share)| (name.as_str(), share.clone(), Mode::Store)),
-            );
-            bound.push(("d_norm", sum_buffer(norm), *mode));
-            run_norm_grad.push(bind_all(&executable, &bound)?);
-        }
-    } else {
-        let executable = device.compile("head", &head::fused(config, n, element)?)?;
-        let tile = &tiles[0];
-        for mode in modes {
-            let mut bound = x.to_vec();
-            bound.extend([
-                ("w", weight_buffer(&classifier[0]), Mode::Store),
-                ("hi", tile.hi.clone(), Mode::Store),
-                ("lo", tile.lo.clone(), Mode::Store),
-                ("log_scale", log_scale.clone(), Mode::Store),
-                ("max", tile.stats[0].clone(), Mode::Store),
-                ("sum_exp", tile.stats[1].clone(), Mode::Store),
-                ("target", tile.stats[2].clone(), Mode::Store),
-                ("d_norm", sum_buffer(norm), *mode),
-                ("d_w", sum_buffer(&classifier[0]), *mode),
-            ]);
-            fused.push(bind_all(&executable, &bound)?);
-        }
-    }
-    Ok(Head { run_norm, tiles, fused, run_norm_grad, log_scale, lse })
 }
