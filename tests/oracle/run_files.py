@@ -1,4 +1,4 @@
-"""Reads what anneal leaves on disk: runs, token shards, prepared data, tokenizers. NumPy only.
+"""Reads what anneal leaves on disk: runs, token shards, prepared data, tokenizers.
 
 Written from the descriptions in crates/train/src/run_dir.rs, crates/data/src/shard.rs and
 crates/data/src/prepare.rs, not from their code.
@@ -11,8 +11,6 @@ import pathlib
 import struct
 import subprocess
 import tomllib
-
-import numpy as np
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -37,6 +35,8 @@ def json_lines(path):
 
 def shard(path):
     """The ids of a token shard, memory-mapped, after its checksums were compared."""
+    import numpy as np  # scripts that read no arrays do without
+
     data = np.memmap(path, np.uint8, "r")
     header = bytes(data[:128])
     magic, version, width, _vocab, count = struct.unpack_from("<8sIIQQ", header)
@@ -76,6 +76,8 @@ def byte_chars():
 
 def byte_table(path):
     """tokenizer.json -> bytes of each token [V], 0 for special tokens."""
+    import numpy as np
+
     file = json.loads(path.read_text())
     special = {token["id"] for token in file["added_tokens"] if token["special"]}
     vocab = {**file["model"]["vocab"], **{token["content"]: token["id"] for token in file["added_tokens"]}}

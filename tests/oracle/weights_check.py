@@ -9,7 +9,7 @@ into o_proj and down_proj, and a softcap is applied to their logits. ReLU² has 
 example `logits_check`: logits token by token with cached keys and values (what `anneal generate` runs), and the
 loss of every token from the pass that training runs.
 
-Tolerance: LIMIT of the largest logit. Both sides are f32 chains in different order, some 1e-6 of it; a planted
+Tolerance: LIMIT of the largest logit. Both sides are f32 chains in different order, up to 1e-6 of it; a planted
 fault (two rows of one matrix exchanged) must show as 100 times the limit.
 """
 
@@ -27,7 +27,7 @@ from safetensors.torch import load_file
 import run_files
 from run_files import Problem
 
-LIMIT = 2e-5
+LIMIT = 5e-6
 TOKENS = 48
 
 SMALL = dict(
@@ -72,7 +72,7 @@ def theirs(table, weights, ids):
     }
     net = twin(table).eval()
     missing, unexpected = net.load_state_dict(scaled, strict=False)
-    if unexpected or set(missing) > ({"lm_head.weight"} if table["tied"] else set()):
+    if unexpected or not set(missing) <= ({"lm_head.weight"} if table["tied"] else set()):
         raise Problem(f"tensors that only one side has: {unexpected} in the file, {missing} in transformers")
     with torch.no_grad():
         logits = net(torch.from_numpy(ids.astype(np.int64))[None]).logits[0]

@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# Every outside oracle that takes minutes, not hours. Ends with a line for each and the counts.
+#
+#   tests/oracle/all.sh               all but regenerating the golden files
+#   tests/oracle/all.sh --golden      that too
+#
+# Makes virtual environments in target/oracle (PyPI's torch takes some gigabytes on Linux);
+# ORACLE_PYTHON=/path/to/python uses one that has the packages of requirements.txt.
+# The long proofs are f16_learns.py and torch_train.py on a whole run; see README.md.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+golden=no
+case "${1-}" in
+    "") ;;
+    --golden) golden=yes ;;
+    *) echo "all.sh: unknown argument '$1'; expected nothing or --golden" >&2; exit 2 ;;
+esac
+cd "$root"
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+export ANNEAL_CACHE=$work/cache
+
+has() { "$python" -c "import importlib, sys; [importlib.import_module(m) for m in sys.argv[1:]]" "$@" >/dev/null 2>&1; }
+
+train_run() {
+    # With a longer warm-up than a run of 20 steps has by default, rounding is amplified less.
+    cargo build --release --quiet -p anneal -p anneal-model --example logits_check --bin anneal &&
+        "$target/release/anneal" train --preset tiny --seed 1 --budget 20steps --out "$work/run" --quiet \
+            --set schedule.warmup=0.5 --set eval.every=0.5 --set eval.windows=8 --set eval.final_windows=16 </dev/null >/dev/null
+}
+
+compare_run() { "$python" "$oracle/torch_train.py" "$work/run" --compare "$@"; }
+
+if ! use_python "$oracle/requirements.txt"; then
+    skip "everything" "the packages of requirements.txt could not be installed"
+    tally
+    exit 1
+fi
+export ORACLE_PYTHON=$python ORACLE_BIN=$target/release/examples
+
+if has aneforge tokenizers numpy; then
+    check "quick.sh" "$oracle/quick.sh"
+else
+    skip "quick.sh" "aneforge, tokenizers or numpy is missing"
+fi
+if has torch safetensors; then
+    check "a short run to compare with" train_run
+    check "the same run in PyTorch" compare_run
+    for fault in lr beta2 decay multiplier order; do
+        check "PyTorch with a planted fault in $fault is told apart" refuses compare_run --steps 8 --plant "$fault"
+    done
+    if [ $golden = yes ]; then
+        check "golden files are as their scripts write them" \
+            env GOLDEN_PYTHON="$python" tests/golden/make_all.sh --check
+    else
+        skip "golden files" "only with --golden"
+    fi
+else
+    skip "PyTorch" "torch or safetensors is missing"
+fi
+if has torch transformers; then
+    check "weight files in transformers" "$python" "$oracle/weights_check.py" --random
+    check "the run's checkpoint in transformers" "$python" "$oracle/weights_check.py" "$work/run/checkpoints/step_000020"
+else
+    skip "weight files" "torch or transformers is missing"
+fi
+tally

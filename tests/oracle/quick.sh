@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# The outside oracles that need only light packages: part of the gate. Five minutes, installation included.
+#
+#   tests/oracle/quick.sh
+#
+# Makes a virtual environment in target/oracle; ORACLE_PYTHON=/path/to/python uses one that has the packages.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+use_python "$oracle/requirements-quick.txt"
+export ORACLE_PYTHON=$python
+cd "$root"
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+tokenizer() {
+    cargo build --quiet -p anneal-data --example encode_dump &&
+        "$target/debug/examples/encode_dump" "$work/data" &&
+        "$python" "$oracle/data_check.py" "$work/data"
+}
+
+check "programs of ANEForge against NumPy" "$oracle/aneforge.sh"
+check "tokenizer, byte tables and window order against tokenizers and rustbpe" tokenizer
+tally
