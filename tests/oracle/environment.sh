@@ -45,10 +45,11 @@ check() {
     fi
 }
 
-# refuses COMMAND...: whether it fails as a comparison does, for planted faults.
+# refuses COMMAND...: whether it fails as a comparison does, for planted faults; its output is indented.
 refuses() {
     local status=0
-    "$@" || status=$?
+    { "$@" 2>&1 || status=$?; echo "exit status $status"; } > >(sed 's/^/    /')
+    wait $!
     [ "$status" = 1 ] || { echo "expected exit status 1, got $status"; return 1; }
 }
 

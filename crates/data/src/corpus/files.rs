@@ -185,7 +185,8 @@ impl JsonLines {
             offset: offset + e.valid_up_to() as u64,
             byte: bytes[e.valid_up_to()],
         })?;
-        serde_json::from_str::<Line>(text).map(|line| Some(line.text)).map_err(|e| {
+        // Without its newline, after which a cut-off line would seem to go on.
+        serde_json::from_str::<Line>(text.trim_end()).map(|line| Some(line.text)).map_err(|e| {
             // serde_json counts lines within what it was given, which is always one line.
             let why = e.to_string().replace(" at line 1 column", " at column");
             Error::JsonLine { path: self.path.clone(), line: self.line, offset, why }
