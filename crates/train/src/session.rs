@@ -394,7 +394,9 @@ pub fn prepare_data(
             options.tokenizer = TokenizerChoice::Train { vocab_size: None };
             let dataset = data::prepare(&options, &progress)?;
             let found = dataset.tokenizer.vocab_size();
-            let what = format!("vocabulary of {found}: a tokenizer of the preset's {wanted} tokens cannot be made from this text");
+            let what = format!(
+                "vocabulary of {found}: a tokenizer of the preset's {wanted} tokens cannot be made from this text"
+            );
             Ok((dataset, Some(what)))
         }
         prepared => Ok((prepared?, None)),
