@@ -74,8 +74,9 @@ pub struct ModelConfig {
     pub init: InitConfig,
 }
 
-/// Longest sequence that the presets and tests cover.
-pub const MAX_SEQ_LEN: usize = 1 << 20;
+/// Largest value of any extent of a model, far beyond what fits a machine; it keeps products of two
+/// extents countable.
+pub const MAX_EXTENT: usize = 1 << 20;
 
 impl ModelConfig {
     /// Checks that the numbers describe a model.
@@ -95,12 +96,19 @@ impl ModelConfig {
             ("ffn_hidden", self.ffn_hidden),
             ("seq_len", self.seq_len),
         ] {
-            if value == 0 || value > MAX_SEQ_LEN {
-                return fail(key, &value, format!("expected 1 to {MAX_SEQ_LEN}"));
+            if value == 0 || value > MAX_EXTENT {
+                return fail(key, &value, format!("expected 1 to {MAX_EXTENT}"));
             }
         }
         if self.vocab_size < 2 || self.vocab_size > 1 << 20 {
             return fail("vocab_size", &self.vocab_size, format!("expected 2 to {}", 1 << 20));
+        }
+        if self.window > MAX_EXTENT {
+            return fail("window", &self.window, format!("expected 0 (none) to {MAX_EXTENT}"));
+        }
+        if self.q_dim() > MAX_EXTENT {
+            let problem = format!("n_heads * head_dim is {}, expected at most {MAX_EXTENT}", self.q_dim());
+            return fail("head_dim", &self.head_dim, problem);
         }
         if !self.n_heads.is_multiple_of(self.n_kv_heads) {
             return fail(

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use device::{Binding, Buffer, Device, Executable, Invocation};
 use mil::{Builder, Element, Op, Program, ValueId};
 
+use crate::head;
 use crate::layer::{Attend, block, linear, rope_angle, score_scale};
 use crate::parameter::{CLASSIFIER, EMBEDDING, FINAL_NORM};
 use crate::{Error, ModelConfig, Parameter, Result};
@@ -70,13 +71,13 @@ pub fn layer_decode(config: &ModelConfig, element: Element) -> mil::Result<Progr
     b.finish()
 }
 
-/// Norm and classifier for one token: `x`, `norm`, `w` to `logits` `[1, V, 1, 1]`, capped as in
-/// training.
-fn head_decode(config: &ModelConfig, element: Element) -> mil::Result<Program> {
+/// Norm and classifier for one token: `x`, `norm` and `rows` rows of the classifier, `w`, to `logits`
+/// `[1, rows, 1, 1]`, capped as in training.
+fn head_decode(config: &ModelConfig, rows: usize, element: Element) -> mil::Result<Program> {
     let mut b = Builder::new(element);
     let x = b.input("x", &[1, config.width, 1, 1])?;
     let gain = b.input("norm", &[1, config.width, 1, 1])?;
-    let w = b.input("w", &[1, 1, config.vocab_size, config.width])?;
+    let w = b.input("w", &[1, 1, rows, config.width])?;
     let h = b.push1(Op::RmsNorm { axis: 1, eps: config.norm_eps }, &[x, gain])?;
     let mut logits = linear(&mut b, w, h)?;
     if config.softcap > 0.0 {
@@ -99,12 +100,12 @@ pub struct Decoder {
     config: ModelConfig,
     embedding: Vec<f32>,
     layers: Vec<DecodeLayer>,
-    run_head: Invocation,
+    /// One for each vocabulary tile, with its logits.
+    heads: Vec<(Invocation, Buffer)>,
     streams: Vec<Buffer>,
     angles: [Buffer; 2],
     mask: Buffer,
     new: [Buffer; 2],
-    logits: Buffer,
     position: usize,
 }
 
@@ -159,28 +160,35 @@ impl Decoder {
             let empty = || vec![0.0; config.kv_dim() * config.seq_len];
             layers.push(DecodeLayer { run, caches, host: [empty(), empty()] });
         }
-        let (v, c) = (config.vocab_size, config.width);
-        let logits = alloc(&[1, v, 1, 1])?;
-        let classifier = put(if config.tied { EMBEDDING } else { CLASSIFIER }, &[1, 1, v, c])?;
+        let c = config.width;
         let gain = put(FINAL_NORM, &[1, c, 1, 1])?;
-        let run_head = device.compile("head_decode", &head_decode(config, element)?)?.bind(&[
-            Binding::new("x", &streams[config.n_layers]),
-            Binding::new("norm", &gain),
-            Binding::new("w", &classifier),
-            Binding::new("logits", &logits),
-        ])?;
+        let name = if config.tied { EMBEDDING } else { CLASSIFIER };
+        let at = parameters.iter().position(|p| p.name == name).expect("a parameter of every model");
+        let mut heads = Vec::new();
+        // The classifier in the tiles of training: an axis has its limits here too.
+        for rows in head::tiles(config.vocab_size, head::longest_tile(device.as_ref())) {
+            let w = alloc(&[1, 1, rows.len(), c])?;
+            w.write_f32(&weights[at][rows.start * c..rows.end * c])?;
+            let logits = alloc(&[1, rows.len(), 1, 1])?;
+            let run = device.compile("head_decode", &head_decode(config, rows.len(), element)?)?.bind(&[
+                Binding::new("x", &streams[config.n_layers]),
+                Binding::new("norm", &gain),
+                Binding::new("w", &w),
+                Binding::new("logits", &logits),
+            ])?;
+            heads.push((run, logits));
+        }
         let at = parameters.iter().position(|p| p.name == EMBEDDING).expect("a parameter of every model");
         let embedding = weights[at].clone();
         Ok(Decoder {
             config: config.clone(),
             embedding,
             layers,
-            run_head,
+            heads,
             streams,
             angles,
             mask,
             new,
-            logits,
             position: 0,
         })
     }
@@ -246,8 +254,12 @@ impl Decoder {
                 }
             }
         }
-        self.run_head.run()?;
+        let mut logits = Vec::with_capacity(config.vocab_size);
+        for (run, tile) in &self.heads {
+            run.run()?;
+            logits.extend(tile.to_vec());
+        }
         self.position += 1;
-        Ok(self.logits.to_vec())
+        Ok(logits)
     }
 }

@@ -309,6 +309,17 @@ fn norm_grad(config: &ModelConfig, n: usize, tiles: usize, element: Element) -> 
     b.finish()
 }
 
+/// Rows that a tile may have on `device`: its longest axis, and in f16 at most 16,384, so that the
+/// sum of exponentials of equal logits stays below the cliff of matrix products at 32,752, and a
+/// product's dimension within what M1 to M3 take (rule ANE-075).
+pub(crate) fn longest_tile(device: &dyn Device) -> usize {
+    let by_type = match device.element() {
+        Element::F16 => 16_384,
+        Element::F32 => usize::MAX,
+    };
+    device.limits().max_axis.min(by_type).max(1)
+}
+
 /// Row ranges of the classifier's tiles, none longer than `max_rows`, all but the last equal.
 pub(crate) fn tiles(vocab: usize, max_rows: usize) -> Vec<Range<usize>> {
     let count = vocab.div_ceil(max_rows);

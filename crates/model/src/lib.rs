@@ -31,7 +31,7 @@ mod stack;
 mod storage;
 pub mod weights;
 
-pub use config::{FeedForward, InitConfig, MAX_SEQ_LEN, ModelConfig};
+pub use config::{FeedForward, InitConfig, MAX_EXTENT, ModelConfig};
 pub use cut::{Cut, Taps};
 pub use decode::Decoder;
 pub use error::Error;

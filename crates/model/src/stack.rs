@@ -81,6 +81,8 @@ pub struct Stack {
     streams: Vec<Buffer>,
     /// Gradient of the first layer's input.
     d_embedding: Buffer,
+    /// Whether gradients sum in device buffers, by accumulating ports.
+    sums_in_place: bool,
     host: Vec<f32>,
 }
 
@@ -104,13 +106,14 @@ impl Stack {
         }
         let element = device.element();
         let n = options.batch * config.seq_len;
-        let limits = device.limits().clone();
+        // Gradients sum in the device's own memory where its ports accumulate and the host sees it.
+        let sums_in_place = device.limits().accumulate && device.alloc(&[1])?.map_f32(&mut |_| {});
         let joint = layer::joint(config, options.batch, element)?;
         let mut choices = Vec::new();
         let (cut, compiled) = compile_ladder(device.as_ref(), &joint, options, &mut choices)?;
 
         let parameters = Parameter::all(config);
-        let longest = options.max_tile.unwrap_or(usize::MAX).min(limits.max_axis).max(1);
+        let longest = options.max_tile.unwrap_or(usize::MAX).clamp(1, head::longest_tile(device.as_ref()));
         let tile_rows = head::tiles(config.vocab_size, longest);
         let mut scratch = Scratch { device: device.as_ref(), buffers: HashMap::new() };
         let parts = parameters
@@ -127,8 +130,7 @@ impl Stack {
         let d_streams = [device.alloc(&stream_shape)?, device.alloc(&stream_shape)?];
         let d_of = |layer: usize| &d_streams[layer % 2];
 
-        let modes: &[Mode] =
-            if limits.accumulate { &[Mode::Store, Mode::Accumulate] } else { &[Mode::Store] };
+        let modes: &[Mode] = if sums_in_place { &[Mode::Store, Mode::Accumulate] } else { &[Mode::Store] };
         let mut layers = Vec::with_capacity(config.n_layers);
         for at in 0..config.n_layers {
             let mut taps: HashMap<String, Buffer> = HashMap::new();
@@ -197,6 +199,7 @@ impl Stack {
             head,
             streams,
             d_embedding: d_of(0).clone(),
+            sums_in_place,
             host: vec![0.0; config.width * n],
             device,
         })
@@ -240,8 +243,17 @@ impl Stack {
     /// Replaces the values of parameter `index` (row-major, as in weight files).
     ///
     /// # Errors
-    /// [`Error::Device`] when the length is wrong.
+    /// [`Error::Batch`] when the length is wrong, [`Error::Device`] when the device cannot be written.
     pub fn set_weights(&mut self, index: usize, values: &[f32]) -> Result<()> {
+        let parameter = &self.parameters[index];
+        if values.len() != parameter.numel() {
+            return Err(Error::Batch(format!(
+                "{} values for {}, which is {:?}",
+                values.len(),
+                parameter.name,
+                parameter.shape
+            )));
+        }
         for part in &mut self.parts[index] {
             let range = part.range.clone();
             part.with_master(|master| master.copy_from_slice(&values[range]));
@@ -326,7 +338,7 @@ impl Stack {
         self.check_batch(ids, targets)?;
         let act_max = self.forward_layers(ids)?;
         self.head.log_scale.write_f32(&[log_scale])?;
-        let mode = usize::from(!first && self.device.limits().accumulate);
+        let mode = usize::from(!first && self.sums_in_place);
         let nll = self.head.backward(targets, self.device.element(), mode)?;
         self.collect(None, first)?;
         let mut d_max = vec![0.0; self.layers.len()];

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Golden, devices_f32, relative_error};
+use common::{Golden, devices_f32, relative_error, sim_f16};
 use model::{Decoder, Parameter};
 
 #[test]
@@ -29,4 +29,20 @@ fn tokens_one_by_one_give_the_logits_of_the_whole_sequence() {
             assert!(decoder.feed(0).unwrap_err().to_string().contains("full"));
         }
     }
+}
+
+/// A vocabulary beyond the longest axis of a chip decodes in tiles. Oracle: the f32 device, which has
+/// one tile; tolerance as f16 rounds (see torch_model.rs).
+#[test]
+fn a_vocabulary_longer_than_an_axis_decodes_in_tiles() {
+    let config = model::ModelConfig { vocab_size: 20_000, ..model::presets::by_name("odd").unwrap() };
+    let weights: Vec<Vec<f32>> =
+        Parameter::all(&config).iter().map(|p| model::initial_values(&config, p, 3)).collect();
+    let mut logits = Vec::new();
+    for device in [sim_f16("m1"), devices_f32().remove(0)] {
+        let mut decoder = Decoder::new(&config, &device, &weights).unwrap();
+        logits.push(decoder.feed(19_999).unwrap());
+    }
+    assert_eq!(logits[0].len(), 20_000);
+    assert!(relative_error(&logits[0], &logits[1]) < 2e-2);
 }

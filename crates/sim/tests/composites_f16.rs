@@ -175,3 +175,29 @@ fn cross_entropy_keeps_the_gradients_of_rare_tokens() {
         assert!(relative < 5e-3, "softcap {softcap}: {relative}");
     }
 }
+
+/// An outlier far beyond the square root of f16's range neither overflows nor silences its column.
+/// Oracle: the formula in f64; tolerance: a handful of roundings to 2^-11.
+#[test]
+fn rms_norm_survives_outliers() {
+    let c = 1024;
+    let mut b = mil::Builder::new(mil::Element::F16);
+    let x = b.input("x", &[1, c, 1, 1]).unwrap();
+    let w = b.input("w", &[1, c, 1, 1]).unwrap();
+    let y = b.push1(mil::Op::RmsNorm { axis: 1, eps: 1e-5 }, &[x, w]).unwrap();
+    b.output("y", y).unwrap();
+    let program = b.finish().unwrap();
+    for outlier in [510.0_f32, 2_000.0, 60_000.0] {
+        let mut x = vec![1.0_f32; c];
+        x[3] = outlier;
+        let outputs = sim::run(&program, &sim::Profile::m1(), &[("x", &x), ("w", &vec![1.0; c])]).unwrap();
+        let mean = x.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / c as f64;
+        for at in [0, 3] {
+            let expected = f64::from(x[at]) / mean.sqrt();
+            let error = (f64::from(outputs["y"][at]) - expected).abs() / expected;
+            // A value that is 1/outlier of the largest is a coarse f16 once divided by it.
+            let tolerance = if at == 3 { 8.0 * 2f64.powi(-11) } else { 2f64.powi(-5) };
+            assert!(error < tolerance, "outlier {outlier}: y[{at}] is off by {error:.1e}");
+        }
+    }
+}

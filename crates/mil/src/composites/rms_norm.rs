@@ -3,17 +3,18 @@
 //! The residual stream is normalised along its channels (x `[1, C, 1, N]`, w `[1, C, 1, 1]`,
 //! axis 1); queries and keys along each head (x `[1, H, D, N]`, w `[1, 1, D, 1]`, axis 2).
 //!
-//! In f16 the mean of squares is the delicate part. A value is halved before it is squared, which
-//! is exact, so that squares neither overflow below |x| = 510 nor leave the normal range above
-//! |x| = 0.016; the sum is a product with a vector of 2^-k, 2^k the next power of two at or above
-//! the axis length, which is exact too, accumulates wide and keeps the result under the cliff of
-//! matrix products (rule ANE-057) up to a root mean square of 360.
+//! In f16 the mean of squares is the delicate part: a fixed scale before squaring either lets an
+//! outlier overflow (and rsqrt(inf) = 0 then silences the whole column) or lets small activations
+//! fall below f16. So each column is first divided by its largest magnitude, which is exact to find;
+//! squares then lie in [0, 1], what underflows is too small to count, and the sum, a product with
+//! ones that accumulates wide, stays far below the cliff of matrix products (rule ANE-057).
 
 use crate::ops::{Example, Op, t};
 use crate::{Builder, Error, Result, TensorType, ValueId};
 
-/// Factor on x before it is squared.
-const PRE_SCALE: f32 = 0.5;
+/// Columns whose largest magnitude is below this are divided by it instead: it keeps 1/rms in f16's
+/// range, and an RMSNorm's eps dominates long before.
+const SMALLEST_MAX: f32 = 1.0 / 1024.0;
 
 fn parts(op: &Op) -> (usize, f32) {
     match *op {
@@ -49,24 +50,34 @@ pub(super) fn infer(op: &Op, args: &[&TensorType]) -> Result<Vec<TensorType>> {
     }
 }
 
-/// 1 / sqrt(mean(x²) + eps) along `axis`, which stays with extent 1.
-fn inverse_rms(b: &mut Builder, x: ValueId, axis: usize, eps: f32) -> Result<ValueId> {
+/// x / sqrt(mean(x²) + eps) and 1 / sqrt(mean(x²) + eps) along `axis`, which has extent 1 in the
+/// second.
+fn normalized(b: &mut Builder, x: ValueId, axis: usize, eps: f32) -> Result<(ValueId, ValueId)> {
     let extent = b.shape(x)[axis];
+    let magnitude = b.push1(Op::Abs, &[x])?;
+    let max = b.push1(Op::ReduceMax { axes: vec![axis as i32], keep_dims: true }, &[magnitude])?;
+    let floor = b.scalar(SMALLEST_MAX);
+    let max = b.push1(Op::Maximum, &[max, floor])?;
+    let u = b.real_div(x, max)?;
+    let squares = b.mul(u, u)?;
+    // Σ u² / 2^k with 2^k >= extent is exact to scale; the rest of the mean's factor comes after.
     let share = 1.0 / extent.next_power_of_two() as f32;
-    // halved² summed and scaled is mean(x²) * factor.
-    let factor = PRE_SCALE * PRE_SCALE * extent as f32 * share;
-    let halved = b.scale(x, PRE_SCALE)?;
-    let squares = b.mul(halved, halved)?;
+    let factor = extent as f32 * share;
     let mean = b.weighted_sum(squares, axis, share)?;
-    let root = b.push1(Op::Rsqrt { epsilon: eps * factor }, &[mean])?;
-    b.scale(root, factor.sqrt())
+    // eps / max² as a square, so that it does not fall below f16 before it is due.
+    let root_eps = b.scalar((eps * factor).sqrt());
+    let e = b.real_div(root_eps, max)?;
+    let e2 = b.mul(e, e)?;
+    let total = b.add(mean, e2)?;
+    let root = b.push1(Op::Rsqrt { epsilon: 0.0 }, &[total])?;
+    let root = b.scale(root, factor.sqrt())?;
+    Ok((b.mul(u, root)?, b.real_div(root, max)?))
 }
 
 pub(super) fn decompose(b: &mut Builder, op: &Op, args: &[ValueId]) -> Result<Vec<ValueId>> {
     let (axis, eps) = parts(op);
     let (x, w) = (args[0], args[1]);
-    let r = inverse_rms(b, x, axis, eps)?;
-    let unit = b.mul(x, r)?;
+    let (unit, r) = normalized(b, x, axis, eps)?;
     if matches!(op, Op::RmsNorm { .. }) {
         return Ok(vec![b.mul(unit, w)?]);
     }
