@@ -139,7 +139,7 @@ pub fn matmul(pool: &Pool, dst: MatMut<'_>, write: Write, alpha: f32, lhs: Mat<'
         rhs.cols
     );
     // dW = dY · Xᵀ: both operands run along K, and the library would gather each packed panel from
-    // as many rows as it is wide. Transposing the smaller one first, in tiles, is cheaper.
+    // as many rows as it is wide. Transposing one of them first, in tiles, is cheaper.
     if rhs.row_stride == 1
         && rhs.col_stride > 1
         && lhs.col_stride == 1

@@ -43,7 +43,7 @@ impl Pool {
     }
 
     /// Runs `task(0)` … `task(count - 1)`, each once, spread over the threads, and returns when all
-    /// are done. Called from within a task it runs its tasks one after the other.
+    /// are done. Called from within a task of a worker it runs its tasks one after the other.
     pub fn run(&self, count: usize, task: impl Fn(usize) + Sync) {
         match &self.workers {
             Some(workers) if count > 1 && workers.current_thread_index().is_none() => {

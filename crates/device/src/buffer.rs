@@ -33,8 +33,7 @@ pub trait RawBuffer: Send + Sync {
 
 /// Storage for one tensor in a device's element type. Clones are the same storage.
 ///
-/// A transfer waits until the run that uses the buffer is over; what a submitted run will read or
-/// write must not be touched before its ticket is done.
+/// What a submitted run reads or writes must not be touched before its ticket is done.
 #[derive(Clone)]
 pub struct Buffer(Arc<dyn RawBuffer>);
 

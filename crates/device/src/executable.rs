@@ -62,6 +62,9 @@ pub trait RawExecutable: Send + Sync {
 pub trait RawInvocation: Send + Sync {
     /// Starts a run. Runs submitted to one device happen in order.
     ///
+    /// Not to be called from inside a task of a work-stealing pool: a device that waits for its own
+    /// threads could there be handed another submit, and wait for itself.
+    ///
     /// # Errors
     /// [`Error::Run`] when it could not be started; a device that finishes before it returns
     /// reports its failure here too.

@@ -32,7 +32,8 @@ pub struct Limits {
     pub max_axis: usize,
     /// How many programs may be loaded at once; `None` when nothing bounds it.
     pub max_programs: Option<usize>,
-    /// Whether an output port can add to what its buffer holds ([`Mode::Accumulate`]). Without it
+    /// Whether an output port can add to what its buffer holds ([`Mode::Accumulate`]), provided that
+    /// the program does not also read the value. Without it
     /// a caller stores and uses [`Buffer::add_to_f32`].
     pub accumulate: bool,
     /// Whether an input and an output declared as a pair may share a buffer.
