@@ -185,10 +185,11 @@ impl Checkpoints {
         Ok(())
     }
 
-    /// Removes all but the newest `keep` and the best of those that were validated. To be called
-    /// after a checkpoint was saved, so that a whole one is among the newest.
-    pub fn prune(&self, keep: usize) {
-        let all = self.list();
+    /// Removes all but the newest `keep` and the best of those that were validated, among those up to
+    /// the step `saved`, whose checkpoint was just saved. Newer ones can only be such as a resume
+    /// found broken; they neither count nor go.
+    pub fn prune(&self, keep: usize, saved: u64) {
+        let all: Vec<_> = self.list().into_iter().filter(|(step, _)| *step <= saved).collect();
         let score = |path: &Path| StateFile::read(&path.join(STATE)).ok()?.val_bpb;
         let best = all
             .iter()
@@ -458,10 +459,24 @@ mod tests {
         for (step, val_bpb) in [(10, Some(2.0)), (20, Some(1.5)), (30, None), (40, Some(1.7)), (50, None)] {
             saved.save(step, val_bpb).unwrap();
         }
-        saved.checkpoints().prune(2);
+        saved.checkpoints().prune(2, u64::MAX);
         assert_eq!(saved.steps(), [20, 40, 50]);
-        saved.checkpoints().prune(0);
+        saved.checkpoints().prune(0, u64::MAX);
         assert_eq!(saved.steps(), [20, 50], "the newest is never removed");
+    }
+
+    /// A newer checkpoint that a resume passed over because it is broken must not push out the whole
+    /// one that was just saved.
+    #[test]
+    fn pruning_never_counts_on_a_newer_broken_checkpoint() {
+        let saved = Saved::new();
+        saved.save(1, Some(2.0)).unwrap();
+        saved.save(3, Some(1.0)).unwrap();
+        fs::write(saved.run.path().join("checkpoints/step_000003").join(WEIGHTS), "broken").unwrap();
+        saved.save(2, None).unwrap();
+        saved.checkpoints().prune(1, 2);
+        assert!(saved.steps().contains(&2), "{:?}", saved.steps());
+        assert_eq!(saved.newest_step().0, 2);
     }
 
     #[test]

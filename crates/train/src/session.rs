@@ -320,7 +320,7 @@ impl<'o> Session<'o> {
             moments: self.trainer.moments(),
         })?;
         self.saved = Some(step);
-        checkpoints.prune(keep);
+        checkpoints.prune(keep, self.trainer.spent().steps);
         self.event(Event::Checkpoint { step, path, bytes, seconds: begun.elapsed().as_secs_f64() })
     }
 
@@ -335,6 +335,9 @@ impl<'o> Session<'o> {
     }
 
     fn finish(&mut self, config: &RunConfig) -> Result<Outcome> {
+        // Before the last validation, which may be long and is no reason to lose anything, and again
+        // with its result.
+        self.save(config.checkpoint.keep)?;
         let result = self.evaluate(config.eval.final_windows)?;
         self.save(config.checkpoint.keep)?;
         let state = self.trainer.state();
