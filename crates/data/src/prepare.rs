@@ -206,6 +206,8 @@ impl Dataset {
                     remedy: "prepare the data again".into(),
                 });
             }
+            // A flipped bit would be trained on in silence; the checksum costs a fraction of a second.
+            shard.verify()?;
             Ok(shard)
         };
         let (train, valid) = (open("train.tokens", &info.train)?, open("valid.tokens", &info.valid)?);
