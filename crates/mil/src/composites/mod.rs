@@ -52,10 +52,9 @@ pub(crate) fn backward(
     op: &Op,
     b: &mut Builder,
     args: &[ValueId],
-    results: &[ValueId],
-    douts: &[Option<ValueId>],
+    y: ValueId,
+    dy: ValueId,
 ) -> Result<Vec<Option<ValueId>>> {
-    let Some(dy) = douts[0] else { return Ok(vec![None; args.len()]) };
     match *op {
         Op::RmsNorm { axis, eps } => {
             let grads = b.push(Op::RmsNormGrad { axis, eps }, &[args[0], args[1], dy])?;
@@ -67,7 +66,7 @@ pub(crate) fn backward(
         }
         Op::Attention { heads, kv_heads, seq, window, scale } => {
             let op = Op::AttentionGrad { heads, kv_heads, seq, window, scale };
-            let grads = b.push(op, &[args[0], args[1], args[2], results[0], dy])?;
+            let grads = b.push(op, &[args[0], args[1], args[2], y, dy])?;
             Ok(grads.into_iter().map(Some).collect())
         }
         _ => unreachable!("composites with a gradient are listed above; {} is not", op.name()),

@@ -88,11 +88,10 @@ pub(super) fn backward(
     op: &Op,
     b: &mut Builder,
     args: &[ValueId],
-    results: &[ValueId],
-    douts: &[Option<ValueId>],
+    y: ValueId,
+    dy: ValueId,
 ) -> Result<Vec<Option<ValueId>>> {
-    let Some(dy) = douts[0] else { return Ok(vec![None; args.len()]) };
-    let (x, y) = (args[0], results[0]);
+    let x = args[0];
     // Each arm gives the gradients before they are summed back to the operands' shapes.
     let grads: Vec<Option<ValueId>> = match op {
         Op::Add => vec![Some(dy), Some(dy)],

@@ -45,10 +45,9 @@ pub(super) fn backward(
     op: &Op,
     b: &mut Builder,
     args: &[ValueId],
-    douts: &[Option<ValueId>],
+    dz: ValueId,
 ) -> Result<Vec<Option<ValueId>>> {
     let Op::Matmul { transpose_x, transpose_y } = *op else { unreachable!("called for matmul only") };
-    let Some(dz) = douts[0] else { return Ok(vec![None, None]) };
     let (x, y) = (args[0], args[1]);
     let dx =
         if transpose_x { b.matmul(y, dz, transpose_y, true)? } else { b.matmul(dz, y, false, !transpose_y)? };

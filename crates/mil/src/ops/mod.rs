@@ -446,19 +446,22 @@ impl Op {
         if let Gradient::None(reason) = self.gradient() {
             return Err(Error::Gradient { op: self.name(), reason: reason.to_owned() });
         }
+        if let Op::Split { axis, .. } = *self {
+            return movement::split_backward(self, b, axis, results, douts);
+        }
+        // Every other op with a gradient has one result.
+        let Some(dy) = douts[0] else { return Ok(vec![None; args.len()]) };
         match self {
-            Op::Matmul { .. } => matmul::backward(self, b, args, douts),
-            Op::Softmax { .. } => softmax::backward(self, b, results, douts),
+            Op::Matmul { .. } => matmul::backward(self, b, args, dy),
+            Op::Softmax { .. } => softmax::backward(self, b, results[0], dy),
             Op::ReduceSum { .. } | Op::ReduceMean { .. } | Op::ReduceMax { .. } => {
-                reduce::backward(self, b, args, results, douts)
+                reduce::backward(self, b, args[0], results[0], dy)
             }
-            Op::Reshape { .. }
-            | Op::Transpose { .. }
-            | Op::SliceBySize { .. }
-            | Op::Concat { .. }
-            | Op::Split { .. } => movement::backward(self, b, args, results, douts),
-            op if op.is_composite() => crate::composites::backward(op, b, args, results, douts),
-            _ => elementwise::backward(self, b, args, results, douts),
+            Op::Reshape { .. } | Op::Transpose { .. } | Op::SliceBySize { .. } | Op::Concat { .. } => {
+                movement::backward(self, b, args, dy)
+            }
+            op if op.is_composite() => crate::composites::backward(op, b, args, results[0], dy),
+            _ => elementwise::backward(self, b, args, results[0], dy),
         }
     }
 }

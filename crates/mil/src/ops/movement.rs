@@ -111,25 +111,21 @@ pub(super) fn backward(
     op: &Op,
     b: &mut Builder,
     args: &[ValueId],
-    results: &[ValueId],
-    douts: &[Option<ValueId>],
+    dy: ValueId,
 ) -> Result<Vec<Option<ValueId>>> {
     let shape = b.ty(args[0]).shape.clone();
-    if douts.iter().all(Option::is_none) {
-        return Ok(vec![None; args.len()]);
-    }
     match op {
-        Op::Reshape { .. } => Ok(vec![Some(b.reshape(douts[0].expect("checked above"), &shape)?)]),
+        Op::Reshape { .. } => Ok(vec![Some(b.reshape(dy, &shape)?)]),
         Op::Transpose { perm } => {
             let mut inverse = vec![0; perm.len()];
             for (i, axis) in perm.iter().enumerate() {
                 inverse[resolve_axis(op, *axis, shape.len())?] = i;
             }
-            Ok(vec![Some(b.transpose(douts[0].expect("checked above"), &inverse)?)])
+            Ok(vec![Some(b.transpose(dy, &inverse)?)])
         }
         Op::SliceBySize { .. } => {
             // Zeros on both sides of the box, one axis after another.
-            let mut grad = douts[0].expect("checked above");
+            let mut grad = dy;
             for (axis, (first, size)) in slice_box(op, &shape)?.into_iter().enumerate() {
                 let zeros = |b: &mut Builder, extent: usize| {
                     let mut pad = b.ty(grad).shape.clone();
@@ -147,7 +143,6 @@ pub(super) fn backward(
         }
         Op::Concat { axis, .. } => {
             let axis = resolve_axis(op, *axis, shape.len())?;
-            let dy = douts[0].expect("checked above");
             let mut begin = vec![0; shape.len()];
             args.iter()
                 .map(|arg| {
@@ -158,23 +153,25 @@ pub(super) fn backward(
                 })
                 .collect()
         }
-        Op::Split { axis, .. } => {
-            let axis = resolve_axis(op, *axis, shape.len())?;
-            let parts = results
-                .iter()
-                .zip(douts)
-                .map(|(result, dout)| match dout {
-                    Some(dout) => *dout,
-                    None => {
-                        let part = b.ty(*result).shape.clone();
-                        b.full(&part, 0.0)
-                    }
-                })
-                .collect::<Vec<_>>();
-            Ok(vec![Some(b.concat(&parts, axis)?)])
-        }
         _ => unreachable!("{} moves nothing", op.name()),
     }
+}
+
+/// The parts' gradients joined again; a part that nothing depends on has zeros.
+pub(super) fn split_backward(
+    op: &Op,
+    b: &mut Builder,
+    axis: i32,
+    results: &[ValueId],
+    douts: &[Option<ValueId>],
+) -> Result<Vec<Option<ValueId>>> {
+    if douts.iter().all(Option::is_none) {
+        return Ok(vec![None]);
+    }
+    let axis = resolve_axis(op, axis, b.shape(results[0]).len())?;
+    let part = b.shape(results[0]).to_vec();
+    let parts: Vec<ValueId> = douts.iter().map(|dout| dout.unwrap_or_else(|| b.full(&part, 0.0))).collect();
+    Ok(vec![Some(b.concat(&parts, axis)?)])
 }
 
 pub(super) fn examples() -> Vec<Example> {

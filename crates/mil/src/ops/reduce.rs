@@ -41,19 +41,17 @@ pub(super) fn infer(op: &Op, args: &[&TensorType]) -> Result<Vec<TensorType>> {
 pub(super) fn backward(
     op: &Op,
     b: &mut Builder,
-    args: &[ValueId],
-    results: &[ValueId],
-    douts: &[Option<ValueId>],
+    x: ValueId,
+    y: ValueId,
+    dy: ValueId,
 ) -> Result<Vec<Option<ValueId>>> {
-    let Some(dy) = douts[0] else { return Ok(vec![None]) };
-    let x = args[0];
     let shape = b.ty(x).shape.clone();
     let (axes, _) = reduced_axes(op, shape.len())?;
     let kept: Vec<usize> = (0..shape.len()).map(|i| if axes.contains(&i) { 1 } else { shape[i] }).collect();
     let dy = b.reshape(dy, &kept)?;
     let dx = match op {
         Op::ReduceMax { .. } => {
-            let y = b.reshape(results[0], &kept)?;
+            let y = b.reshape(y, &kept)?;
             // Every element that equals the maximum gets the gradient; the maximum is meant to be
             // unique.
             let hit = b.push1(Op::Equal, &[x, y])?;

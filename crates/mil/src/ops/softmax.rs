@@ -13,15 +13,8 @@ pub(super) fn infer(op: &Op, args: &[&TensorType]) -> Result<Vec<TensorType>> {
 }
 
 /// dx = y (dy - Σ y dy), the sum along the axis.
-pub(super) fn backward(
-    op: &Op,
-    b: &mut Builder,
-    results: &[ValueId],
-    douts: &[Option<ValueId>],
-) -> Result<Vec<Option<ValueId>>> {
+pub(super) fn backward(op: &Op, b: &mut Builder, y: ValueId, dy: ValueId) -> Result<Vec<Option<ValueId>>> {
     let Op::Softmax { axis } = *op else { unreachable!("called for softmax only") };
-    let Some(dy) = douts[0] else { return Ok(vec![None]) };
-    let y = results[0];
     let axis = resolve_axis(op, axis, b.ty(y).rank())?;
     let weighted = b.mul(y, dy)?;
     let total = b.wide_sum(weighted, axis)?;
