@@ -6,6 +6,7 @@ mod cache;
 mod commands;
 mod device_choice;
 mod machine;
+mod own_command;
 mod progress;
 mod sampling;
 mod units;

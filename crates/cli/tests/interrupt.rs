@@ -11,7 +11,7 @@ use common::{Place, Running};
 fn ctrl_c_saves_and_the_printed_command_goes_on() {
     let place = Place::new();
     place.ok(&place.train("whole", "600steps", &["--quiet"]));
-    let mut running = Running::start(&place, &place.train("run", "600steps", &["--json"]));
+    let mut running = Running::start(&place, &place.train("my run", "600steps", &["--json"]));
     while running.wait_for("step")["step"].as_u64() < Some(5) {}
     running.interrupt();
     let result = running.wait_for("result");
@@ -19,14 +19,15 @@ fn ctrl_c_saves_and_the_printed_command_goes_on() {
     let step = result["step"].as_u64().expect("a number");
     assert!((5..600).contains(&step), "{step}");
     assert_eq!(running.child.wait().expect("it ended").code(), Some(130));
-    assert_eq!(place.checkpoints("run").len(), 1);
+    assert_eq!(place.checkpoints("my run").len(), 1);
 
     let command = result["resume"].as_str().expect("a command").to_owned();
-    let args: Vec<&str> = command.split(' ').skip(1).chain(["--threads", "1"]).collect();
-    let done = place.ok(&args);
+    // As a person would: pasted into a shell, a space in the path and all.
+    let done: common::Done = place.shell(&format!("{command} --threads 1")).output().expect("sh runs").into();
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
     assert!(done.stderr.contains(&format!("going on after step {step}")), "{}", done.stderr);
     let weights = |run| fs::read(place.newest(run, "weights.safetensors")).expect("it is there");
-    assert!(weights("run") == weights("whole"), "the end differs from that of a run without a stop");
+    assert!(weights("my run") == weights("whole"), "the end differs from that of a run without a stop");
 }
 
 #[test]

@@ -59,8 +59,6 @@ pub enum Outcome {
         run: PathBuf,
         /// The last step, of which there is a checkpoint.
         step: u64,
-        /// The command that goes on with it.
-        resume: String,
     },
 }
 
@@ -330,8 +328,7 @@ impl<'o> Session<'o> {
         let step = self.trainer.spent().steps;
         self.event(Event::Interrupted { step })?;
         let run = self.run.path().to_owned();
-        let resume = format!("anneal train --resume {}", run.display());
-        Ok(Outcome::Interrupted { run, step, resume })
+        Ok(Outcome::Interrupted { run, step })
     }
 
     fn finish(&mut self, config: &RunConfig) -> Result<Outcome> {

@@ -98,11 +98,11 @@ fn stopping_anywhere_and_resuming_changes_no_bit() {
             let mut start = place.start(name, config());
             for stop in stops {
                 let (_, outcome) = place.train_until(start, device.clone(), stop);
-                let Outcome::Interrupted { run, step, resume } = outcome.unwrap() else {
+                let Outcome::Interrupted { run, step } = outcome.unwrap() else {
                     panic!("it was asked to stop")
                 };
                 assert_eq!(step, stop);
-                assert_eq!(resume, format!("anneal train --resume {}", run.display()));
+                assert!(run.ends_with(name), "{}", run.display());
                 start = place.resume(name);
             }
             place.train(start, device.clone()).unwrap();

@@ -12,6 +12,7 @@ use train::{DEFAULT_PRESET, Outcome, RunOptions, Start, Summary, UserConfig, run
 use crate::args::TrainArgs;
 use crate::commands::generate::{self, Writing};
 use crate::device_choice::{self, Choice};
+use crate::own_command::own_command;
 use crate::progress::{Notes, Progress, Style};
 use crate::sampling::Sampling;
 use crate::{Result, cache, units};
@@ -53,7 +54,8 @@ pub(crate) fn run(args: &TrainArgs, out: &mut dyn Write) -> Result {
     progress.finish();
     match outcome? {
         Outcome::Finished(summary) => finished(&summary, &choice, args.json, out),
-        Outcome::Interrupted { run, step, resume } => {
+        Outcome::Interrupted { run, step } => {
+            let resume = own_command(&["train", "--resume"], &run);
             if args.json {
                 let result = json!({
                     "event": "result", "outcome": "interrupted", "run": run, "step": step, "resume": resume,
@@ -168,7 +170,7 @@ fn finished(summary: &Summary, choice: &Choice, as_json: bool, out: &mut dyn Wri
         out.write_all(text.as_bytes())?;
         Ok(out.flush()?)
     })?;
-    writeln!(out, "\n\nMore of it:\n  anneal generate {}", run.display())?;
+    writeln!(out, "\n\nMore of it:\n  {}", own_command(&["generate"], run))?;
     Ok(ExitCode::SUCCESS)
 }
 

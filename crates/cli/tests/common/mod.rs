@@ -50,6 +50,13 @@ impl Place {
         command
     }
 
+    /// A line for the shell, about to run in the folder: what a person pastes.
+    pub fn shell(&self, line: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", line]).current_dir(self.dir.path()).env("ANNEAL_CACHE", self.path("cache"));
+        command
+    }
+
     /// Runs the binary to its end.
     pub fn run(&self, args: &[&str]) -> Done {
         self.command(args).output().expect("the binary runs").into()
