@@ -50,12 +50,11 @@ fn env_number(name: &str) -> Option<u64> {
 
 /// Starts or goes on with the run, and kills it after `time`; whether it had ended by then.
 fn work_for(place: &Place, run: &str, time: Duration) -> bool {
-    // What was killed before it had a configuration is no run yet: as its error says, begin anew.
+    // What was killed before it had a configuration is no run yet: the same command begins it again.
     let begun = place.path(run).join("config.toml").exists();
     let args = if begun {
         ["train", "--resume", run, "--threads", "2", "--quiet"].map(str::to_owned).to_vec()
     } else {
-        let _ = fs::remove_dir_all(place.path(run));
         settings(run, "2")
     };
     let args: Vec<&str> = args.iter().map(String::as_str).collect();

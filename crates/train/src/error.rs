@@ -191,9 +191,9 @@ pub enum Error {
     // Training
     /// Steps had to be skipped one after another and nothing is left to be tried.
     #[error(
-        "step {step}: training has diverged: {skipped} steps in a row gave gradients that cannot be \
-         used ({why}); the weights are those of step {}; go on from an older checkpoint with a \
-         lower optimizer.lr", step - skipped
+        "step {step}: training has diverged: the last {skipped} steps gave gradients that cannot be used \
+         ({why}), and no smaller loss scale is left to try; the run's checkpoints are untouched; start \
+         a run with a lower optimizer.lr"
     )]
     Diverged {
         /// The last of them.

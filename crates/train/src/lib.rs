@@ -24,7 +24,7 @@
 //! let options = RunOptions { start, device: device(), cache_dir: "cache".into() };
 //! match train_run(options, &mut (), &AtomicBool::new(false))? {
 //!     Outcome::Finished(summary) => println!("val_bpb {:.4}", summary.val_bpb),
-//!     Outcome::Interrupted { resume, .. } => println!("go on with: {resume}"),
+//!     Outcome::Interrupted { run, step } => println!("{} stopped after step {step}", run.display()),
 //! }
 //! # Ok::<(), train::Error>(())
 //! ```

@@ -56,10 +56,14 @@ impl RunDir {
         if let Some(runs) = dir.parent() {
             fs::create_dir_all(runs).map_err(Error::writing(runs, "create this folder", 0))?;
         }
-        fs::create_dir(dir).map_err(|e| match e.kind() {
-            std::io::ErrorKind::AlreadyExists => Error::RunExists { dir: dir.to_owned() },
-            _ => Error::writing(dir, "create this folder", 0)(e),
-        })?;
+        let made = match fs::create_dir(dir) {
+            Ok(()) => true,
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
+                require_free(dir)?;
+                false
+            }
+            Err(e) => return Err(Error::writing(dir, "create this folder", 0)(e)),
+        };
         let fill = || {
             let run = RunDir::open_locked(dir, lock(dir)?)?;
             tokenizer.save(&dir.join(TOKENIZER))?;
@@ -68,7 +72,7 @@ impl RunDir {
             Ok(run)
         };
         let run = fill();
-        if run.is_err() {
+        if run.is_err() && made {
             // A folder that was made a moment ago, and that nobody can use.
             let _ = fs::remove_dir_all(dir);
         }
@@ -202,11 +206,33 @@ pub fn recorded_progress(dir: &Path) -> Result<Vec<f64>> {
     Ok(progress)
 }
 
+/// Whether a run may begin in `dir`: it does not exist, is empty, or holds only what a process leaves
+/// that is killed before its run has a configuration.
+///
+/// # Errors
+/// [`Error::RunExists`] when it holds a run, [`Error::NotARun`] when it holds other files.
+pub(crate) fn require_free(dir: &Path) -> Result<()> {
+    if dir.join(CONFIG).exists() {
+        return Err(Error::RunExists { dir: dir.to_owned() });
+    }
+    let ours = |name: &str| {
+        [LOCK, TOKENIZER, METRICS, EVENTS].contains(&name) || name.starts_with('.') && name.ends_with(".tmp")
+    };
+    let names = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    match names.map(|name| name.to_string_lossy().into_owned()).find(|name| !ours(name)) {
+        Some(name) => {
+            let problem = format!("it holds `{name}` and no {CONFIG}; choose another folder for a new run");
+            Err(Error::NotARun { dir: dir.to_owned(), problem })
+        }
+        None => Ok(()),
+    }
+}
+
 fn require_config(dir: &Path) -> Result<()> {
     if dir.join(CONFIG).is_file() {
         return Ok(());
     }
-    let problem = format!("it has no {CONFIG}; the run ended before it began: start a new one");
+    let problem = format!("it has no {CONFIG}; the run ended before it began: start it again with --out");
     Err(Error::NotARun { dir: dir.to_owned(), problem })
 }
 
@@ -277,6 +303,25 @@ mod tests {
         fs::write(runs.path().join("file"), "").unwrap();
         let error = create(&runs.path().join("file/run")).unwrap_err().to_string();
         assert!(error.contains("file: cannot create this folder"), "{error}");
+    }
+
+    /// A process that was killed before it wrote the configuration leaves a folder in which the same
+    /// command begins again; a folder with somebody's files is left alone.
+    #[test]
+    fn a_run_begins_where_nothing_else_is() {
+        let runs = tempfile::tempdir().unwrap();
+        let dir = runs.path().join("killed");
+        drop(create(&dir).unwrap());
+        fs::rename(dir.join(CONFIG), dir.join(".config.toml.tmp")).unwrap();
+        assert!(RunDir::open(&dir).is_err());
+        drop(create(&dir).unwrap());
+        assert!(RunDir::open(&dir).is_ok());
+        let dir = runs.path().join("photos");
+        fs::create_dir(&dir).unwrap();
+        fs::write(dir.join("holiday.jpg"), "dear").unwrap();
+        let error = create(&dir).unwrap_err().to_string();
+        assert!(error.contains("it holds `holiday.jpg` and no config.toml; choose another"), "{error}");
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
     }
 
     #[test]

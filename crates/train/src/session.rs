@@ -167,9 +167,8 @@ impl<'o> Session<'o> {
             config.device = device.name().to_owned();
         }
         let dir = runs_dir.join(name.unwrap_or_else(|| run_dir::default_name(&config.preset)));
-        if dir.exists() {
-            return Err(Error::RunExists { dir });
-        }
+        // Before the data is prepared, which may take a while.
+        run_dir::require_free(&dir)?;
         let given = user.has("model.vocab_size");
         let (dataset, choice) = prepare_data(&config, given, cache_dir, observer)?;
         let place = PathBuf::from(user.place("data.source"));
