@@ -13,7 +13,7 @@ use mil::{Element, Program};
 use crate::Write;
 use crate::plan::Plan;
 use crate::plan::memory::{Memory, Storage};
-use crate::pool::Pool;
+use crate::pool::{Line, Pool};
 
 const NAME: &str = "cpu";
 
@@ -39,11 +39,6 @@ struct Lane {
     /// By program and step, while profiling.
     profile: Option<HashMap<(String, usize), StepProfile>>,
 }
-
-/// A cache line, so that the arena is aligned for the widest vectors.
-#[derive(Clone, Copy, Default)]
-#[repr(C, align(64))]
-struct Line([f32; 16]);
 
 /// What the device's executables and invocations share.
 struct Shared {

@@ -69,11 +69,11 @@ impl Pool {
     }
 }
 
-/// A cache line of floats: the unit in which scratch is allocated, so that it is aligned for the
+/// A cache line of floats: the unit in which scratch and arenas are allocated, so that it is aligned for the
 /// widest vectors.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 #[repr(C, align(64))]
-struct Line([f32; 16]);
+pub(crate) struct Line([f32; 16]);
 
 thread_local! {
     /// Free scratch blocks of this thread. They grow to what was asked for and stay.

@@ -4,7 +4,6 @@ use std::any::Any;
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
-use half::slice::HalfFloatSliceExt;
 use mil::Element;
 
 use crate::{Counters, Error, Result};
@@ -163,17 +162,6 @@ impl HostBuffer {
     }
 }
 
-/// Rounds every value to f16 in place (to nearest even).
-pub(crate) fn round_to_f16(values: &mut [f32]) {
-    // Through a small block, so that the vectorised conversions of `half` do the work.
-    let mut block = [half::f16::ZERO; 1024];
-    for chunk in values.chunks_mut(block.len()) {
-        let halves = &mut block[..chunk.len()];
-        halves.convert_from_f32_slice(chunk);
-        halves.convert_to_f32_slice(chunk);
-    }
-}
-
 impl RawBuffer for HostBuffer {
     fn device(&self) -> &str {
         &self.device
@@ -187,9 +175,7 @@ impl RawBuffer for HostBuffer {
         let start = Instant::now();
         let mut data = self.write();
         data.copy_from_slice(values);
-        if self.element == Element::F16 {
-            round_to_f16(&mut data);
-        }
+        self.element.round_all(&mut data);
         self.counters.wrote(self.bytes(), start.elapsed());
     }
 

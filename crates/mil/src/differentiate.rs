@@ -88,7 +88,16 @@ pub fn differentiate_through(forward: &Program, through: &[&str], wrt: &[&str]) 
         let results: Vec<ValueId> = stmt.results.iter().map(|r| map[r]).collect();
         let douts: Vec<Option<ValueId>> = stmt.results.iter().map(|r| grads.get(r).copied()).collect();
         let dargs = stmt.op.backward(&mut b, &args, &results, &douts)?;
-        for (arg, darg) in stmt.args.iter().zip(dargs) {
+        for (at, (arg, darg)) in stmt.args.iter().zip(dargs).enumerate() {
+            let is_missing = darg.is_none() && varies[arg.index()] && forward.ty(*arg).dtype.is_float();
+            // A cast to whole numbers is flat almost everywhere; every other missing gradient is one
+            // that somebody asked for and would not get.
+            if is_missing && !matches!(stmt.op, Op::Cast { .. }) {
+                let names = stmt.op.kind().map_or(&[][..], |kind| kind.operands);
+                let reason =
+                    format!("it has none with respect to its operand `{}`", names.get(at).unwrap_or(&"?"));
+                return Err(Error::Gradient { op: stmt.op.name(), reason });
+            }
             let Some(darg) = darg.filter(|_| varies[arg.index()]) else { continue };
             let total = match grads.get(arg) {
                 Some(so_far) => b.add(*so_far, darg)?,
@@ -108,4 +117,23 @@ pub fn differentiate_through(forward: &Program, through: &[&str], wrt: &[&str]) 
         b.output(&gradient_name(name), *grad)?;
     }
     b.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Element;
+
+    #[test]
+    fn a_gradient_that_would_be_left_out_is_refused() {
+        let mut b = Builder::new(Element::F32);
+        let x = b.input("x", &[1, 8, 1, 3]).unwrap();
+        let (cos, sin) = (b.input("cos", &[1, 1, 2, 3]).unwrap(), b.input("sin", &[1, 1, 2, 3]).unwrap());
+        let y = b.push1(Op::Rope { inverse: false }, &[x, cos, sin]).unwrap();
+        b.output("y", y).unwrap();
+        let program = b.finish().unwrap();
+        assert!(differentiate(&program, &["x"]).is_ok());
+        let error = differentiate(&program, &["x", "cos"]).unwrap_err().to_string();
+        assert!(error.contains("gradient of rope: it has none with respect to its operand `cos`"), "{error}");
+    }
 }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use half::slice::HalfFloatSliceExt;
+
 /// What a tensor holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DType {
@@ -67,6 +69,20 @@ impl Element {
         match self {
             Element::F16 => 2,
             Element::F32 => 4,
+        }
+    }
+
+    /// Rounds every value in place to what this type holds (to nearest, ties to even).
+    pub fn round_all(self, values: &mut [f32]) {
+        if self == Element::F32 {
+            return;
+        }
+        // Through a small block, so that the vectorised conversions of `half` do the work.
+        let mut block = [half::f16::ZERO; 512];
+        for chunk in values.chunks_mut(block.len()) {
+            let halves = &mut block[..chunk.len()];
+            halves.convert_from_f32_slice(chunk);
+            halves.convert_to_f32_slice(chunk);
         }
     }
 

@@ -8,15 +8,14 @@
 use std::sync::Arc;
 
 use device::{Binding, Buffer, Device, Executable, Invocation};
+use mil::composites::attention::MASKED;
+use mil::composites::cross_entropy::capped;
 use mil::{Builder, Element, Op, Program, ValueId};
 
 use crate::head;
 use crate::layer::{Attend, block, linear, rope_angle, score_scale};
 use crate::parameter::{CLASSIFIER, EMBEDDING, FINAL_NORM};
 use crate::{Error, ModelConfig, Parameter, Result};
-
-/// Added to the score of a key that is not there yet, or has left the window.
-const MASKED: f32 = -30_000.0;
 
 /// One layer for one token: `x` `[1, C, 1, 1]`, the layer's weights, `cos` and `sin`
 /// `[1, 1, D/2, 1]`, `k_cache` and `v_cache` `[1, KV*D, 1, S]`, `mask` `[1, 1, 1, S]` (0 where a
@@ -79,12 +78,8 @@ fn head_decode(config: &ModelConfig, rows: usize, element: Element) -> mil::Resu
     let gain = b.input("norm", &[1, config.width, 1, 1])?;
     let w = b.input("w", &[1, 1, rows, config.width])?;
     let h = b.push1(Op::RmsNorm { axis: 1, eps: config.norm_eps }, &[x, gain])?;
-    let mut logits = linear(&mut b, w, h)?;
-    if config.softcap > 0.0 {
-        let shrunk = b.scale(logits, 1.0 / config.softcap)?;
-        let bent = b.push1(Op::Tanh, &[shrunk])?;
-        logits = b.scale(bent, config.softcap)?;
-    }
+    let logits = linear(&mut b, w, h)?;
+    let (logits, _) = capped(&mut b, logits, config.softcap)?;
     b.output("logits", logits)?;
     b.finish()
 }

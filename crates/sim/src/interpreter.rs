@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use mil::{DType, Op, Program, Stmt, TensorType, ValueId};
+use mil::{DType, Element, Op, Program, Stmt, TensorType, ValueId};
 
-use crate::profile::{Profile, round_to_f16};
+use crate::profile::Profile;
 use crate::tensor::{Data, Floats, Pool, Value};
 use crate::{conv, elementwise, matmul, movement, reduce, softmax};
 
@@ -126,7 +126,7 @@ impl Interpreter {
             values.push(match ty.dtype {
                 DType::F16 => {
                     let mut rounded = input.to_vec();
-                    round_to_f16(&mut rounded);
+                    Element::F16.round_all(&mut rounded);
                     Data::float(rounded)
                 }
                 DType::F32 => Data::Float(Floats::Borrowed(input)),
@@ -265,7 +265,7 @@ fn evaluate<'a>(m: &Machine, op: &Op, ty: &TensorType, args: &[&Value<'a>]) -> V
 /// A float attribute as a program of `ty`'s element type holds it.
 fn attribute(ty: &TensorType, value: f32) -> f32 {
     match ty.dtype {
-        DType::F16 => half::f16::from_f32(value).to_f32(),
+        DType::F16 => Element::F16.round(value),
         _ => value,
     }
 }

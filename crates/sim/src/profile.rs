@@ -1,7 +1,6 @@
 //! Chip profiles: the engine's arithmetic as a handful of switches.
 
-use half::slice::HalfFloatSliceExt;
-use mil::DType;
+use mil::{DType, Element};
 
 /// Results of matrix products beyond this become infinite: half of f16's largest value, rule
 /// ANE-057. The published probe found integers up to 32,759 finite, which is what rounds to 32,752
@@ -122,7 +121,7 @@ impl Profile {
         if dtype != DType::F16 {
             return;
         }
-        round_to_f16(values);
+        Element::F16.round_all(values);
         if self.flush_subnormals {
             for value in values.iter_mut().filter(|v| v.abs() < SMALLEST_NORMAL) {
                 *value = 0.0_f32.copysign(*value);
@@ -149,23 +148,6 @@ pub(crate) fn limit_magnitude(values: &mut [f32], limit: f32) {
     for value in values {
         let infinite = f32::INFINITY.copysign(*value);
         *value = if value.abs() > limit { infinite } else { *value };
-    }
-}
-
-/// Rounds every value to f16, to nearest and ties to even.
-pub(crate) fn round_to_f16(values: &mut [f32]) {
-    if values.len() < 8 {
-        for value in values {
-            *value = half::f16::from_f32(*value).to_f32();
-        }
-        return;
-    }
-    // Through a small block, so that the vectorised conversions of `half` do the work.
-    let mut block = [half::f16::ZERO; 512];
-    for chunk in values.chunks_mut(block.len()) {
-        let halves = &mut block[..chunk.len()];
-        halves.convert_from_f32_slice(chunk);
-        halves.convert_to_f32_slice(chunk);
     }
 }
 
@@ -199,7 +181,7 @@ mod tests {
             (-f32::INFINITY, -f32::INFINITY),
         ] {
             let mut values = [value; 19];
-            round_to_f16(&mut values);
+            Element::F16.round_all(&mut values);
             assert_eq!(values, [expected; 19], "{value}");
         }
     }

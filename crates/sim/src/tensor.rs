@@ -4,9 +4,7 @@ use std::collections::HashMap;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use mil::{ConstData, Constant, TensorType};
-
-use crate::profile::round_to_f16;
+use mil::{ConstData, Constant, Element, TensorType};
 
 /// Row-major floats: the caller's memory, or shared by all values that are reshapes of one another.
 /// A value of type `fp16` holds only what f16 represents.
@@ -55,7 +53,7 @@ impl<'a> Data<'a> {
             ConstData::Float(values) => {
                 let mut values = values.to_vec();
                 if constant.ty.dtype == mil::DType::F16 {
-                    round_to_f16(&mut values);
+                    Element::F16.round_all(&mut values);
                 }
                 Data::float(values)
             }

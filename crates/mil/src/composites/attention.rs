@@ -11,7 +11,7 @@ use crate::{Builder, Constant, Error, Result, TensorType, ValueId};
 
 /// Added to the score of a key that a query must not see. Finite, and far enough from f16's
 /// largest value that a score added to it cannot overflow; exp of it is 0 in f16 and f32.
-const MASKED: f32 = -30_000.0;
+pub const MASKED: f32 = -30_000.0;
 
 /// The part of an `attention` op that both directions share.
 #[derive(Debug, Clone, Copy, PartialEq)]

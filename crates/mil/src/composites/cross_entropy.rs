@@ -113,18 +113,26 @@ struct Tile {
     one_hot: ValueId,
 }
 
+/// Logits after the cap, softcap * tanh(logit / softcap), and that tanh; a cap of 0 leaves them. The
+/// loss and whoever decodes share it, so that both speak of one model.
+///
+/// # Errors
+/// As [`Builder::push`].
+pub fn capped(b: &mut Builder, logits: ValueId, softcap: f32) -> Result<(ValueId, Option<ValueId>)> {
+    if softcap == 0.0 {
+        return Ok((logits, None));
+    }
+    let shrunk = b.scale(logits, 1.0 / softcap)?;
+    let bend = b.push1(Op::Tanh, &[shrunk])?;
+    Ok((b.scale(bend, softcap)?, Some(bend)))
+}
+
 fn tile(b: &mut Builder, softcap: f32, args: &[ValueId]) -> Result<Tile> {
     let (h, w, hi, lo) = (args[0], args[1], args[2], args[3]);
     let (channels, n, vocab) = (b.shape(h)[1], b.shape(h)[3], b.shape(w)[2]);
     let h = b.reshape(h, &[1, 1, channels, n])?;
     let logits = b.matmul(w, h, false, false)?;
-    let (z, bend) = if softcap > 0.0 {
-        let shrunk = b.scale(logits, 1.0 / softcap)?;
-        let bend = b.push1(Op::Tanh, &[shrunk])?;
-        (b.scale(bend, softcap)?, Some(bend))
-    } else {
-        (logits, None)
-    };
+    let (z, bend) = capped(b, logits, softcap)?;
     let digits = |digit: fn(usize) -> usize| (0..vocab).map(move |id| digit(id) as f32);
     let high = Constant::float(b.element(), &[1, 1, vocab, 1], digits(|id| id / TARGET_BASE));
     let low = Constant::float(b.element(), &[1, 1, vocab, 1], digits(|id| id % TARGET_BASE));
