@@ -5,7 +5,8 @@
 
 Needs the `anneal` binary (--anneal, by default target/release/anneal) and Python, no packages. Runs are kept in
 --runs; what is finished is not run again, and what was interrupted goes on, so this script can be stopped at
-any time and started again.
+any time and started again. --jobs runs go at a time, each on one thread: results do not depend on the number of
+threads, and small models leave a second thread idle a fifth of its time.
 
 The rule. Runs of one seed share initial weights and batches and differ by arithmetic alone. For each preset and
 chip, d is the mean over seeds of val_bpb(sim) - val_bpb(cpu), and s the standard deviation of val_bpb(cpu) over
@@ -19,6 +20,7 @@ With --quick there is no spread over seeds, and the bound is QUICK_LIMIT.
 """
 
 import argparse
+import concurrent.futures
 import json
 import math
 import os
@@ -51,7 +53,7 @@ def run(args, preset, device, seed):
     folder = args.runs / f"{preset}-{device.replace(':', '-')}-seed{seed}"
     summary = finished(folder, args.budget)
     if summary is None:
-        where = ["--device", device]
+        where = ["--device", device, "--threads", "1"]
         if (folder / "config.toml").is_file():
             command = [args.anneal, "train", "--resume", folder, *where]
         else:
@@ -119,6 +121,7 @@ def main():
     parser.add_argument("--anneal", type=pathlib.Path, default=run_files.ROOT / "target" / "release" / "anneal")
     parser.add_argument("--budget", help="of each run [default: 1Mtok, with --quick 100ktok]")
     parser.add_argument("--seeds", type=int, default=3, help="seeds 1 to N")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time [default: one a core]")
     parser.add_argument("--quick", action="store_true", help="tiny, sim:m4 and cpu, seed 1, 100ktok")
     args = parser.parse_args()
     presets, devices, seeds = ["tiny", "deep-5m"], [REFERENCE, "sim:m1", "sim:m4"], range(1, args.seeds + 1)
@@ -129,7 +132,10 @@ def main():
     try:
         if not args.anneal.is_file():
             raise Problem(f"{args.anneal} does not exist; run `cargo build --release`, or name the binary with --anneal")
-        results = {(p, d, s): run(args, p, d, s) for p in presets for s in seeds for d in devices}
+        # By seed, so that a whole comparison is there early; the longest runs of a seed first.
+        wanted = [(p, d, s) for s in seeds for p in reversed(presets) for d in reversed(devices)]
+        with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
+            results = dict(zip(wanted, pool.map(lambda which: run(args, *which), wanted)))
     except Problem as problem:
         raise SystemExit(f"error: {problem}")
     except KeyboardInterrupt:

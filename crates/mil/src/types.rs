@@ -3,8 +3,6 @@
 use std::fmt;
 use std::sync::Arc;
 
-use half::slice::HalfFloatSliceExt;
-
 /// What a tensor holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DType {
@@ -77,22 +75,40 @@ impl Element {
         if self == Element::F32 {
             return;
         }
-        // Through a small block, so that the vectorised conversions of `half` do the work.
-        let mut block = [half::f16::ZERO; 512];
-        for chunk in values.chunks_mut(block.len()) {
-            let halves = &mut block[..chunk.len()];
-            halves.convert_from_f32_slice(chunk);
-            halves.convert_to_f32_slice(chunk);
+        for value in values {
+            *value = round_to_f16(*value);
         }
     }
 
     /// `value` as this type holds it (round to nearest even).
     pub fn round(self, value: f32) -> f32 {
         match self {
-            Element::F16 => half::f16::from_f32(value).to_f32(),
+            Element::F16 => round_to_f16(value),
             Element::F32 => value,
         }
     }
+}
+
+/// `value` rounded to the nearest f16, ties to even; beyond the largest it becomes infinite.
+///
+/// A number 2^13 times as large as the power of two below `value` is added and taken away again: the
+/// sum has as many bits behind `value`'s leading one as f16 has, and the addition rounds as f16 does.
+/// Nothing branches, so a loop over this runs in vectors on every machine; `half` converts eight
+/// values a call, which took a seventh of the time of a simulated training step.
+#[inline]
+fn round_to_f16(value: f32) -> f32 {
+    /// The exponent field of 2^`power`.
+    const fn exponent(power: i32) -> i32 {
+        (127 + power) << 23
+    }
+    let power = (value.to_bits() & 0x7f80_0000) as i32;
+    // Below 2^-14 f16 is evenly spaced, and beyond 2^16 all is infinite.
+    let power = power.max(exponent(-14)).min(exponent(16));
+    let shift = f32::from_bits((power + (13 << 23)) as u32).copysign(value);
+    let rounded = (value + shift) - shift;
+    let rounded = if rounded.abs() >= 65_536.0 { f32::INFINITY } else { rounded };
+    // What is rounded to 0 keeps its sign.
+    rounded.copysign(value)
 }
 
 /// Element type and static shape. An empty shape is a scalar.
@@ -205,5 +221,34 @@ impl Constant {
         let values = self.as_floats()?;
         let first = *values.first()?;
         values.iter().all(|v| v.to_bits() == first.to_bits()).then_some(first)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Oracle: the conversions of `half`, at every f16, at the points half-way to its neighbour and next to
+    /// those, and at bit patterns spread over all of f32.
+    #[test]
+    fn rounding_to_f16_is_that_of_a_conversion() {
+        let same = |bits: u32| {
+            let value = f32::from_bits(bits);
+            let (ours, expected) = (Element::F16.round(value), half::f16::from_f32(value).to_f32());
+            assert!(
+                ours.to_bits() == expected.to_bits() || (ours.is_nan() && expected.is_nan()),
+                "{value:e} ({bits:#x}) becomes {ours:e}, not {expected:e}"
+            );
+        };
+        for bits in 0..=u16::MAX {
+            let value = half::f16::from_bits(bits).to_f32();
+            let next = half::f16::from_bits(bits.wrapping_add(1)).to_f32();
+            for near in [value, 0.5 * (value + next)] {
+                for bits in near.to_bits().saturating_sub(1)..=near.to_bits().saturating_add(1) {
+                    same(bits);
+                }
+            }
+        }
+        (0..=u32::MAX).step_by(4_099).for_each(same);
     }
 }
