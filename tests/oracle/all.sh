@@ -44,6 +44,11 @@ if has aneforge tokenizers numpy; then
 else
     skip "quick.sh" "aneforge, tokenizers or numpy is missing"
 fi
+if ldconfig -p | grep -q 'libopenblas\.so '; then
+    check "products through BLAS" "$oracle/cblas.sh"
+else
+    skip "products through BLAS" "OpenBLAS is missing (libopenblas-dev)"
+fi
 if has torch safetensors; then
     check "a short run to compare with" train_run
     check "the same run in PyTorch" compare_run

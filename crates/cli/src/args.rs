@@ -273,7 +273,8 @@ pub(crate) struct LayerArgs {
 #[command(after_help = "\
 EXAMPLES:
   anneal mil print --preset tiny
-  anneal mil print --preset gpt-48m --cut ten --segment wo_forward > wo_forward.mil")]
+  anneal mil print --preset gpt-48m --cut ten --segment wo_forward
+  anneal mil print --preset gpt-48m --cut ten --out programs    # programs/NAME/model.mil, and its weights")]
 pub(crate) struct MilPrintArgs {
     /// The model whose layer it is
     #[arg(long, short, value_name = "NAME", default_value = train::DEFAULT_PRESET)]
@@ -283,6 +284,9 @@ pub(crate) struct MilPrintArgs {
     /// Constants of up to this many elements stand in the text
     #[arg(long, value_name = "N", default_value_t = 16)]
     pub(crate) inline_max: usize,
+    /// Write each program into a folder of its name in DIR, with the files of its large constants
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
 }
 
 /// Check programs against what is known about the Neural Engine and its compilers

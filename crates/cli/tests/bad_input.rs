@@ -224,6 +224,23 @@ fn a_checkpoint_that_cannot_be_written_leaves_the_older_ones() {
     assert_eq!(fs::read(place.newest("run", "weights.safetensors")).expect("it is there"), last);
 }
 
+/// The cache of prepared data: in the way of it lies a file; the disk fills while a data set is made.
+#[cfg(unix)]
+#[test]
+fn a_cache_that_cannot_be_written() {
+    let place = Place::new();
+    fs::write(place.path("cache"), "no folder").expect("a small file");
+    place.fails(&["data", "prepare", "text.txt", "--vocab", "300"], &["/cache", "ANNEAL_CACHE"]);
+    fs::remove_file(place.path("cache")).expect("it is ours");
+    // A file may have 1 KiB (two blocks of 512 bytes), which is less than the tokens take.
+    let limited = "trap '' XFSZ; ulimit -f 2; exec \"$0\" data prepare text.txt --vocab 300";
+    let mut shell = Command::new("sh");
+    shell.args(["-c", limited]).arg(place.command(&[]).get_program()).current_dir(place.path(""));
+    let done: common::Done = shell.env("ANNEAL_CACHE", place.path("cache")).output().expect("sh runs").into();
+    done.expect_one_error(&["/cache,", "too large", "ANNEAL_CACHE"]);
+    place.ok(&["data", "prepare", "text.txt", "--vocab", "300"]);
+}
+
 /// A disk that is really full: a small one in memory, where the system lets us make one.
 #[cfg(target_os = "linux")]
 #[test]

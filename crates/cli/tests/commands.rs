@@ -96,6 +96,15 @@ fn programs_are_printed_and_linted() {
         findings.into_iter().map(|finding| finding["rule"].clone()).collect()
     };
     assert_eq!(rules(&from_file), rules(&direct));
+    // Into folders: each path that is named can be read, large constants included.
+    let written = place.ok(&["mil", "print", "--preset", "odd", "--cut", "ten", "--out", "programs"]).stdout;
+    assert_eq!(written.lines().count(), 10);
+    assert!(place.path("programs/wo_forward/model.mil").is_file(), "{written}");
+    let found = place.run(&["mil", "lint", "programs/wo_forward/model.mil", "--json"]);
+    assert_eq!(rules(&found), rules(&direct));
+    for path in written.lines() {
+        assert_ne!(place.run(&["mil", "lint", path, "--json"]).json()[0]["programs"], Value::Null);
+    }
     place
         .fails(&["mil", "print", "--preset", "odd", "--segment", "middle"], &["middle", "forward, backward"]);
     place.fails(&["mil", "lint", "none.mil"], &["none.mil"]);

@@ -27,6 +27,8 @@
 //! ```
 
 pub mod attention;
+#[cfg(any(target_os = "macos", feature = "openblas"))]
+mod cblas;
 mod conv;
 mod cpu_device;
 pub mod cross_entropy;

@@ -149,6 +149,21 @@ fn composites_equal_their_decompositions() {
     }
 }
 
+/// Integers beyond 2^24 and results that f16 would round are not f32's: better no answer than another one.
+#[test]
+fn arithmetic_that_is_not_f32_is_refused() {
+    for (dtype, name) in [(DType::I32, "int32"), (DType::F16, "fp16")] {
+        let mut b = Builder::new(Element::F32);
+        let x = b.input("x", &[4]).unwrap();
+        let narrow = b.push1(Op::Cast { dtype }, &[x]).unwrap();
+        let product = b.mul(narrow, narrow).unwrap();
+        let wide = b.push1(Op::Cast { dtype: DType::F32 }, &[product]).unwrap();
+        b.output("y", wide).unwrap();
+        let error = CpuDevice::new(1).compile("mixed", &b.finish().unwrap()).err().unwrap().to_string();
+        assert!(error.contains(&format!("= mul is tensor<{name}, [4]>")), "{error}");
+    }
+}
+
 #[test]
 fn an_accumulating_output_adds_to_its_buffer() {
     let device = CpuDevice::new(2);

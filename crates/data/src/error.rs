@@ -19,6 +19,18 @@ pub enum Error {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// Prepared data cannot be kept where it is to be kept.
+    #[error(
+        "the cache of prepared data, {}, cannot be used: {problem}; \
+         see that it can be written and has room, or set ANNEAL_CACHE to another folder",
+        folder.display()
+    )]
+    Cache {
+        /// The folder.
+        folder: PathBuf,
+        /// The system's reason.
+        problem: std::io::Error,
+    },
     /// The data source does not exist, or is nothing that can be read.
     #[error("{path}: {why}; give `stories`, a .txt, .md, .jsonl or .parquet file, or a folder of one of these", path = path.display())]
     Source {
@@ -125,5 +137,15 @@ impl Error {
     /// For `map_err` on an i/o operation: `File::open(p).map_err(Error::io(p, "open it"))`.
     pub(crate) fn io(path: &Path, doing: &'static str) -> impl FnOnce(std::io::Error) -> Error {
         move |source| Error::Io { path: path.to_path_buf(), doing, source }
+    }
+
+    /// What went wrong with a file under `folder`, whose name tells nobody anything, as an error of the cache.
+    pub(crate) fn in_cache(self, folder: &Path) -> Error {
+        match self {
+            Error::Io { path, source, .. } if path.starts_with(folder) => {
+                Error::Cache { folder: folder.to_owned(), problem: source }
+            }
+            other => other,
+        }
     }
 }

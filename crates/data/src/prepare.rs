@@ -145,7 +145,14 @@ pub struct SplitInfo {
 /// println!("{} tokens, bound {:?}", dataset.train.len(), dataset.info.bound_bits_per_byte);
 /// # Ok::<(), data::Error>(())
 /// ```
+///
+/// # Errors
+/// [`Error::Cache`] when the cache cannot be written; what is wrong with the text or the tokenizer.
 pub fn prepare(options: &PrepareOptions, progress: &dyn Fn(Progress)) -> Result<Dataset> {
+    prepare_in_cache(options, progress).map_err(|error| error.in_cache(&options.cache_dir))
+}
+
+fn prepare_in_cache(options: &PrepareOptions, progress: &dyn Fn(Progress)) -> Result<Dataset> {
     let corpus = Corpus::open(&options.source)?;
     let given = match &options.tokenizer {
         TokenizerChoice::File(path) => Some(Tokenizer::load(path)?),

@@ -47,6 +47,11 @@ impl Buffer {
         self.0.shape()
     }
 
+    /// The name of the device that made it.
+    pub fn device(&self) -> &str {
+        self.0.device()
+    }
+
     /// The number of elements.
     pub fn numel(&self) -> usize {
         self.shape().iter().product()
@@ -136,15 +141,37 @@ pub struct HostBuffer {
 }
 
 impl HostBuffer {
-    /// A zeroed buffer.
-    pub fn new(device: Arc<str>, element: Element, shape: &[usize], counters: Arc<Counters>) -> Self {
-        let data = RwLock::new(vec![0.0; shape.iter().product()]);
-        HostBuffer { device, element, shape: shape.to_vec(), data, counters }
-    }
-
-    /// Wraps it for callers of the device.
-    pub fn into_buffer(self) -> Buffer {
-        Buffer::new(Arc::new(self))
+    /// A zeroed buffer of the device called `device`.
+    ///
+    /// # Errors
+    /// [`Error::Alloc`] when the system has no room for it.
+    pub fn alloc(
+        device: &str,
+        element: Element,
+        shape: &[usize],
+        counters: Arc<Counters>,
+    ) -> Result<Buffer> {
+        let fail = |bytes: usize, problem: String| Error::Alloc {
+            device: device.to_owned(),
+            shape: shape.to_vec(),
+            bytes,
+            problem,
+        };
+        let Some(len) = shape.iter().try_fold(1_usize, |len, extent| len.checked_mul(*extent)) else {
+            return Err(fail(usize::MAX, "it is larger than the address space".to_owned()));
+        };
+        let mut data = Vec::new();
+        data.try_reserve_exact(len)
+            .map_err(|error| fail(len.saturating_mul(size_of::<f32>()), error.to_string()))?;
+        data.resize(len, 0.0);
+        let data = RwLock::new(data);
+        Ok(Buffer::new(Arc::new(HostBuffer {
+            device: device.into(),
+            element,
+            shape: shape.to_vec(),
+            data,
+            counters,
+        })))
     }
 
     /// The elements, while a run reads them.
@@ -211,7 +238,15 @@ mod tests {
     use super::*;
 
     fn buffer(element: Element) -> Buffer {
-        HostBuffer::new("test".into(), element, &[2, 2], Arc::default()).into_buffer()
+        HostBuffer::alloc("test", element, &[2, 2], Arc::default()).unwrap()
+    }
+
+    #[test]
+    fn what_does_not_fit_into_memory_is_an_error() {
+        for shape in [&[usize::MAX / 8, 1][..], &[usize::MAX, 2], &[1 << 40, 1 << 4]] {
+            let error = HostBuffer::alloc("test", Element::F32, shape, Arc::default()).unwrap_err().to_string();
+            assert!(error.contains("test: no room for a buffer of shape"), "{error}");
+        }
     }
 
     /// Oracle: the spacing of f16 near 1 is 2^-10, and ties go to even.

@@ -124,7 +124,7 @@ impl Executable {
     ///
     /// # Errors
     /// [`Error::Bind`] naming the port that is missing, unknown, bound twice, of another shape,
-    /// or shared against the rules; or an accumulating output on a device that has none.
+    /// of another device, or shared against the rules; or an accumulating output on a device that has none.
     pub fn bind(&self, bindings: &[Binding<'_>]) -> Result<Invocation> {
         let fail = |port: &str, problem: String| {
             Err(Error::Bind {
@@ -145,6 +145,12 @@ impl Executable {
             };
             if bindings[..at].iter().any(|other| other.port == binding.port) {
                 return fail(binding.port, "it is bound twice".to_owned());
+            }
+            if binding.buffer.device() != self.device {
+                return fail(
+                    binding.port,
+                    format!("its buffer is of the device {}; allocate it here", binding.buffer.device()),
+                );
             }
             if binding.buffer.shape() != port.ty.shape {
                 return fail(

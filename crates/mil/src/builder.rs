@@ -101,11 +101,12 @@ impl Builder {
     /// Declares an input port of any type.
     ///
     /// # Errors
-    /// When the name is taken.
+    /// When the name is taken, or the tensor has no elements or more than memory can.
     pub fn typed_input(&mut self, name: &str, ty: TensorType) -> Result<ValueId> {
         if self.names.contains(name) {
             return Err(Error::program(format!("input `{name}`: the name is taken")));
         }
+        extents(&ty).map_err(|problem| Error::program(format!("input `{name}` is {ty}: {problem}")))?;
         let id = self.value(Some(name), ty);
         self.inputs.push(id);
         Ok(id)
@@ -219,7 +220,14 @@ impl Builder {
     pub fn push(&mut self, op: Op, args: &[ValueId]) -> Result<Vec<ValueId>> {
         let types: Vec<&TensorType> = args.iter().map(|a| self.ty(*a)).collect();
         let op = op.rounded(self.element);
+        for ty in &types {
+            extents(ty).map_err(|problem| Error::op(op.name(), format!("an operand is {ty}: {problem}")))?;
+        }
         let inferred = op.infer(self.element, &types)?;
+        // A constant is there already; who reads it is told.
+        for ty in inferred.iter().filter(|_| !matches!(op, Op::Const(_))) {
+            extents(ty).map_err(|problem| Error::op(op.name(), format!("the result is {ty}: {problem}")))?;
+        }
         let results: Vec<ValueId> = inferred.into_iter().map(|ty| self.value(None, ty)).collect();
         self.stmts.push(Stmt {
             op,
@@ -436,4 +444,17 @@ impl Builder {
 
 fn ints(values: &[usize]) -> Vec<i32> {
     values.iter().map(|v| i32::try_from(*v).expect("an axis is shorter than 2^31")).collect()
+}
+
+/// Whether a tensor has elements at all, and no more of them than memory can hold: shape rules and
+/// kernels divide by extents and multiply them.
+pub(crate) fn extents(ty: &TensorType) -> std::result::Result<(), &'static str> {
+    if ty.shape.contains(&0) {
+        return Err("an axis of no elements");
+    }
+    let bytes = ty.shape.iter().try_fold(size_of::<f32>(), |bytes, extent| bytes.checked_mul(*extent));
+    match bytes {
+        Some(bytes) if bytes <= isize::MAX as usize => Ok(()),
+        _ => Err("more elements than memory can hold"),
+    }
 }

@@ -23,7 +23,8 @@ pub struct Segment {
 ///   instead of reading its result from the segment `from` through a port.
 ///
 /// # Errors
-/// [`Error::Program`] when a statement reads what a later segment computes, or a segment is empty.
+/// [`Error::Program`] when a statement reads what a later segment computes, a segment is empty, or
+/// the ports of an `inout` pair come into two segments.
 pub fn partition(
     program: &Program,
     names: &[&str],
@@ -111,8 +112,21 @@ pub fn partition(
             if outputs.is_empty() {
                 return Err(Error::program(format!("segment `{name}` computes nothing that anyone reads")));
             }
-            for (old, new) in outputs {
-                b.output(&program.value(old).name, new)?;
+            for (old, new) in &outputs {
+                b.output(&program.value(*old).name, *new)?;
+            }
+            for (input, output) in program.inouts() {
+                let reads = imports[segment].contains(input);
+                if !outputs.iter().any(|(old, _)| old == output) {
+                    continue;
+                }
+                let (input, output) = (&program.value(*input).name, &program.value(*output).name);
+                if !reads {
+                    return Err(Error::program(format!(
+                        "`{input}` and `{output}` are one port, and segment `{name}` has only the second"
+                    )));
+                }
+                b.inout(input, output)?;
             }
             Ok(Segment { name: (*name).to_owned(), program: b.finish()? })
         })

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use mil::ops::{KINDS, examples, misuses};
-use mil::{Builder, Element, Error, Op, TensorType};
+use mil::{Builder, Constant, Element, Error, Op, TensorType};
 
 /// The result types of a program of one statement in `element`.
 fn build(element: Element, op: &Op, operands: &[TensorType]) -> mil::Result<Vec<TensorType>> {
@@ -147,4 +147,20 @@ fn decompositions_add_up_no_more_than_256_elements_in_f16() {
             assert!(count <= mil::REDUCE_SUM_MAX, "{:?} of {shape:?}", stmt.op);
         }
     }
+}
+
+/// What has no elements, or more than memory can hold, reaches no shape rule and no kernel.
+#[test]
+fn tensors_of_no_size_or_any_size_are_refused() {
+    let mut b = Builder::new(Element::F16);
+    for (shape, reason) in [(&[1, 0, 1, 8][..], "no elements"), (&[1 << 40, 1 << 40], "more elements")] {
+        let error = b.input("x", shape).unwrap_err().to_string();
+        assert!(error.contains("input `x` is tensor<fp16") && error.contains(reason), "{error}");
+    }
+    let none = b.constant(Constant::float(Element::F16, &[0], []));
+    let error = b.add(none, none).unwrap_err().to_string();
+    assert!(error.contains("add: an operand is tensor<fp16, [0]>: an axis of no elements"), "{error}");
+    let column = b.input("column", &[1 << 40, 1]).unwrap();
+    let error = b.matmul(column, column, false, true).unwrap_err().to_string();
+    assert!(error.contains("matmul: the result is") && error.contains("more elements"), "{error}");
 }

@@ -275,7 +275,7 @@ fn errors_name_the_place_and_the_repair() {
         ("/* y", 1, 1, "a comment that does not end"),
         ("tensor<fp16, [2, ?]> y = relu(x = x);", 1, 18, "symbolic"),
         ("tensor<fp16, [2147483647, 2147483647, 9]> y = relu(x = x);", 1, 1, "more than 2^40"),
-        ("tensor<fp16, [2, 0]> y = relu(x = x);", 1, 1, "without elements"),
+        ("tensor<fp16, [2, 0]> y = relu(x = x);", 1, 1, "an axis of no elements"),
         ("tensor<fp16, [2, 3]> x = relu(x = x);", 1, 22, "`x` is declared twice"),
         ("state<tensor<fp16, [2]>> s = relu(x = x);", 1, 1, "state<…> are not supported"),
         (

@@ -13,8 +13,6 @@ use crate::interpreter::Interpreter;
 use crate::profile::Profile;
 use crate::tensor::{Data, Floats, Pool};
 
-const NAME: &str = "sim";
-
 /// What the device's executables and invocations share.
 struct Shared {
     counters: Arc<Counters>,
@@ -29,6 +27,8 @@ struct Shared {
 /// engine does not: who trains here takes the engine's path. A run is over when `submit` returns;
 /// it must not be submitted from inside a task of the thread pool that it uses itself.
 pub struct SimDevice {
+    /// `sim:` and the profile, in f32 with `:f32` behind.
+    name: String,
     profile: Profile,
     element: Element,
     limits: Limits,
@@ -46,7 +46,11 @@ impl SimDevice {
         let limits =
             Limits { max_axis: profile.max_axis, max_programs: None, accumulate: false, inout: false };
         let shared = Shared { counters: Arc::default(), pool: Arc::default(), lane: Mutex::default() };
-        SimDevice { profile, element, limits, shared: Arc::new(shared) }
+        let name = match element {
+            Element::F16 => format!("sim:{}", profile.name),
+            Element::F32 => format!("sim:{}:f32", profile.name),
+        };
+        SimDevice { name, profile, element, limits, shared: Arc::new(shared) }
     }
 
     /// The arithmetic that it runs with.
@@ -57,7 +61,7 @@ impl SimDevice {
 
 impl Device for SimDevice {
     fn name(&self) -> &str {
-        NAME
+        &self.name
     }
 
     fn describe(&self) -> String {
@@ -80,7 +84,7 @@ impl Device for SimDevice {
     fn compile(&self, name: &str, program: &Program) -> Result<Executable> {
         let start = Instant::now();
         let refuse =
-            |problem: String| Error::Compile { device: NAME.to_owned(), program: name.to_owned(), problem };
+            |problem: String| Error::Compile { device: self.name.clone(), program: name.to_owned(), problem };
         if program.element() != self.element {
             return Err(refuse(format!(
                 "it is built for {:?}, this device computes {:?}; build it for Device::element()",
@@ -100,7 +104,6 @@ impl Device for SimDevice {
             .map_err(|error| refuse(error.to_string()))?;
         self.shared.counters.compiled();
         let raw = SimExecutable {
-            name: name.into(),
             interpreter: Arc::new(interpreter),
             shared: self.shared.clone(),
         };
@@ -108,8 +111,7 @@ impl Device for SimDevice {
     }
 
     fn alloc(&self, shape: &[usize]) -> Result<Buffer> {
-        let counters = self.shared.counters.clone();
-        Ok(HostBuffer::new(NAME.into(), self.element, shape, counters).into_buffer())
+        HostBuffer::alloc(&self.name, self.element, shape, self.shared.counters.clone())
     }
 
     fn telemetry(&self) -> Telemetry {
@@ -118,25 +120,12 @@ impl Device for SimDevice {
 }
 
 struct SimExecutable {
-    name: Arc<str>,
     interpreter: Arc<Interpreter>,
     shared: Arc<Shared>,
 }
 
 impl RawExecutable for SimExecutable {
     fn bind(&self, bound: Bound) -> Result<Box<dyn RawInvocation>> {
-        let program = self.interpreter.program();
-        let outputs = bound.outputs.iter().map(|(buffer, _)| buffer);
-        for (port, buffer) in program.ports().zip(bound.inputs.iter().chain(outputs)) {
-            if buffer.downcast::<HostBuffer>().is_none() {
-                return Err(Error::Bind {
-                    device: NAME.to_owned(),
-                    program: self.name.to_string(),
-                    port: port.name.to_owned(),
-                    problem: format!("{buffer:?} is a buffer of another device"),
-                });
-            }
-        }
         Ok(Box::new(SimInvocation {
             interpreter: self.interpreter.clone(),
             shared: self.shared.clone(),
@@ -156,7 +145,7 @@ impl RawInvocation for SimInvocation {
         let _lane = self.shared.lane.lock().unwrap_or_else(PoisonError::into_inner);
         let start = Instant::now();
         fn host(buffer: &Buffer) -> &HostBuffer {
-            buffer.downcast().expect("bind has checked it")
+            buffer.downcast().expect("Executable::bind lets only buffers of this device come here")
         }
         // A buffer that stands at several ports is locked once: a second lock of the same thread
         // could wait for a writer that waits for the first.

@@ -20,7 +20,8 @@ fn scaled(element: Element, shape: &[usize]) -> Program {
 fn it_runs_bound_programs_and_counts() {
     for element in [Element::F16, Element::F32] {
         let device = SimDevice::with_element(Profile::m4(), element);
-        assert_eq!((device.name(), device.element()), ("sim", element));
+        let name = if element == Element::F16 { "sim:m4" } else { "sim:m4:f32" };
+        assert_eq!((device.name(), device.element()), (name, element));
         let run = device.compile("scaled", &scaled(element, &[1, 4])).unwrap();
         let (x, y) = (device.alloc(&[1, 4]).unwrap(), device.alloc(&[1, 4]).unwrap());
         x.write_f32(&[1.0, 2.0, 3.0, 0.1]).unwrap();
@@ -52,6 +53,9 @@ fn what_the_engine_does_not_do_is_refused() {
     let shared = [&inputs[..], &[Binding::new("y", &x)]].concat();
     let error = run.bind(&shared).err().unwrap().to_string();
     assert!(error.contains("also that of input"), "{error}");
+    let foreign = SimDevice::with_element(Profile::m4(), Element::F32).alloc(&[4]).unwrap();
+    let error = run.bind(&[&inputs[..], &[Binding::new("y", &foreign)]].concat()).err().unwrap().to_string();
+    assert!(error.contains("port `y`: its buffer is of the device sim:m4:f32"), "{error}");
     let error = device.compile("wide", &scaled(Element::F32, &[4])).err().unwrap();
     assert!(error.to_string().contains("built for F32"), "{error}");
     let mut b = Builder::new(Element::F16);

@@ -163,3 +163,32 @@ fn keeping_and_recomputing_activations_agree() {
     assert!(ports[1] < ports[0], "recomputing reads fewer values: {ports:?}");
     assert!(expected.contains_key(&gradient_name("wq1")));
 }
+
+#[test]
+fn a_pair_of_ports_stays_one_in_its_segment_or_is_refused() {
+    let mut b = Builder::new(Element::F16);
+    let x = b.input("x", &[4]).unwrap();
+    let state = b.input("state", &[4]).unwrap();
+    let y = b.scale(x, 2.0).unwrap();
+    let next = b.add(state, y).unwrap();
+    b.output("next", next).unwrap();
+    b.output("y", y).unwrap();
+    b.inout("state", "next").unwrap();
+    let program = b.finish().unwrap();
+    let by_op = |stmt: &mil::Stmt| usize::from(stmt.op.name() == "add");
+    let segments = partition(&program, &["first", "second"], by_op, |_, _, _| false).unwrap();
+    assert!(segments[0].program.inouts().is_empty());
+    let second = &segments[1].program;
+    let names: Vec<_> =
+        second.inouts().iter().map(|(i, o)| (&*second.value(*i).name, &*second.value(*o).name)).collect();
+    assert_eq!(names, [("state", "next")]);
+
+    let mut b = Builder::new(Element::F16);
+    let state = b.input("state", &[4]).unwrap();
+    let half = b.scale(state, 0.5).unwrap();
+    let next = b.add(half, half).unwrap();
+    b.output("next", next).unwrap();
+    b.inout("state", "next").unwrap();
+    let error = partition(&b.finish().unwrap(), &["first", "second"], by_op, |_, _, _| false).unwrap_err();
+    assert!(error.to_string().contains("`state` and `next` are one port, and segment `second`"), "{error}");
+}

@@ -331,11 +331,11 @@ impl<'o> Session<'o> {
     }
 
     fn finish(&mut self, config: &RunConfig) -> Result<Outcome> {
-        // Before the last validation, which may be long and is no reason to lose anything, and again
-        // with its result.
+        // Before the last validation, which may be long and is no reason to lose anything. What it finds
+        // does not go into the checkpoint: it counts other windows than the validations before, with
+        // which checkpoints are compared.
         self.save(config.checkpoint.keep)?;
         let result = self.evaluate(config.eval.final_windows)?;
-        self.save(config.checkpoint.keep)?;
         let state = self.trainer.state();
         let summary = Summary {
             run: self.run.path().to_owned(),

@@ -198,15 +198,18 @@ fn a_finished_run_that_is_resumed_is_finished() {
 #[test]
 fn a_run_with_a_time_budget_can_be_replayed_to_the_same_bytes() {
     let place = Place::new();
-    place.train(place.start("timed", place.config("0.5s", "log_every = 50")), cpu()).unwrap();
+    place.train(place.start("timed", place.config("1s", "log_every = 50")), cpu()).unwrap();
     let recorded = place.runs().join("timed");
     let replay = format!("replay = '{}'", recorded.display());
-    let (_, outcome) = place.train_until(place.start("again", place.config("0.5s", &replay)), cpu(), 3);
-    assert!(matches!(outcome, Ok(Outcome::Interrupted { step: 3, .. })));
+    // How many steps a second holds is the machine's affair; the replay is interrupted half-way.
+    let half = place.metrics("timed").len() as u64 / 2;
+    assert!(half > 0, "a second was too short for two steps");
+    let (_, outcome) = place.train_until(place.start("again", place.config("1s", &replay)), cpu(), half);
+    assert!(matches!(outcome, Ok(Outcome::Interrupted { step, .. }) if step == half));
     place.train(place.resume("again"), cpu()).unwrap();
     assert!(place.tensors("timed") == place.tensors("again"));
     let progress: Vec<f64> = place.metrics("timed").iter().map(|m| m["progress"].as_f64().unwrap()).collect();
-    assert!(progress.windows(2).all(|w| w[0] <= w[1]) && progress.len() > 3);
+    assert!(progress.windows(2).all(|w| w[0] <= w[1]));
     assert!(*progress.last().unwrap() <= 1.0);
 }
 

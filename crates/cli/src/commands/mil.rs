@@ -41,6 +41,11 @@ fn layer_programs(preset: &str, args: &LayerArgs) -> Result<Vec<Segment>> {
 pub(crate) fn print(args: &MilPrintArgs, out: &mut dyn Write) -> Result {
     let options = WriteOptions { inline_max: args.inline_max, ..WriteOptions::default() };
     for segment in layer_programs(&args.preset, &args.layer)? {
+        if let Some(folder) = &args.out {
+            let path = text::write_to_dir(&segment.program, &folder.join(&segment.name), &options)?;
+            writeln!(out, "{}", path.display())?;
+            continue;
+        }
         let written = text::write(&segment.program, &options)?;
         let (cut, batch) = (args.layer.cut.name(), args.layer.batch);
         writeln!(out, "// {} of a layer of {}, cut {cut}, batch {batch}", segment.name, args.preset)?;

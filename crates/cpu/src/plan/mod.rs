@@ -19,7 +19,7 @@ pub(crate) mod view;
 
 use std::collections::HashMap;
 
-use mil::{Op, Program, ValueId};
+use mil::{DType, Op, Program, Stmt, ValueId};
 
 use crate::pool::Pool;
 use groups::Groups;
@@ -72,6 +72,14 @@ impl Plan {
     /// # Errors
     /// What the planner cannot carry out, naming the op.
     pub(crate) fn new(program: &Program) -> Result<Plan, String> {
+        if let Some(stmt) = program.stmts().iter().find(|stmt| !in_f32(program, stmt)) {
+            let (result, op) = (program.value(stmt.results[0]), stmt.op.name());
+            return Err(format!(
+                "`{}` = {op} is {}; the kernels here compute in f32, so of other numbers they only cast, \
+                 compare, choose and move: cast to fp32 first, or run it on sim",
+                result.name, result.ty
+            ));
+        }
         let mut planner = Planner::new(program);
         for index in 0..program.stmts().len() {
             planner.emit_statement(index)?;
@@ -233,6 +241,26 @@ impl<'a> Planner<'a> {
             }
         }
     }
+}
+
+/// Whether kernels that compute in f32 give what the statement says: its results are floats of that
+/// size, or truth values, or what it takes is only moved or converted.
+fn in_f32(program: &Program, stmt: &Stmt) -> bool {
+    let converts = matches!(
+        stmt.op,
+        Op::Const(_)
+            | Op::Cast { .. }
+            | Op::Select
+            | Op::Maximum
+            | Op::Minimum
+            | Op::Reshape { .. }
+            | Op::Transpose { .. }
+            | Op::SliceBySize { .. }
+            | Op::Concat { .. }
+            | Op::Split { .. }
+    );
+    converts
+        || stmt.results.iter().all(|id| !matches!(program.ty(*id).dtype, DType::F16 | DType::I32))
 }
 
 /// Whether an op's results get memory of their own, so that they can be computed in a port's buffer.

@@ -7,6 +7,7 @@ use super::ParseOptions;
 use super::lex::Source;
 use super::number;
 use super::syntax::{Argument, Atom, Body, Declared, Function, Literal, Statement, Type, Value};
+use crate::builder::extents;
 use crate::ops::Kind;
 use crate::program::Scope;
 use crate::{
@@ -163,11 +164,11 @@ impl<'f, 't> Reader<'f, 't, '_> {
                 format!("values of type `{}` are not supported, only {}", ty.element, known.join(", ")),
             ));
         };
-        if ty.shape.contains(&0) {
-            let problem = format!("{:?} has an axis without elements", ty.shape);
-            return Err(self.source.error(ty.at, problem));
+        let found = TensorType::new(dtype, &ty.shape);
+        match extents(&found) {
+            Ok(()) => Ok(found),
+            Err(problem) => Err(self.source.error(ty.at, format!("{found}: {problem}"))),
         }
-        Ok(TensorType::new(dtype, &ty.shape))
     }
 
     // Constants.
