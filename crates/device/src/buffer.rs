@@ -145,12 +145,7 @@ impl HostBuffer {
     ///
     /// # Errors
     /// [`Error::Alloc`] when the system has no room for it.
-    pub fn alloc(
-        device: &str,
-        element: Element,
-        shape: &[usize],
-        counters: Arc<Counters>,
-    ) -> Result<Buffer> {
+    pub fn alloc(device: &str, element: Element, shape: &[usize], counters: Arc<Counters>) -> Result<Buffer> {
         let fail = |bytes: usize, problem: String| Error::Alloc {
             device: device.to_owned(),
             shape: shape.to_vec(),
@@ -244,7 +239,8 @@ mod tests {
     #[test]
     fn what_does_not_fit_into_memory_is_an_error() {
         for shape in [&[usize::MAX / 8, 1][..], &[usize::MAX, 2], &[1 << 40, 1 << 4]] {
-            let error = HostBuffer::alloc("test", Element::F32, shape, Arc::default()).unwrap_err().to_string();
+            let error =
+                HostBuffer::alloc("test", Element::F32, shape, Arc::default()).unwrap_err().to_string();
             assert!(error.contains("test: no room for a buffer of shape"), "{error}");
         }
     }

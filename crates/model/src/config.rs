@@ -18,7 +18,8 @@ pub enum FeedForward {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InitConfig {
-    /// Standard deviation of the token embedding (normal distribution).
+    /// Standard deviation of the token embedding and of an untied classifier (normal distribution);
+    /// presets have 1/sqrt(C).
     pub embedding_std: f32,
     /// Matrices are uniform with the standard deviation `matrix_gain / sqrt(fan_in)`.
     pub matrix_gain: f32,

@@ -65,7 +65,7 @@ mod tests {
                 (ParameterKind::Norm, _) => 1.0,
                 (ParameterKind::Matrix, "wo" | "w2") => 0.0,
                 (ParameterKind::Matrix, _) => 1.0 / (parameter.shape[1] as f64).sqrt(),
-                _ => 0.02,
+                _ => 0.072,
             };
             assert!(
                 (std - expected).abs() <= 5.0 * expected / n.sqrt(),

@@ -103,10 +103,7 @@ impl Device for SimDevice {
         let interpreter = Interpreter::with_pool(program, &self.profile, self.shared.pool.clone())
             .map_err(|error| refuse(error.to_string()))?;
         self.shared.counters.compiled();
-        let raw = SimExecutable {
-            interpreter: Arc::new(interpreter),
-            shared: self.shared.clone(),
-        };
+        let raw = SimExecutable { interpreter: Arc::new(interpreter), shared: self.shared.clone() };
         Ok(Executable::new(self, name, Arc::new(program.clone()), start.elapsed(), Box::new(raw)))
     }
 

@@ -57,7 +57,12 @@ fn main() -> Result<(), Box<dyn Error>> {
                 half.set_weights(index, &rounded)?;
                 single.set_weights(index, &rounded)?;
             }
-            sampler.batch(&trainer.dataset().train, step * trainer.config().batch as u64, &mut ids, &mut targets);
+            sampler.batch(
+                &trainer.dataset().train,
+                step * trainer.config().batch as u64,
+                &mut ids,
+                &mut targets,
+            );
             let a = half.forward_backward(&ids, &targets, log_scale, true)?;
             let b = single.forward_backward(&ids, &targets, 0.0, true)?;
             let mean = |nll: &[f32]| nll.iter().sum::<f32>() / nll.len() as f32;

@@ -52,7 +52,8 @@ pub use budget::{Budget, Spent, Stretch};
 pub use checkpoint::{Checkpoint, Checkpoints, TrainerState};
 pub use config::{
     Auto, CheckpointConfig, DEFAULT_PRESET, DEFAULT_STEP_TOKENS, DataConfig, EvalConfig, LossScaleConfig,
-    Multipliers, OptimizerConfig, OptimizerKind, REFERENCE_LR, REFERENCE_WIDTH, RunConfig, ScheduleConfig,
+    Multipliers, OptimizerConfig, OptimizerKind, REFERENCE_LAYERS, REFERENCE_LR, REFERENCE_WIDTH, RunConfig,
+    ScheduleConfig,
 };
 pub use error::{Error, Result};
 pub use evaluate::{Evaluation, evaluate, window_starts};

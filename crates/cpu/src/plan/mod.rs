@@ -259,8 +259,7 @@ fn in_f32(program: &Program, stmt: &Stmt) -> bool {
             | Op::Concat { .. }
             | Op::Split { .. }
     );
-    converts
-        || stmt.results.iter().all(|id| !matches!(program.ty(*id).dtype, DType::F16 | DType::I32))
+    converts || stmt.results.iter().all(|id| !matches!(program.ty(*id).dtype, DType::F16 | DType::I32))
 }
 
 /// Whether an op's results get memory of their own, so that they can be computed in a port's buffer.
