@@ -28,6 +28,7 @@ mkdir "$fresh/first" "$fresh/second"
 for folder in first second; do # twice: a script whose output wanders must not get in
     "$python" make_model_goldens.py --out "$fresh/$folder"
     "$python" make_op_goldens.py --out "$fresh/$folder"
+    "$python" make_adamw_golden.py --out "$fresh/$folder"
 done
 diff --recursive "$fresh/first" "$fresh/second"
 
