@@ -1,9 +1,10 @@
 //! f32 matrix products.
 //!
-//! On macOS products go to Accelerate. Elsewhere the product of a block is the library `gemm` (AVX-512, AVX2, NEON micro-kernels, picked at run
-//! time), single-threaded; the pool runs one block of the output per task. Measured on Zen 4 (peak
-//! 112 GFLOP/s per core) against `faer` 0.24 on the shapes of `benches/kernels.rs`: the two are within
-//! 3% of one another at 95 to 108 GFLOP/s per core, and `gemm` is a tenth of the code to build.
+//! On macOS products go to Accelerate ([`crate::cblas`]). Elsewhere the product of a block is the library
+//! `gemm` (AVX-512, AVX2, NEON micro-kernels, picked at run time), single-threaded; the pool runs one
+//! block of the output per task. Measured on Zen 4 (peak 112 GFLOP/s per core) against `faer` 0.24 on the
+//! shapes of `benches/kernels.rs`: the two are within 3% of one another at 95 to 108 GFLOP/s per core,
+//! and `gemm` is a tenth of the code to build.
 //!
 //! Bits and threads: an element of the output is a chain of multiply-adds over K, cut where the
 //! library's depth block ends. That cut depends on K alone as long as a block is more than 64 wide

@@ -57,8 +57,8 @@ pub(crate) fn softmax(m: &Machine, ty: &TensorType, x: &Value, axis: i32) -> Dat
     Data::float(out)
 }
 
-/// e to the power of x. Half of what a causal mask leaves is hidden: there the library takes its slow way
-/// for results that underflow, several times the cost of any other.
+/// e to the power of x. A causal mask hides half of the scores, and for each of those the library would
+/// take its slow way for results that underflow.
 fn exp(x: f32) -> f32 {
     /// Below the logarithm of half of f32's smallest subnormal, -103.97, all is 0.
     const UNDERFLOW: f32 = -104.0;
