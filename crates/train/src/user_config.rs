@@ -251,7 +251,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!(config.model.head_dim, 128, "from the preset");
-        assert_eq!(config.optimizer.lr, 1.5e-3, "3e-3 * 192 / 384");
+        assert_eq!(config.optimizer.lr, 2.1e-3, "3e-3 * 192 / 384 * sqrt(4 / 2), to two digits");
         assert_eq!(config.batch, 2, "512 tokens in sequences of 256");
         assert_eq!(config.model.residual_scale, 0.5, "1/sqrt(2 * 2)");
         assert_eq!(config.cut, Auto::Value(model::Cut::Ten));
