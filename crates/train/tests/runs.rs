@@ -19,7 +19,11 @@ fn a_run_learns_and_leaves_a_directory_that_explains_itself() {
         // The text has 150 sentences that are all as likely: a model that learned nothing but the
         // frequencies of its tokens is far from half of what it began with.
         let (first, last) = (seen.steps[0].loss, seen.steps[39].loss);
-        assert!((first - 300_f64.ln()).abs() < 0.1, "{name}: a new model knows nothing: {first}");
+        // A new logit is a sum of `width` products of a normed value and a weight of deviation
+        // 1/sqrt(width), so of deviation 1: the mean of exp(logit) is exp(1/2), that of the target's
+        // own logit 0. The step has 126 targets, so the loss has a deviation of 0.09; three are allowed.
+        let untaught = 300_f64.ln() + 0.5;
+        assert!((first - untaught).abs() < 0.27, "{name}: a new model knows nothing: {first}");
         assert!(last < 0.5 * first, "{name}: {first} -> {last}");
         assert_eq!((summary.steps, summary.tokens, summary.skipped_steps), (40, 40 * 6 * 21, 0));
         assert!(summary.val_bpb < seen.evaluations[0].1.val_bpb, "{name}");
