@@ -44,7 +44,8 @@ if has aneforge tokenizers numpy; then
 else
     skip "quick.sh" "aneforge, tokenizers or numpy is missing"
 fi
-if ldconfig -p | grep -q 'libopenblas\.so '; then
+# Not a pipe: with pipefail, a grep that leaves early would make a failure of ldconfig.
+if grep -q 'libopenblas\.so ' <<<"$(ldconfig -p)"; then
     check "products through BLAS" "$oracle/cblas.sh"
 else
     skip "products through BLAS" "OpenBLAS is missing (libopenblas-dev)"

@@ -109,8 +109,9 @@ pub fn by_name(name: &str) -> Result<ModelConfig> {
     })
 }
 
-/// 1/sqrt(C) to three digits: columns of length 1, and classifier logits of deviation 1 where the
-/// embedding is tied.
+/// 1/sqrt(C) to three digits: columns of length 1, so that a new classifier's logits have deviation 1.
+/// A tied one begins with its own input's logit at sqrt(C), capped by `softcap`, and unlearns that in
+/// some 20 steps.
 ///
 /// The first norm divides by an embedding's deviation, and its gradient with it. With the customary
 /// 0.02 the gradients of the embedding and the first layers were tens of times those of the others, runs
