@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Type-checks the whole workspace for macOS on Apple Silicon, from Linux: what is compiled only there (the
+# Type-checks the libraries and the binary of the workspace for macOS on Apple Silicon, from Linux: what is compiled only there (the
 # calls of Accelerate, say) must not rot where nobody has a Mac.
 #
 #   tests/macos/check.sh

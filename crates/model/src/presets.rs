@@ -109,7 +109,7 @@ pub fn by_name(name: &str) -> Result<ModelConfig> {
     })
 }
 
-/// 1/sqrt(C) to three digits: columns of length 1, so that a new classifier's logits have deviation 1.
+/// The embedding's deviation for C = `width` channels, 1/sqrt(C) to three digits: columns of length 1, so that a new classifier's logits have deviation 1.
 /// A tied one begins with its own input's logit at sqrt(C), capped by `softcap`, and unlearns that in
 /// some 20 steps.
 ///
@@ -117,7 +117,7 @@ pub fn by_name(name: &str) -> Result<ModelConfig> {
 /// 0.02 the gradients of the embedding and the first layers were tens of times those of the others, runs
 /// of `deep-5m` grew activations of hundreds within 500 steps, and where three seeds ended differed by
 /// 0.1 bits per byte (val_bpb 2.05 to 2.16 after a million tokens of the classics, November 2026).
-fn embedding_std(width: usize) -> f32 {
+pub fn embedding_std(width: usize) -> f32 {
     (1000.0 / (width as f32).sqrt()).round() / 1000.0
 }
 

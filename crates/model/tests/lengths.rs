@@ -1,4 +1,4 @@
-//! Every preset at every sequence length that is promised, and arithmetic at the longest.
+//! The layers of every preset at every sequence length that is promised, and arithmetic at the longest.
 
 mod common;
 
@@ -13,7 +13,7 @@ use sim::{Profile, SimDevice};
 
 /// Programs only: no buffers, which for the large presets would take gigabytes.
 #[test]
-fn every_preset_compiles_at_every_length() {
+fn the_layers_of_every_preset_compile_at_every_length() {
     let devices: [Arc<dyn Device>; 2] =
         [Arc::new(CpuDevice::new(1)), Arc::new(SimDevice::new(Profile::m1()))];
     for name in presets::NAMES {

@@ -122,6 +122,9 @@ impl UserConfig {
         if !self.has("model.residual_scale") && base.model.residual_scale == scaled(base.model.n_layers) {
             config.model.residual_scale = scaled(config.model.n_layers.max(1));
         }
+        if !self.has("model.init.embedding_std") && config.model.width > 0 {
+            config.model.init.embedding_std = presets::embedding_std(config.model.width);
+        }
         if !self.has("optimizer.lr") && config.model.width > 0 {
             config.optimizer.lr = default_lr(&config.model);
         }
@@ -254,6 +257,7 @@ mod tests {
         assert_eq!(config.optimizer.lr, 2.1e-3, "3e-3 * 192 / 384 * sqrt(4 / 2), to two digits");
         assert_eq!(config.batch, 2, "512 tokens in sequences of 256");
         assert_eq!(config.model.residual_scale, 0.5, "1/sqrt(2 * 2)");
+        assert_eq!(config.model.init.embedding_std, 0.051, "1/sqrt(384)");
         assert_eq!(config.cut, Auto::Value(model::Cut::Ten));
         assert_eq!(config.loss_scale.initial, Auto::Value(256.0));
         assert_eq!(config.schedule.warmup, Stretch::Amount(Budget::Tokens(1_000_000)));
