@@ -24,7 +24,7 @@ pub struct Segment {
 ///
 /// # Errors
 /// [`Error::Program`] when a statement reads what a later segment computes, a segment is empty, or
-/// the ports of an `inout` pair come into two segments.
+/// the ports of an `inout` pair come into two segments, or a later one reads what the pair overwrites.
 pub fn partition(
     program: &Program,
     names: &[&str],
@@ -120,10 +120,18 @@ pub fn partition(
                 if !outputs.iter().any(|(old, _)| old == output) {
                     continue;
                 }
+                let old = *input;
                 let (input, output) = (&program.value(*input).name, &program.value(*output).name);
                 if !reads {
                     return Err(Error::program(format!(
                         "`{input}` and `{output}` are one port, and segment `{name}` has only the second"
+                    )));
+                }
+                // It would find the new value where the whole program reads the old one.
+                if let Some(later) = (segment + 1..names.len()).find(|later| imports[*later].contains(&old)) {
+                    return Err(Error::program(format!(
+                        "segment `{name}` overwrites `{input}` by `{output}`, and the later segment `{}` reads it",
+                        names[later]
                     )));
                 }
                 b.inout(input, output)?;

@@ -191,4 +191,18 @@ fn a_pair_of_ports_stays_one_in_its_segment_or_is_refused() {
     b.inout("state", "next").unwrap();
     let error = partition(&b.finish().unwrap(), &["first", "second"], by_op, |_, _, _| false).unwrap_err();
     assert!(error.to_string().contains("`state` and `next` are one port, and segment `second`"), "{error}");
+
+    // Overwritten in the first segment, read in the second.
+    let mut b = Builder::new(Element::F16);
+    let state = b.input("state", &[4]).unwrap();
+    let next = b.scale(state, 0.5).unwrap();
+    let sum = b.add(state, next).unwrap();
+    b.output("next", next).unwrap();
+    b.output("sum", sum).unwrap();
+    b.inout("state", "next").unwrap();
+    let error = partition(&b.finish().unwrap(), &["first", "second"], by_op, |_, _, _| false).unwrap_err();
+    assert!(
+        error.to_string().contains("overwrites `state` by `next`, and the later segment `second`"),
+        "{error}"
+    );
 }
