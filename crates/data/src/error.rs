@@ -139,13 +139,28 @@ impl Error {
         move |source| Error::Io { path: path.to_path_buf(), doing, source }
     }
 
-    /// What went wrong with a file under `folder`, whose name tells nobody anything, as an error of the cache.
-    pub(crate) fn in_cache(self, folder: &Path) -> Error {
+    /// What went wrong with a file under `ours`, whose name tells nobody anything, as an error of `cache`.
+    pub(crate) fn in_cache(self, cache: &Path, ours: &Path) -> Error {
         match self {
-            Error::Io { path, source, .. } if path.starts_with(folder) => {
-                Error::Cache { folder: folder.to_owned(), problem: source }
+            Error::Io { path, source, .. } if path.starts_with(ours) => {
+                Error::Cache { folder: cache.to_owned(), problem: source }
             }
             other => other,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_ours_becomes_an_error_of_the_cache() {
+        let (cache, ours) = (Path::new("cache"), Path::new("cache/datasets"));
+        let broken = |path: &str| Error::io(Path::new(path), "read it")(std::io::Error::other("no"));
+        let error = broken("cache/datasets/.new-1/train.tokens").in_cache(cache, ours);
+        assert!(matches!(&error, Error::Cache { folder, .. } if folder == cache), "{error}");
+        let error = broken("cache/my.txt").in_cache(cache, ours);
+        assert!(error.to_string().contains("my.txt"), "{error}");
     }
 }

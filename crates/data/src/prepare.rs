@@ -149,18 +149,19 @@ pub struct SplitInfo {
 /// # Errors
 /// [`Error::Cache`] when the cache cannot be written; what is wrong with the text or the tokenizer.
 pub fn prepare(options: &PrepareOptions, progress: &dyn Fn(Progress)) -> Result<Dataset> {
-    prepare_in_cache(options, progress).map_err(|error| error.in_cache(&options.cache_dir))
+    // Not the whole cache directory: a person's own text may lie in it.
+    let folder = options.cache_dir.join("datasets");
+    prepare_in_cache(options, &folder, progress).map_err(|error| error.in_cache(&options.cache_dir, &folder))
 }
 
-fn prepare_in_cache(options: &PrepareOptions, progress: &dyn Fn(Progress)) -> Result<Dataset> {
+fn prepare_in_cache(options: &PrepareOptions, folder: &Path, progress: &dyn Fn(Progress)) -> Result<Dataset> {
     let corpus = Corpus::open(&options.source)?;
     let given = match &options.tokenizer {
         TokenizerChoice::File(path) => Some(Tokenizer::load(path)?),
         TokenizerChoice::Train { .. } => None,
     };
     let key = cache_key(&corpus, options, given.as_ref())?;
-    let folder = options.cache_dir.join("datasets");
-    fs::create_dir_all(&folder).map_err(Error::io(&folder, "create the folder"))?;
+    fs::create_dir_all(folder).map_err(Error::io(folder, "create the folder"))?;
     let dir = folder.join(format!("{}-{}", folder_name(&options.source), &key[..16]));
     if dir.exists() {
         match Dataset::open(&dir) {
@@ -171,7 +172,7 @@ fn prepare_in_cache(options: &PrepareOptions, progress: &dyn Fn(Progress)) -> Re
             Err(why) => progress(Progress::Rebuilding(why.to_string())),
         }
     }
-    remove_abandoned(&folder);
+    remove_abandoned(folder);
     let building = Building(whole::temporary(&dir));
     fs::create_dir(&building.0).map_err(Error::io(&building.0, "create the folder"))?;
     build(&corpus, options, given, &building.0, progress)?;
