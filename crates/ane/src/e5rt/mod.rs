@@ -1,0 +1,16 @@
+//! The route through Espresso's `e5rt` C interface: devices `ane`, `gpu` and `bnns`.
+
+mod buffer;
+mod child;
+mod e5rt_device;
+mod espresso;
+mod explain;
+mod known;
+mod symbols;
+mod ways;
+
+pub use child::{ChildCommand, answer};
+pub use e5rt_device::{E5rtDevice, Options};
+pub use espresso::{Backend, CallError, OpenOrder};
+pub use symbols::{ESPRESSO, LoadError};
+pub use ways::Ways;
