@@ -215,10 +215,7 @@ impl Compiled {
         let compiler =
             create!(espresso, e5rt_e5_compiler_create_with_config(config.raw), e5rt_e5_compiler_release)?;
         let options = create!(espresso, e5rt_e5_compiler_options_create(), e5rt_e5_compiler_options_release)?;
-        call!(
-            espresso,
-            e5rt_e5_compiler_options_set_compute_device_types_mask(options.raw, backend.mask())
-        )?;
+        call!(espresso, e5rt_e5_compiler_options_set_compute_device_types_mask(options.raw, backend.mask()))?;
         call!(espresso, e5rt_e5_compiler_options_set_force_recompilation(options.raw, 1))?;
         call!(espresso, e5rt_e5_compiler_options_set_segmenter(options.raw, c"graph".as_ptr()))?;
         let library = retain!(
@@ -235,8 +232,10 @@ impl Compiled {
     /// # Errors
     /// [`CallError`] of the call that failed.
     pub(crate) fn open(espresso: &Espresso, bundle: &Path, order: OpenOrder) -> Result<Option<Compiled>> {
-        let path = c_string(&bundle.to_string_lossy());
-        let path = path.as_ptr().cast_mut().cast::<c_void>();
+        // Its own memory, because the wrong order may write to it.
+        let mut path = c_string(&bundle.to_string_lossy()).into_bytes_with_nul();
+        path.resize(path.len().max(size_of::<Raw>()), 0);
+        let path = path.as_mut_ptr().cast::<c_void>();
         let mut raw: Raw = std::ptr::null_mut();
         let out = (&raw mut raw).cast::<c_void>();
         let (first, second) = match order {
@@ -246,8 +245,11 @@ impl Compiled {
         if call_optional!(espresso, e5rt_program_library_create(first, second))?.is_none() {
             return Ok(None);
         }
-        let library =
-            espresso.own(raw, "e5rt_program_library_create", espresso.symbols.e5rt_program_library_release)?;
+        let library = espresso.own(
+            raw,
+            "e5rt_program_library_create",
+            espresso.symbols.e5rt_program_library_release,
+        )?;
         Compiled::of_library(espresso, library, None).map(Some)
     }
 
@@ -501,9 +503,8 @@ impl Operation {
             }
             let mut names = vec![std::ptr::null(); count as usize];
             // SAFETY: the operation is live, `names` has room for `count` pointers.
-            self.espresso.checked(names_call, |_| unsafe {
-                names_function(operation, count, names.as_mut_ptr())
-            })?;
+            self.espresso
+                .checked(names_call, |_| unsafe { names_function(operation, count, names.as_mut_ptr()) })?;
             // SAFETY: Espresso keeps the names as long as the operation.
             found.extend(names.into_iter().filter_map(|name| unsafe { owned_name(name) }));
         }
@@ -523,12 +524,16 @@ impl Operation {
         let mut elements = Vec::with_capacity(self.ports.len());
         for port in &self.ports {
             let mut raw: Raw = std::ptr::null_mut();
-            if call_optional!(espresso, e5rt_io_port_retain_tensor_desc(port.handle.raw, &raw mut raw))?.is_none() {
+            if call_optional!(espresso, e5rt_io_port_retain_tensor_desc(port.handle.raw, &raw mut raw))?
+                .is_none()
+            {
                 return Ok(None);
             }
             let desc = espresso.own(raw, "e5rt_io_port_retain_tensor_desc", release)?;
             let mut count = 0;
-            if call_optional!(espresso, e5rt_tensor_desc_get_num_elements(desc.raw, &raw mut count))?.is_none() {
+            if call_optional!(espresso, e5rt_tensor_desc_get_num_elements(desc.raw, &raw mut count))?
+                .is_none()
+            {
                 return Ok(None);
             }
             elements.push(count);

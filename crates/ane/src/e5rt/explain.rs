@@ -48,12 +48,7 @@ const KNOWN: &[Known] = &[
         meaning: "the engine gave a run up: a buffer too small, or a shape below its minimum",
         rules: &["ANE-029"],
     },
-    Known {
-        call: "",
-        message: "Invalid E5 path",
-        meaning: "no bundle was found at that path",
-        rules: &[],
-    },
+    Known { call: "", message: "Invalid E5 path", meaning: "no bundle was found at that path", rules: &[] },
     Known {
         call: "e5rt_e5_compiler_compile",
         message: "",

@@ -6,6 +6,7 @@ mod e5rt_device;
 mod espresso;
 mod explain;
 mod known;
+mod program;
 mod symbols;
 mod ways;
 

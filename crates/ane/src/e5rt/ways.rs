@@ -13,7 +13,9 @@ use mil::text::{self, WriteOptions};
 use mil::{Builder, Element, Program};
 use serde::{Deserialize, Serialize};
 
-use super::espresso::{Backend, BufferObject, CallError, Compiled, Direction, Espresso, OpenOrder, Operation};
+use super::espresso::{
+    Backend, BufferObject, CallError, Compiled, Direction, Espresso, OpenOrder, Operation,
+};
 use super::explain::explain;
 
 /// What was found out about a system.
@@ -85,8 +87,7 @@ pub(crate) fn probe(espresso: &Espresso, backend: Backend, dir: &Path) -> Result
     let mil = program()
         .and_then(|program| text::write_to_dir(&program, dir, &WriteOptions::ane()))
         .map_err(|error| error.to_string())?;
-    let compiled =
-        Arc::new(Compiled::compile(espresso, backend, &mil, &bundle_dir(dir)).map_err(told)?);
+    let compiled = Arc::new(Compiled::compile(espresso, backend, &mil, &bundle_dir(dir)).map_err(told)?);
     let (first, second) =
         (Buffers::new(espresso, 2).map_err(told)?, Buffers::new(espresso, 5).map_err(told)?);
     let mut operation = Operation::load(&compiled, &PORTS).map_err(told)?;

@@ -1,0 +1,220 @@
+//! Trying in a child process: the real compiler can hang or crash, and the run must survive it.
+//!
+//! The parent starts itself once more with a hidden command, hands over a request as JSON and waits, with a
+//! limit, for one line of JSON. The child is a new process and no fork: a forked one crashes in Espresso
+//! (rule ANE-011).
+
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::espresso::{Backend, Compiled, Direction, Espresso, Operation};
+use super::explain::explain;
+use super::ways;
+
+/// How often a parent looks whether its child is done.
+const POLL: Duration = Duration::from_millis(5);
+/// How much of what a child said before it failed is told.
+const TOLD_BYTES: usize = 400;
+
+/// Makes the command that starts a child: one that reads a request from its standard input, gives it to
+/// [`answer`], and prints the result.
+#[derive(Clone)]
+pub struct ChildCommand(Arc<dyn Fn() -> Command + Send + Sync>);
+
+impl ChildCommand {
+    /// Of a function that makes the command.
+    pub fn new(make: impl Fn() -> Command + Send + Sync + 'static) -> Self {
+        ChildCommand(Arc::new(make))
+    }
+}
+
+/// What a child is asked.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Request {
+    /// Where Espresso is.
+    pub(crate) library: PathBuf,
+    /// `ane`, `gpu`, `bnns`.
+    pub(crate) backend: String,
+    /// What to do.
+    pub(crate) task: Task,
+}
+
+/// What a child does.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Task {
+    /// Compile the small program in `dir` and see what can be done with it; answers [`ways::Ways`].
+    Ways {
+        /// The child's own folder.
+        dir: PathBuf,
+    },
+    /// Open the bundle that an earlier child left in `dir`; answers [`super::OpenOrder`].
+    Reopen {
+        /// That child's folder.
+        dir: PathBuf,
+    },
+    /// Compile and load the program whose text is `mil`, without running it; answers nothing.
+    Compile {
+        /// The text.
+        mil: PathBuf,
+        /// Where the bundle goes.
+        bundle_dir: PathBuf,
+    },
+}
+
+/// How it went.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Reply<T> {
+    Done(T),
+    Failed(String),
+}
+
+/// The child's side: does what `request` asks and returns the reply to be printed.
+pub fn answer(request: &str) -> String {
+    let reply = match serde_json::from_str::<Request>(request) {
+        Ok(request) => work(&request),
+        Err(error) => Reply::Failed(format!("the request cannot be read: {error}")),
+    };
+    serde_json::to_string(&reply).expect("replies are plain data")
+}
+
+fn work(request: &Request) -> Reply<serde_json::Value> {
+    let Some(backend) = Backend::ALL.into_iter().find(|backend| backend.name() == request.backend) else {
+        return Reply::Failed(format!("there is no backend `{}`", request.backend));
+    };
+    let espresso = match Espresso::load(&request.library) {
+        Ok(espresso) => espresso,
+        Err(error) => return Reply::Failed(error.to_string()),
+    };
+    let done = match &request.task {
+        Task::Ways { dir } => ways::probe(&espresso, backend, dir).map(plain),
+        Task::Reopen { dir } => ways::probe_bundle(&espresso, dir).map(plain),
+        Task::Compile { mil, bundle_dir } => {
+            compile_and_load(&espresso, backend, mil, bundle_dir).map(plain).map_err(|error| explain(&error))
+        }
+    };
+    done.map_or_else(Reply::Failed, Reply::Done)
+}
+
+fn plain(value: impl Serialize) -> serde_json::Value {
+    serde_json::to_value(value).expect("answers are plain data")
+}
+
+fn compile_and_load(
+    espresso: &Espresso,
+    backend: Backend,
+    mil: &Path,
+    bundle_dir: &Path,
+) -> Result<(), super::CallError> {
+    let compiled = Arc::new(Compiled::compile(espresso, backend, mil, bundle_dir)?);
+    let no_ports: [(Direction, &str); 0] = [];
+    Operation::load(&compiled, &no_ports).map(drop)
+}
+
+/// Why a child has no answer for its parent.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum NoAnswer {
+    /// It tried, and this is what it was told.
+    Failed(String),
+    /// It took longer than this and was ended.
+    TooLong(Duration),
+    /// It crashed.
+    Crashed(String),
+    /// It could not be started, so nothing is known.
+    NotStarted(String),
+}
+
+impl std::fmt::Display for NoAnswer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            NoAnswer::Failed(problem) | NoAnswer::Crashed(problem) | NoAnswer::NotStarted(problem) => {
+                f.write_str(problem)
+            }
+            NoAnswer::TooLong(limit) => {
+                write!(f, "it took longer than {} s and was ended", limit.as_secs_f64())
+            }
+        }
+    }
+}
+
+/// The parent's side: asks a child and waits for at most `limit`.
+pub(crate) fn ask<T: DeserializeOwned>(
+    command: &ChildCommand,
+    request: &Request,
+    limit: Duration,
+) -> Result<T, NoAnswer> {
+    let lost = |what: &str, error: std::io::Error| NoAnswer::NotStarted(format!("{what}: {error}"));
+    let mut child = (command.0)()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| lost("the child process cannot be started", error))?;
+    let text = serde_json::to_string(request).expect("requests are plain data");
+    let stdin = child.stdin.take().expect("its input is a pipe");
+    let said = collect(child.stdout.take().expect("its output is a pipe"));
+    let complained = collect(child.stderr.take().expect("its errors are a pipe"));
+    // A child that ends before it has read everything shows that by its own end.
+    let _ = { stdin }.write_all(text.as_bytes());
+    let status = match wait(&mut child, limit) {
+        Ok(Some(status)) => status,
+        Ok(None) => {
+            // It may be stuck in the system; that it cannot be ended changes nothing for us.
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(NoAnswer::TooLong(limit));
+        }
+        Err(error) => return Err(lost("the child process cannot be waited for", error)),
+    };
+    let said = said.join().unwrap_or_default();
+    let complained = complained.join().unwrap_or_default();
+    match said.lines().rev().find_map(|line| serde_json::from_str::<Reply<T>>(line).ok()) {
+        Some(Reply::Done(value)) => Ok(value),
+        Some(Reply::Failed(problem)) => Err(NoAnswer::Failed(with_complaint(problem, &complained))),
+        None => {
+            let problem = format!("the child process ended with {status} and without an answer");
+            Err(NoAnswer::Crashed(with_complaint(problem, &complained)))
+        }
+    }
+}
+
+/// Espresso writes its reasons to the standard error.
+fn with_complaint(problem: String, complained: &str) -> String {
+    let complained = complained.trim();
+    if complained.is_empty() {
+        return problem;
+    }
+    let start = complained.len().saturating_sub(TOLD_BYTES);
+    let start = (start..).find(|at| complained.is_char_boundary(*at)).unwrap_or(0);
+    format!("{problem}; it said: {}", complained[start..].replace('\n', " | "))
+}
+
+fn collect(mut from: impl Read + Send + 'static) -> JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        // What came before a failed read is still worth telling.
+        let _ = from.read_to_end(&mut bytes);
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}
+
+fn wait(child: &mut Child, limit: Duration) -> std::io::Result<Option<std::process::ExitStatus>> {
+    let begun = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        if begun.elapsed() >= limit {
+            return Ok(None);
+        }
+        std::thread::sleep(POLL);
+    }
+}

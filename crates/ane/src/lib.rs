@@ -1,0 +1,22 @@
+//! Apple's Neural Engine, driven through private interfaces of macOS.
+//!
+//! [`E5rtDevice`] is the route `ane`: Espresso's `e5rt` C interface, loaded when it is asked for, with an
+//! owned type for each handle and an error for each code. The same driver with another device mask is `gpu`
+//! and `bnns`. Buffers are memory that engine and host share, so a weight update is a conversion into place
+//! and the output of one program is bound as the input of the next.
+//!
+//! What nobody has shown for sure (several operations of one program, binding anew, opening a bundle again)
+//! is tried when the device is opened, in a child process, and remembered per chip and system.
+//!
+//! Nothing here is linked against Apple's frameworks: on a machine without them [`E5rtDevice::open`] says
+//! what is missing. Any library with the same symbols can stand in, which is how this crate is tested.
+//!
+//! What it refuses: arithmetic, and knowledge of what the programs are for.
+
+mod e5rt;
+mod machine;
+
+pub use e5rt::{
+    Backend, CallError, ChildCommand, E5rtDevice, ESPRESSO, LoadError, OpenOrder, Options, Ways, answer,
+};
+pub use machine::Machine;
