@@ -18,5 +18,6 @@ mod machine;
 
 pub use e5rt::{
     Backend, CallError, ChildCommand, E5rtDevice, ESPRESSO, LoadError, OpenOrder, Options, Ways, answer,
+    check_library,
 };
 pub use machine::Machine;

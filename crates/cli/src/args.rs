@@ -40,6 +40,9 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Mil(MilCommand),
     Bench(BenchArgs),
+    /// Try a program on an engine, as a request on standard input says; for our own child processes
+    #[command(name = crate::device_choice::PROBE_COMMAND, hide = true)]
+    ProbeEngine,
 }
 
 /// Train a model, or go on with a run
@@ -102,10 +105,10 @@ pub(crate) struct TrainArgs {
 /// Where programs run.
 #[derive(Debug, Clone, Default, ClapArgs)]
 pub(crate) struct DeviceArgs {
-    /// Where to compute: auto, cpu, sim, sim:CHIP; `anneal devices` lists them all
+    /// Where to compute: auto, ane, gpu, bnns, cpu, sim, sim:CHIP; `anneal devices` lists them all
     #[arg(long, value_name = "NAME")]
     pub(crate) device: Option<String>,
-    /// The chip that `sim` computes like: m1, m2, m3, m4, m5, exact
+    /// The chip that `sim` computes like, or that `ane` is taken for: m1, m2, m3, m4, m5; sim: exact
     #[arg(long, value_name = "CHIP")]
     pub(crate) chip: Option<String>,
     /// Threads to compute with [default: one for each core]

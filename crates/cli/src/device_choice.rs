@@ -1,12 +1,26 @@
 //! From a device's name to the device, with the reason.
 
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
+use ane::{Backend, ChildCommand, E5rtDevice, Machine};
 use cpu::CpuDevice;
 use device::Device;
+use mil::lint::Chip;
 use sim::{Profile, SimDevice};
 
 use crate::args::DeviceArgs;
+use crate::cache;
+
+/// A library with Espresso's `e5rt` symbols, to be used in place of the system's.
+const ESPRESSO_VARIABLE: &str = "ANNEAL_ESPRESSO";
+/// Seconds that a compile on one of Apple's routes may take.
+const COMPILE_LIMIT_VARIABLE: &str = "ANNEAL_COMPILE_LIMIT";
+/// The hidden command of the child processes that try programs; see [`crate::commands::probe`].
+pub(crate) const PROBE_COMMAND: &str = "probe-engine";
 
 /// What `sim` computes like unless somebody says otherwise: the newest chip that was measured.
 const DEFAULT_CHIP: &str = "m4";
@@ -36,13 +50,38 @@ pub(crate) const ENTRIES: [Entry; 6] = [
 
 impl Entry {
     /// Why it cannot be used on this machine; `None` when it can.
-    pub(crate) fn missing(&self) -> Option<&'static str> {
-        match (self.apple, cfg!(all(target_os = "macos", target_arch = "aarch64"))) {
-            (false, _) => None,
-            (true, false) => Some("needs macOS on Apple Silicon"),
-            (true, true) => Some("not built into this version yet"),
+    pub(crate) fn missing(&self) -> Option<String> {
+        if !self.apple {
+            return None;
+        }
+        let here = cfg!(all(target_os = "macos", target_arch = "aarch64"));
+        if backend(self.name).is_none() {
+            let why = if here { "not built into this version yet" } else { "needs macOS on Apple Silicon" };
+            return Some(why.to_owned());
+        }
+        match espresso() {
+            None if !here => Some("needs macOS on Apple Silicon".to_owned()),
+            library => {
+                let library = library.unwrap_or_else(|| PathBuf::from(ane::ESPRESSO));
+                ane::check_library(&library).err().map(|error| error.to_string())
+            }
         }
     }
+}
+
+/// Which of Espresso's engines the device of this name is.
+fn backend(name: &str) -> Option<Backend> {
+    Backend::ALL.into_iter().find(|backend| backend.name() == name)
+}
+
+/// The library that the environment names.
+fn espresso() -> Option<PathBuf> {
+    std::env::var_os(ESPRESSO_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from)
+}
+
+/// The chip called `name`, in lower case.
+fn chip(name: &str) -> Option<Chip> {
+    Chip::ALL.into_iter().find(|chip| format!("{chip:?}").eq_ignore_ascii_case(name))
 }
 
 /// A device that was opened.
@@ -89,31 +128,85 @@ pub(crate) fn name(args: &DeviceArgs, written: Option<&str>) -> Result<(String, 
         let problem = format!("{missing}; on this machine there are {}", here.join(" and "));
         return Err(unavailable(&format!("device `{base}`"), problem));
     }
-    if base != "sim" {
-        return match args.chip.as_deref().or(chip) {
-            None => Ok((base.to_owned(), why)),
-            Some(chip) => Err(unavailable(
+    let chip = args.chip.as_deref().or(chip);
+    let (chip, known) = match (base, chip) {
+        ("sim", chip) => {
+            let chip = chip.unwrap_or(DEFAULT_CHIP);
+            (chip, Profile::by_name(chip).map(|_| ()).ok_or_else(|| Profile::NAMES.join(", ")))
+        }
+        // Which chip it is taken for, where the machine does not say or somebody knows better.
+        ("ane", Some(chip)) => {
+            let names = || Chip::ALL.map(|chip| format!("{chip:?}").to_lowercase()).join(", ");
+            (chip, self::chip(chip).map(|_| ()).ok_or_else(names))
+        }
+        (_, None) => return Ok((base.to_owned(), why)),
+        (_, Some(chip)) => {
+            return Err(unavailable(
                 &format!("device `{base}`"),
                 format!("it cannot compute like chip `{chip}`; only sim can: --device sim:{chip}"),
-            )),
-        };
+            ));
+        }
+    };
+    match known {
+        Ok(()) => Ok((format!("{base}:{chip}"), why)),
+        Err(names) => {
+            let problem = format!("there is no chip `{chip}`; there are {names}");
+            Err(unavailable(&format!("device `{base}`"), problem))
+        }
     }
-    let chip = args.chip.as_deref().or(chip).unwrap_or(DEFAULT_CHIP);
-    if Profile::by_name(chip).is_none() {
-        let problem = format!("there is no chip `{chip}`; there are {}", Profile::NAMES.join(", "));
-        return Err(unavailable("device `sim`", problem));
-    }
-    Ok((format!("sim:{chip}"), why))
 }
 
 /// The best device of this machine, and why.
 fn best() -> (String, String) {
-    let why = if cfg!(target_os = "macos") {
-        "the best device built into this version; ane will be"
-    } else {
-        "the best device present; on a Mac ane will be"
+    let ane = &ENTRIES[0];
+    // A library of the environment's choice is for trying; it is used only when it is asked for.
+    let why = match ane.missing() {
+        None if espresso().is_none() => {
+            return (ane.name.to_owned(), "the Neural Engine is present".to_owned());
+        }
+        Some(missing) if cfg!(target_os = "macos") => format!("the best device present; ane: {missing}"),
+        _ => "the best device present; on a Mac it is ane".to_owned(),
     };
-    ("cpu".to_owned(), why.to_owned())
+    ("cpu".to_owned(), why)
+}
+
+/// Opens one of Espresso's engines, with the limits and rules of the chip `chip` or of this machine's.
+fn open_e5rt(backend: Backend, chip: Option<Chip>) -> Result<Arc<dyn Device>, device::Error> {
+    let unavailable =
+        |problem: String| device::Error::Unavailable { device: backend.name().to_owned(), problem };
+    let folder = cache::dir().map_err(unavailable)?.join("engine");
+    let mut options = ane::Options::here(backend, &folder);
+    if let Some(chip) = chip {
+        options.system = format!("{}, taken for {chip:?}, {}", Machine::here().name, Machine::here().system);
+        options.chip = chip;
+    }
+    if let Some(library) = espresso() {
+        options.system += &format!(", {}", library.display());
+        options.library = library;
+        // The wait is for Apple's compiler service.
+        options.back_off = Duration::ZERO;
+    }
+    if let Some(limit) = std::env::var_os(COMPILE_LIMIT_VARIABLE) {
+        options.limit = seconds(&limit).map_err(unavailable)?;
+    }
+    options.child = std::env::current_exe().ok().map(|own| {
+        ChildCommand::new(move || {
+            let mut command = Command::new(&own);
+            command.arg(PROBE_COMMAND);
+            command
+        })
+    });
+    Ok(Arc::new(E5rtDevice::open(options)?))
+}
+
+fn seconds(value: &OsString) -> Result<Duration, String> {
+    let parsed = value.to_str().and_then(|text| text.parse::<f64>().ok());
+    parsed
+        .filter(|seconds| *seconds > 0.0)
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .ok_or_else(|| {
+            format!("{COMPILE_LIMIT_VARIABLE}={}: expected seconds, as 240", value.to_string_lossy())
+        })
 }
 
 /// Opens the device that was asked for; see [`name`].
@@ -131,6 +224,11 @@ pub(crate) fn open(args: &DeviceArgs, written: Option<&str>) -> Result<Choice, d
     if let Some(chip) = name.strip_prefix("sim:") {
         let profile = Profile::by_name(chip).expect("checked with the name");
         return Ok(Choice { device: Arc::new(SimDevice::new(profile)), cpu: None, name, why });
+    }
+    let (base, of_chip) = name.split_once(':').map_or((&*name, None), |(base, chip)| (base, Some(chip)));
+    if let Some(backend) = backend(base) {
+        let device = open_e5rt(backend, of_chip.and_then(chip))?;
+        return Ok(Choice { device, cpu: None, name, why });
     }
     let cpu = Arc::new(CpuDevice::new(threads));
     Ok(Choice { device: cpu.clone(), cpu: Some(cpu), name, why })

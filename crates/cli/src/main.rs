@@ -17,7 +17,7 @@ use std::process::ExitCode;
 
 use args::{Args, Command, DataCommand, MilCommand};
 use clap::Parser;
-use commands::{bench, data, devices, eval, generate, mil, train};
+use commands::{bench, data, devices, eval, generate, mil, probe, train};
 
 /// The result of a command.
 type Result<T = ExitCode, E = Box<dyn Error>> = std::result::Result<T, E>;
@@ -37,6 +37,7 @@ fn main() -> ExitCode {
         Command::Mil(MilCommand::Print(args)) => mil::print(args, out),
         Command::Mil(MilCommand::Lint(args)) => mil::lint(args, out),
         Command::Bench(args) => bench::run(args, out),
+        Command::ProbeEngine => probe::run(out),
     };
     match done.and_then(|code| Ok(out.flush().map(|()| code)?)) {
         Ok(code) => code,

@@ -13,5 +13,5 @@ mod ways;
 pub use child::{ChildCommand, answer};
 pub use e5rt_device::{E5rtDevice, Options};
 pub use espresso::{Backend, CallError, OpenOrder};
-pub use symbols::{ESPRESSO, LoadError};
+pub use symbols::{ESPRESSO, LoadError, check_library};
 pub use ways::Ways;

@@ -188,6 +188,14 @@ impl Symbols {
     }
 }
 
+/// Whether the library at `path` is there and has what the driver needs.
+///
+/// # Errors
+/// [`LoadError`] with what is missing.
+pub fn check_library(path: &Path) -> Result<(), LoadError> {
+    Symbols::load(path).map(drop)
+}
+
 /// A name that Espresso gave, which it keeps.
 ///
 /// # Safety

@@ -16,13 +16,13 @@ const MEASURE: Duration = Duration::from_millis(500);
 
 pub(crate) fn run(args: &DevicesArgs, out: &mut dyn Write) -> Result {
     for entry in &ENTRIES {
-        let mut about =
-            json!({ "name": entry.name, "what": entry.what, "available": entry.missing().is_none() });
+        let missing = entry.missing();
+        let mut about = json!({ "name": entry.name, "what": entry.what, "available": missing.is_none() });
         let mut line = format!("{:<10} ", entry.name);
-        match entry.missing() {
+        match missing {
             Some(why) => {
-                about["why_not"] = why.into();
                 line += &format!("no   {}; {why}", entry.what);
+                about["why_not"] = why.into();
             }
             None => {
                 let asked = DeviceArgs { device: Some(entry.name.to_owned()), ..DeviceArgs::default() };
