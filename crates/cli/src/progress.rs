@@ -360,6 +360,9 @@ impl Observer for Progress {
             Event::Skipped { step, why, scale } => {
                 self.notes.say(&format!("step {step} left out: {why}; the loss scale is now {scale}"));
             }
+            Event::DeviceFailed { step, why, then } => {
+                self.notes.say(&format!("after step {step}: {why}; {then}"));
+            }
             _ => {}
         }
     }
@@ -383,6 +386,9 @@ mod tests {
             act_max: Vec::new(),
             tok_s: 12_345.0,
             elapsed,
+            dispatches: 0,
+            bytes_written: 0,
+            bytes_read: 0,
             ms: train::Timings::default(),
             guard: None,
         }

@@ -317,7 +317,8 @@ impl Stack {
     pub fn evaluate(&mut self, ids: &[u32], targets: &[u32]) -> Result<StepReport> {
         self.check_batch(ids, targets)?;
         let act_max = self.forward_layers(ids)?;
-        let nll = self.head.statistics(targets)?.into_iter().map(Statistics::nll).collect();
+        let nll: Vec<f32> = self.head.statistics(targets)?.into_iter().map(Statistics::nll).collect();
+        self.check_losses(&nll)?;
         Ok(StepReport { nll, act_max, d_max: Vec::new() })
     }
 
@@ -340,6 +341,7 @@ impl Stack {
         self.head.log_scale.write_f32(&[log_scale])?;
         let mode = usize::from(!first && self.sums_in_place);
         let nll = self.head.backward(targets, self.device.element(), mode)?;
+        self.check_losses(&nll)?;
         self.collect(None, first)?;
         let mut d_max = vec![0.0; self.layers.len()];
         for at in (0..self.layers.len()).rev() {
@@ -349,6 +351,10 @@ impl Stack {
                 invocation.run()?;
             }
             layer.d_max.read_f32(std::slice::from_mut(&mut d_max[at]))?;
+            // The gradient of the stream passes every layer by its residual connection.
+            if d_max[at] == 0.0 && d_max.get(at + 1).is_some_and(|above| *above != 0.0) {
+                return Err(self.silent_zero("backward", at));
+            }
             self.collect(Some(at), first)?;
         }
         self.embedding_backward(ids, first)?;
@@ -406,10 +412,42 @@ impl Stack {
             }
         }
         let mut act_max = vec![0.0; self.layers.len()];
-        for (layer, value) in self.layers.iter().zip(&mut act_max) {
-            layer.act_max.read_f32(std::slice::from_mut(value))?;
+        for (at, value) in act_max.iter_mut().enumerate() {
+            self.layers[at].act_max.read_f32(std::slice::from_mut(value))?;
+            // The stream passes every layer by its residual connection.
+            if *value == 0.0 && self.host.iter().any(|value| *value != 0.0) {
+                return Err(self.silent_zero("forward", at));
+            }
         }
         Ok(act_max)
+    }
+
+    /// Engines were seen to answer a success and zeros (facts of ane-train on M1): a run that goes on with
+    /// them learns nothing, and says nothing.
+    fn silent_zero(&self, pass: &str, layer: usize) -> Error {
+        self.broken(format!("{pass} of layer {layer}"), "zero everywhere, from values that are not")
+    }
+
+    /// A sum of exponentials holds that of the largest logit, which is 1: its logarithm is never minus
+    /// infinity, and a loss of exactly 0 for every token is no model's. (An overflow, plus infinity or NaN, is
+    /// the business of whoever judges the step.)
+    fn check_losses(&self, nll: &[f32]) -> Result<()> {
+        let what = if nll.contains(&f32::NEG_INFINITY) {
+            "sums of exponentials that are zero"
+        } else if nll.iter().all(|nll| *nll == 0.0) {
+            "a loss of 0 for every token"
+        } else {
+            return Ok(());
+        };
+        Err(self.broken("head".to_owned(), what))
+    }
+
+    fn broken(&self, program: String, what: &str) -> Error {
+        Error::Device(device::Error::Run {
+            device: self.device.name().to_owned(),
+            program,
+            problem: format!("it reported success and gave {what}"),
+        })
     }
 
     /// Takes the stored gradients of one layer (or of the head) into the host's sums, where the

@@ -113,6 +113,9 @@ pub struct RunConfig {
     pub cut: Auto<Cut>,
     /// Which activations are kept for the backward pass.
     pub taps: Taps,
+    /// What happens when the device fails twice in the same step. A checkpoint is written in any case.
+    #[serde(default)]
+    pub on_device_failure: OnDeviceFailure,
     /// Steps between two lines of `metrics.jsonl`. A run with a budget in time writes every step,
     /// because its progress is what makes it repeatable.
     pub log_every: u64,
@@ -132,6 +135,17 @@ pub struct RunConfig {
     pub eval: EvalConfig,
     /// Checkpoints.
     pub checkpoint: CheckpointConfig,
+}
+
+/// What a run does when its device no longer works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnDeviceFailure {
+    /// It ends, and can be resumed.
+    #[default]
+    Stop,
+    /// It goes on on the CPU.
+    Cpu,
 }
 
 /// Where the tokens come from.
@@ -279,6 +293,7 @@ impl RunConfig {
             accum: 1,
             cut: Auto::Auto,
             taps: Taps::Keep,
+            on_device_failure: OnDeviceFailure::Stop,
             log_every: 1,
             replay: String::new(),
             data: DataConfig {

@@ -83,6 +83,15 @@ pub enum Event {
         /// The loss scale from now on.
         scale: f64,
     },
+    /// The device did not do what it was asked. The state is that after `step`.
+    DeviceFailed {
+        /// After this step.
+        step: u64,
+        /// What it answered.
+        why: String,
+        /// What happens now.
+        then: String,
+    },
     /// The run goes on.
     Resumed {
         /// After this step.

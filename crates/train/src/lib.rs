@@ -21,7 +21,7 @@
 //! config.set("preset", "tiny", "--preset");
 //! config.set("budget", "500steps", "--budget");
 //! let start = Start::New { config, runs_dir: "runs".into(), name: None };
-//! let options = RunOptions { start, device: device(), cache_dir: "cache".into() };
+//! let options = RunOptions { start, device: device(), fallback: None, cache_dir: "cache".into() };
 //! match train_run(options, &mut (), &AtomicBool::new(false))? {
 //!     Outcome::Finished(summary) => println!("val_bpb {:.4}", summary.val_bpb),
 //!     Outcome::Interrupted { run, step } => println!("{} stopped after step {step}", run.display()),
@@ -52,8 +52,8 @@ pub use budget::{Budget, Spent, Stretch};
 pub use checkpoint::{Checkpoint, Checkpoints, TrainerState};
 pub use config::{
     Auto, CheckpointConfig, DEFAULT_PRESET, DEFAULT_STEP_TOKENS, DataConfig, EvalConfig, LossScaleConfig,
-    Multipliers, OptimizerConfig, OptimizerKind, REFERENCE_LAYERS, REFERENCE_LR, REFERENCE_WIDTH, RunConfig,
-    ScheduleConfig,
+    Multipliers, OnDeviceFailure, OptimizerConfig, OptimizerKind, REFERENCE_LAYERS, REFERENCE_LR,
+    REFERENCE_WIDTH, RunConfig, ScheduleConfig,
 };
 pub use error::{Error, Result};
 pub use evaluate::{Evaluation, evaluate, window_starts};
@@ -63,7 +63,7 @@ pub use loss_scale::{LossScale, LossScaleState};
 pub use run_dir::RunDir;
 pub use schedule::{Schedule, ScheduleKind};
 pub use session::{
-    Observer, Outcome, RunOptions, Start, Summary, Trained, load_trained, prepare_data, train_run,
+    Fallback, Observer, Outcome, RunOptions, Start, Summary, Trained, load_trained, prepare_data, train_run,
 };
 pub use trainer::{Guard, StepMetrics, Timings, Trainer};
 pub use user_config::UserConfig;

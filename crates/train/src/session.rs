@@ -14,6 +14,7 @@ use device::Device;
 use serde::Serialize;
 
 use crate::checkpoint::{Checkpoint, Snapshot};
+use crate::config::OnDeviceFailure;
 use crate::run_dir::{self, RunDir};
 use crate::trainer::Guard;
 use crate::{
@@ -26,9 +27,15 @@ pub struct RunOptions {
     pub start: Start,
     /// Where the model runs.
     pub device: Arc<dyn Device>,
+    /// Opens the device that a run moves to when its own no longer works, if its configuration says so;
+    /// without it the run ends.
+    pub fallback: Option<Fallback>,
     /// Where prepared data is kept.
     pub cache_dir: PathBuf,
 }
+
+/// Opens a device that works everywhere.
+pub type Fallback = Box<dyn FnMut() -> device::Result<Arc<dyn Device>>>;
 
 /// Where a run begins.
 pub enum Start {
@@ -133,7 +140,8 @@ pub fn train_run(options: RunOptions, observer: &mut dyn Observer, stop: &Atomic
         Start::Resume { dir } => Session::resume(&dir, options.device, &options.cache_dir, observer)?,
     };
     session.observer.on_start(session.run.path(), &session.trainer);
-    let outcome = session.train(stop);
+    let mut fallback = options.fallback;
+    let outcome = session.train(stop, &mut fallback);
     if let Err(error) = &outcome {
         let step = session.trainer.spent().steps;
         // The error itself matters more than one that keeps it from being written.
@@ -250,7 +258,7 @@ impl<'o> Session<'o> {
         self.run.log_event(&event)
     }
 
-    fn train(&mut self, stop: &AtomicBool) -> Result<Outcome> {
+    fn train(&mut self, stop: &AtomicBool, fallback: &mut Option<Fallback>) -> Result<Outcome> {
         let config = self.trainer.config().clone();
         let logs_every_step = matches!(config.budget, Budget::Time(_));
         while !self.trainer.is_done() {
@@ -258,7 +266,7 @@ impl<'o> Session<'o> {
                 return self.interrupt();
             }
             let before = *self.trainer.spent();
-            let metrics = self.trainer.step()?;
+            let metrics = self.on_device(fallback, Trainer::step)?;
             if logs_every_step || metrics.step.is_multiple_of(config.log_every) || self.trainer.is_done() {
                 self.run.log_step(&metrics)?;
             }
@@ -269,13 +277,51 @@ impl<'o> Session<'o> {
             }
             let (budget, after) = (*self.trainer.budget(), *self.trainer.spent());
             if config.eval.every.passed(&budget, &before, &after) {
-                self.evaluate(config.eval.windows)?;
+                self.evaluate(config.eval.windows, fallback)?;
             }
             if config.checkpoint.every.passed(&budget, &before, &after) {
                 self.save(config.checkpoint.keep)?;
             }
         }
-        self.finish(&config)
+        self.finish(&config, fallback)
+    }
+
+    /// Lets the trainer use its device. When that fails it is tried once more, because engines were seen to
+    /// fail for a moment; when it fails again the state is saved, and the run ends or moves, as configured.
+    fn on_device<T>(
+        &mut self,
+        fallback: &mut Option<Fallback>,
+        mut work: impl FnMut(&mut Trainer) -> Result<T>,
+    ) -> Result<T> {
+        let failure = |error: &Error| match error {
+            Error::Model(model::Error::Device(failed @ device::Error::Run { .. })) => {
+                Some(failed.to_string())
+            }
+            _ => None,
+        };
+        let step = self.trainer.spent().steps;
+        let why = match work(&mut self.trainer) {
+            Err(error) if failure(&error).is_some() => failure(&error).unwrap_or_default(),
+            done => return done,
+        };
+        self.event(Event::DeviceFailed { step, why, then: "it is tried once more".to_owned() })?;
+        let error = match work(&mut self.trainer) {
+            Err(error) if failure(&error).is_some() => error,
+            done => return done,
+        };
+        let why = failure(&error).unwrap_or_default();
+        self.save(self.trainer.config().checkpoint.keep)?;
+        let moves = self.trainer.config().on_device_failure == OnDeviceFailure::Cpu;
+        let Some(open) = fallback.as_mut().filter(|_| moves) else {
+            let then = "the run ends; its checkpoint is of this step".to_owned();
+            self.event(Event::DeviceFailed { step, why, then })?;
+            return Err(error);
+        };
+        let device = open().map_err(|error| Error::Model(error.into()))?;
+        let then = format!("the run goes on on {}: {}", device.name(), device.describe());
+        self.event(Event::DeviceFailed { step, why, then })?;
+        self.trainer.move_to(device)?;
+        work(&mut self.trainer)
     }
 
     fn log_guard(&mut self, metrics: &StepMetrics) -> Result<()> {
@@ -287,9 +333,9 @@ impl<'o> Session<'o> {
         }
     }
 
-    fn evaluate(&mut self, windows: usize) -> Result<Evaluation> {
+    fn evaluate(&mut self, windows: usize, fallback: &mut Option<Fallback>) -> Result<Evaluation> {
         let step = self.trainer.spent().steps;
-        let result = self.trainer.evaluate(windows)?;
+        let result = self.on_device(fallback, |trainer| trainer.evaluate(windows))?;
         self.evaluated = Some((step, result.clone()));
         self.observer.on_eval(step, &result);
         self.event(Event::Validation { step, result: result.clone() })?;
@@ -330,12 +376,12 @@ impl<'o> Session<'o> {
         Ok(Outcome::Interrupted { run, step })
     }
 
-    fn finish(&mut self, config: &RunConfig) -> Result<Outcome> {
+    fn finish(&mut self, config: &RunConfig, fallback: &mut Option<Fallback>) -> Result<Outcome> {
         // Before the last validation, which may be long and is no reason to lose anything. What it finds
         // does not go into the checkpoint: it counts other windows than the validations before, with
         // which checkpoints are compared.
         self.save(config.checkpoint.keep)?;
-        let result = self.evaluate(config.eval.final_windows)?;
+        let result = self.evaluate(config.eval.final_windows, fallback)?;
         let state = self.trainer.state();
         let summary = Summary {
             run: self.run.path().to_owned(),

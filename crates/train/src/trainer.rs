@@ -45,6 +45,12 @@ pub struct StepMetrics {
     pub tok_s: f64,
     /// Seconds in steps so far, this one included.
     pub elapsed: f64,
+    /// Programs that the device ran.
+    pub dispatches: u64,
+    /// Bytes that went to the device, in its element type.
+    pub bytes_written: u64,
+    /// Bytes that came from the device.
+    pub bytes_read: u64,
     /// Where its time went.
     pub ms: Timings,
     /// What the guard did.
@@ -59,8 +65,10 @@ pub struct Timings {
     pub total: f64,
     /// In the device's programs.
     pub programs: f64,
-    /// In copies to and from the device.
+    /// In copies to and from the device, conversion included.
     pub copies: f64,
+    /// Neither in programs nor in copies: on the host.
+    pub host: f64,
     /// In measuring gradients and updating weights, copies of these included.
     pub update: f64,
 }
@@ -177,14 +185,22 @@ impl Trainer {
     ///
     /// # Errors
     /// [`Error::Diverged`] when many steps in a row had to be skipped and no smaller loss scale is
-    /// left; [`Error::Model`] when the device fails.
+    /// left; [`Error::Model`] when the device fails: the trainer is then as it was before the step, which
+    /// may be tried again.
     pub fn step(&mut self) -> Result<StepMetrics> {
         let begun = Instant::now();
         let telemetry = self.stack.device().telemetry();
         let step_tokens = self.config.step_tokens();
         let scale = self.scale.state().scale;
 
-        let gradients = self.accumulate()?;
+        let next_window = self.next_window;
+        let gradients = match self.accumulate() {
+            Ok(gradients) => gradients,
+            Err(error) => {
+                self.next_window = next_window;
+                return Err(error);
+            }
+        };
         let update_begun = Instant::now();
         let progress = self.progress_of_step(begun.elapsed().as_secs_f64());
         let lr = self.config.optimizer.lr * self.schedule.multiplier(progress);
@@ -230,10 +246,14 @@ impl Trainer {
             act_max: gradients.act_max,
             tok_s: step_tokens as f64 / seconds,
             elapsed: self.spent.seconds,
+            dispatches: telemetry.dispatches,
+            bytes_written: telemetry.bytes_written,
+            bytes_read: telemetry.bytes_read,
             ms: Timings {
                 total: seconds * 1e3,
                 programs: telemetry.run_ns as f64 / 1e6,
                 copies: telemetry.copy_ns as f64 / 1e6,
+                host: (seconds * 1e3 - (telemetry.run_ns + telemetry.copy_ns) as f64 / 1e6).max(0.0),
                 update: update_begun.elapsed().as_secs_f64() * 1e3,
             },
             guard,
@@ -312,6 +332,23 @@ impl Trainer {
     /// As [`evaluate::evaluate`].
     pub fn evaluate(&mut self, windows: usize) -> Result<Evaluation> {
         evaluate::evaluate(&mut self.stack, &self.dataset.valid, &self.byte_table, windows)
+    }
+
+    /// Goes on on another device, from the same weights.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when it does not take the model; the trainer then stays where it is.
+    pub fn move_to(&mut self, device: Arc<dyn Device>) -> Result<()> {
+        let element = device.element();
+        let mut stack = Stack::new(&self.config.model, device, &self.config.stack_options())?;
+        for index in 0..self.stack.parameters().len() {
+            stack.set_weights(index, &self.stack.weights(index))?;
+        }
+        let state = self.scale.state();
+        self.scale = LossScale::new(element, self.config.scale_rules(), self.config.step_tokens());
+        self.scale.restore(state);
+        self.stack = stack;
+        Ok(())
     }
 
     /// All that a checkpoint keeps beside weights and moments.

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use cpu::CpuDevice;
 use serde_json::json;
 use train::{DEFAULT_PRESET, Outcome, RunOptions, Start, Summary, UserConfig, run_dir, train_run};
 
@@ -49,7 +50,13 @@ pub(crate) fn run(args: &TrainArgs, out: &mut dyn Write) -> Result {
     let style = Style::choose(args.json, args.quiet);
     let mut progress = Progress::new(style, format!("{}: {}", choice.device.describe(), choice.why));
     let stop = stop_on_signals(&progress)?;
-    let options = RunOptions { start, device: choice.device.clone(), cache_dir: cache::dir()? };
+    let threads = usize::from(args.device.threads.unwrap_or(0));
+    let options = RunOptions {
+        start,
+        device: choice.device.clone(),
+        fallback: Some(Box::new(move || Ok(Arc::new(CpuDevice::new(threads))))),
+        cache_dir: cache::dir()?,
+    };
     let outcome = train_run(options, &mut progress, &stop);
     progress.finish();
     match outcome? {

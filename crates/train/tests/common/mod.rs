@@ -83,7 +83,7 @@ impl Place {
     ) -> (Seen, Result<Outcome, Error>) {
         let stop = Arc::new(AtomicBool::new(false));
         let mut seen = Seen { last_step, stop: stop.clone(), ..Seen::default() };
-        let options = RunOptions { start, device, cache_dir: self.path().join("cache") };
+        let options = RunOptions { start, device, fallback: None, cache_dir: self.path().join("cache") };
         let outcome = train_run(options, &mut seen, &stop);
         (seen, outcome)
     }
