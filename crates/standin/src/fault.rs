@@ -1,0 +1,110 @@
+//! Bad luck, planted: what real hardware does on a bad day.
+//!
+//! A comma-separated list:
+//!
+//! | word | what happens |
+//! | --- | --- |
+//! | `compile-hang` | compiling never ends |
+//! | `compile-crash` | compiling aborts the process |
+//! | `compile-refuse` | every program is refused |
+//! | `compile-refuse=TEXT` | programs whose text contains TEXT are refused |
+//! | `load-refuse` | no program can be loaded |
+//! | `loaded-limit=K` | K programs can be loaded at once |
+//! | `execute-error@N` | the N-th run of the process fails |
+//! | `execute-error@N+` | so do all that follow |
+//! | `silent-zero@N`, `silent-zero@N+` | the N-th run (and all that follow) reports success and leaves zeros |
+//! | `nan@N`, `nan@N+` | as above, NaN |
+//! | `gpu-instead` | the compiler gives programs to the GPU, whatever the mask says |
+
+use std::ops::RangeInclusive;
+
+/// What goes wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Faults {
+    /// Compiling never ends.
+    pub compile_hang: bool,
+    /// Compiling aborts.
+    pub compile_crash: bool,
+    /// Programs with this text are refused; the empty text is in all of them.
+    pub compile_refuse: Option<String>,
+    /// Nothing can be loaded.
+    pub load_refuse: bool,
+    /// How many programs can be loaded, whatever the profile says.
+    pub loaded_limit: Option<usize>,
+    /// Runs that go wrong, counted from 1, and how.
+    pub runs: Vec<(RangeInclusive<u64>, RunFault)>,
+    /// Programs go to the GPU.
+    pub gpu_instead: bool,
+}
+
+/// How a run goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunFault {
+    /// It reports an error.
+    Error,
+    /// It reports success and leaves zeros.
+    Zero,
+    /// It reports success and leaves NaN.
+    Nan,
+}
+
+impl Faults {
+    /// Reads a list.
+    ///
+    /// # Errors
+    /// The word that means nothing.
+    pub fn parse(list: &str) -> Result<Faults, String> {
+        let mut faults = Faults::default();
+        for word in list.split(',').map(str::trim).filter(|word| !word.is_empty()) {
+            let wrong = || format!("`{word}` is no fault that can be planted");
+            let (name, value) =
+                word.split_once('=').map_or((word, None), |(name, value)| (name, Some(value)));
+            match (name, value) {
+                ("compile-hang", None) => faults.compile_hang = true,
+                ("compile-crash", None) => faults.compile_crash = true,
+                ("compile-refuse", text) => faults.compile_refuse = Some(text.unwrap_or_default().to_owned()),
+                ("load-refuse", None) => faults.load_refuse = true,
+                ("loaded-limit", Some(limit)) => {
+                    faults.loaded_limit = Some(limit.parse().map_err(|_| wrong())?);
+                }
+                ("gpu-instead", None) => faults.gpu_instead = true,
+                _ => {
+                    let (kind, when) = word.split_once('@').ok_or_else(wrong)?;
+                    let kind = match kind {
+                        "execute-error" => RunFault::Error,
+                        "silent-zero" => RunFault::Zero,
+                        "nan" => RunFault::Nan,
+                        _ => return Err(wrong()),
+                    };
+                    let first = when.trim_end_matches('+').parse().map_err(|_| wrong())?;
+                    let last = if when.ends_with('+') { u64::MAX } else { first };
+                    faults.runs.push((first..=last, kind));
+                }
+            }
+        }
+        Ok(faults)
+    }
+
+    /// What goes wrong in the run of this number.
+    pub fn of_run(&self, number: u64) -> Option<RunFault> {
+        self.runs.iter().find(|(runs, _)| runs.contains(&number)).map(|(_, fault)| *fault)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_is_read_and_a_word_that_means_nothing_is_told() {
+        let faults = Faults::parse("compile-refuse=main_, loaded-limit=3, nan@7, execute-error@9+").unwrap();
+        assert_eq!(faults.compile_refuse.as_deref(), Some("main_"));
+        assert_eq!(faults.loaded_limit, Some(3));
+        let kinds: Vec<_> = [6, 7, 8, 9, 1000].map(|run| faults.of_run(run)).into();
+        let error = Some(RunFault::Error);
+        assert_eq!(kinds, [None, Some(RunFault::Nan), None, error, error]);
+        for word in ["sunshine", "nan@x", "loaded-limit=many", "compile-hang=1"] {
+            assert!(Faults::parse(word).unwrap_err().contains(word), "{word}");
+        }
+    }
+}

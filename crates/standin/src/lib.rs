@@ -1,0 +1,55 @@
+//! A shared library that stands in for Apple's Espresso framework on machines that have none.
+//!
+//! It exports the `e5rt_*` functions with the argument orders, the codes and the manners that ANEForge and
+//! mil_infer document, takes MIL text and blob files as the real compiler does, and computes with the
+//! arithmetic of the `sim` crate. A [`Profile`](profile::Profile) is named after the evidence that it is made
+//! of and says what that hardware refuses and what it gets wrong in silence. A driver that was written
+//! against the real framework should run on it unchanged; nothing in here knows ours.
+//!
+//! Beside the framework's functions it exports what tests ask:
+//!
+//! | function | what it does |
+//! | --- | --- |
+//! | `anneal_standin_set_profile(name)` | chooses a profile before anything is compiled; 1 when there is none of that name |
+//! | `anneal_standin_set_fault(spec)` | plants bad luck, see [`fault`]; 1 when it cannot be read |
+//! | `anneal_standin_trace(buffer, capacity)` | every call so far, a line each |
+//! | `anneal_standin_violations(buffer, capacity)` | what a driver must not do and did, a line each |
+//! | `anneal_standin_live(buffer, capacity)` | objects that were not released, a line for each kind |
+//!
+//! The last three write as much text as fits, end it with a zero byte, and return how many bytes it has in
+//! all. In the environment `ANNEAL_STANDIN_PROFILE` and `ANNEAL_STANDIN_FAULT` say the same as the first two, and
+//! `ANNEAL_STANDIN_TRACE=FILE` adds every line of the trace to a file, from child processes too.
+//!
+//! What it refuses: `submit_async` (nobody trains with it), shapes that are not static, ports of integers.
+
+pub mod engine;
+pub mod fault;
+pub mod profile;
+pub mod trace;
+
+#[allow(unreachable_pub, reason = "exported by their symbols, not as items of this crate")]
+mod e5rt;
+#[allow(unreachable_pub, reason = "as above")]
+mod report;
+
+use std::path::{Path, PathBuf};
+
+/// The library's file name on this system.
+pub const FILE_NAME: &str = if cfg!(target_os = "macos") { "libstandin.dylib" } else { "libstandin.so" };
+
+/// The library that was built beside the running test, copied to a name of its own: each copy that is
+/// loaded has a state of its own.
+///
+/// # Panics
+/// When the test was built without this crate among its dependencies, or `dir` cannot be written.
+pub fn copy_to(dir: &Path) -> PathBuf {
+    let own = std::env::current_exe().expect("a process knows its program");
+    let folders = own.ancestors().skip(1).take(2).flat_map(|dir| [dir.to_owned(), dir.join("deps")]);
+    let built = folders
+        .map(|folder| folder.join(FILE_NAME))
+        .find(|path| path.is_file())
+        .unwrap_or_else(|| panic!("{FILE_NAME} is not beside {}", own.display()));
+    let copy = dir.join(FILE_NAME);
+    std::fs::copy(built, &copy).expect("the folder takes a copy");
+    copy
+}
