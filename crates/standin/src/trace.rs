@@ -24,21 +24,21 @@ impl Trace {
     pub fn event(&mut self, text: &str) {
         self.events += 1;
         let line = format!("{} {text}\n", self.events);
-        self.to_file(&line);
+        self.append(&line);
         self.lines += &line;
     }
 
     /// Adds a line that tells of something that a driver must not do.
     pub fn violation(&mut self, text: &str) {
         let line = format!("{} VIOLATION {text}\n", self.events);
-        self.to_file(&line);
+        self.append(&line);
         self.lines += &line;
         // A string takes everything that is written to it.
         let _ = writeln!(self.violations, "{text}");
     }
 
     /// A full disk is no reason to change what the stand-in does.
-    fn to_file(&mut self, line: &str) {
+    fn append(&mut self, line: &str) {
         if let Some(file) = &mut self.file {
             let _ = write!(file, "[{}] {line}", std::process::id());
         }
