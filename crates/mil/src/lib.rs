@@ -46,6 +46,7 @@ mod builder;
 pub mod composites;
 mod differentiate;
 mod error;
+mod explicit;
 pub mod lint;
 pub mod ops;
 mod partition;
