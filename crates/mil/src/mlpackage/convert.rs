@@ -15,9 +15,9 @@ const MAIN: &str = "main";
 /// The axes that an `MLMultiArray` may have.
 const RANKS: std::ops::RangeInclusive<usize> = 1..=5;
 
-/// The specification of `program`, and the blob file of its large constants if it has any.
+/// The specification of `program`, whose ports were checked, and the blob file of its large constants if
+/// it has any.
 pub(super) fn program(program: &Program, header: Header) -> Result<(spec::Model, Option<Vec<u8>>)> {
-    check_ports(program)?;
     let mut weights = blob::Writer::new();
     let operations = explicit::statements(program)?
         .iter()
@@ -56,7 +56,7 @@ pub(super) fn program(program: &Program, header: Header) -> Result<(spec::Model,
 // Ports.
 
 /// What Core ML cannot have at its border.
-fn check_ports(program: &Program) -> Result<()> {
+pub(super) fn check_ports(program: &Program) -> Result<()> {
     let mut names = HashSet::new();
     for Port { name, ty, kind } in program.ports() {
         let wrong = |problem: String| Err(Error::program(format!("port `{name}`: {problem}")));

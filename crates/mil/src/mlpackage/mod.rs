@@ -109,6 +109,7 @@ impl Package {
 /// [`Error::Program`] when a name is no MIL identifier or a port is of a kind that Core ML has not;
 /// [`Error::Op`] when a composite does not decompose.
 pub fn write(program: &Program, header: Header) -> Result<Package> {
+    convert::check_ports(program)?;
     let (model, weights) = convert::program(&program.expand_all()?, header)?;
     Ok(Package { model: model.encode_to_vec(), weights })
 }
