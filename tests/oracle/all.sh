@@ -39,10 +39,10 @@ if ! use_python "$oracle/requirements.txt"; then
 fi
 export ORACLE_PYTHON=$python ORACLE_BIN=$target/release/examples
 
-if has aneforge tokenizers numpy; then
+if has aneforge coremltools tokenizers numpy; then
     check "quick.sh" "$oracle/quick.sh"
 else
-    skip "quick.sh" "aneforge, tokenizers or numpy is missing"
+    skip "quick.sh" "aneforge, coremltools, tokenizers or numpy is missing"
 fi
 # Not a pipe: with pipefail, a grep that leaves early would make a failure of ldconfig.
 if grep -q 'libopenblas\.so ' <<<"$(ldconfig -p)"; then

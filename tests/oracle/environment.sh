@@ -13,8 +13,9 @@ use_python() {
         python=$ORACLE_PYTHON
         return
     fi
-    python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
-        { echo "error: $(python3 --version 2>&1) is too old; the oracles need Python 3.11 or newer" >&2; return 1; }
+    # coremltools has no Linux build for anything newer.
+    python3 -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' ||
+        { echo "error: $(python3 --version 2>&1) will not do; the oracles need Python 3.11, 3.12 or 3.13" >&2; return 1; }
     local name sum venv
     name=$(basename "$1" .txt)
     venv=$target/oracle/$name

@@ -19,6 +19,13 @@ tokenizer() {
         "$python" "$oracle/data_check.py" "$work/data"
 }
 
+packages() {
+    cargo build --quiet -p anneal-model --example package_dump &&
+        "$target/debug/examples/package_dump" "$work/packages" &&
+        "$python" "$oracle/mlpackage_check.py" "$work/packages"
+}
+
 check "programs of ANEForge against NumPy" "$oracle/aneforge.sh"
 check "tokenizer, byte tables and window order against tokenizers and rustbpe" tokenizer
+check "Core ML packages of every op and preset against coremltools" packages
 tally

@@ -252,6 +252,7 @@ pub(crate) struct DevicesArgs {
 pub(crate) enum MilCommand {
     Print(MilPrintArgs),
     Lint(MilLintArgs),
+    Export(MilExportArgs),
 }
 
 /// Which programs of which model.
@@ -260,7 +261,7 @@ pub(crate) struct LayerArgs {
     /// How a layer is divided into programs: whole, attn (for attn|ffn) or ten
     #[arg(long, default_value = "whole", value_parser = cut)]
     pub(crate) cut: Cut,
-    /// Only this program of the cut, by name
+    /// Only this program, by name
     #[arg(long, value_name = "NAME")]
     pub(crate) segment: Option<String>,
     /// Sequences in a batch
@@ -319,6 +320,45 @@ pub(crate) struct MilLintArgs {
     /// Print one JSON object, for programs
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Write programs as Core ML packages, which Apple's tools open
+///
+/// Of a preset: the programs of a layer, of the head and of decoding, in f16, one package each.
+/// The same program always gives the same bytes. A package of ours is replaced, anything else is not.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+EXAMPLES:
+  anneal mil export --preset tiny --out packages                     # packages/NAME.mlpackage
+  anneal mil export --preset gpt-48m --cut ten --segment wo_forward --out packages
+  anneal mil export model.mil --out model.mlpackage --opset ios16")]
+#[command(group(clap::ArgGroup::new("program").required(true).args(["file", "preset"])))]
+pub(crate) struct MilExportArgs {
+    /// A file of MIL text
+    pub(crate) file: Option<PathBuf>,
+    /// The model whose programs to write
+    #[arg(long, short, value_name = "NAME")]
+    pub(crate) preset: Option<String>,
+    #[command(flatten)]
+    pub(crate) layer: LayerArgs,
+    /// With --preset, the folder for the packages; with a file, the package, whose name ends with .mlpackage
+    #[arg(long, value_name = "PATH")]
+    pub(crate) out: PathBuf,
+    /// The ops that the packages say they use: ios18 needs macOS 15, ios16 macOS 13
+    #[arg(long, value_enum, default_value_t = OpsetName::Ios18)]
+    pub(crate) opset: OpsetName,
+    /// Print one JSON object, for programs
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Generations of the language by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OpsetName {
+    /// As the text for the Neural Engine says
+    Ios18,
+    /// The oldest with half precision at the border
+    Ios16,
 }
 
 /// The linter's chips by name.

@@ -17,7 +17,7 @@ use std::process::ExitCode;
 
 use args::{Args, Command, DataCommand, MilCommand};
 use clap::Parser;
-use commands::{bench, data, devices, eval, generate, mil, probe, train};
+use commands::{bench, data, devices, eval, generate, mil, mil_export, probe, train};
 
 /// The result of a command.
 type Result<T = ExitCode, E = Box<dyn Error>> = std::result::Result<T, E>;
@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         Command::Devices(args) => devices::run(args, out),
         Command::Mil(MilCommand::Print(args)) => mil::print(args, out),
         Command::Mil(MilCommand::Lint(args)) => mil::lint(args, out),
+        Command::Mil(MilCommand::Export(args)) => mil_export::run(args, out),
         Command::Bench(args) => bench::run(args, out),
         Command::ProbeEngine => probe::run(out),
     };

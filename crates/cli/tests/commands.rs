@@ -118,6 +118,43 @@ fn programs_are_printed_and_linted() {
 }
 
 #[test]
+fn programs_are_exported_as_packages() {
+    let place = Place::new();
+    let args = ["mil", "export", "--preset", "odd", "--cut", "ten", "--out", "packages"];
+    let report = &place.ok(&[&args[..], &["--json"]].concat()).json()[0];
+    let packages = report["packages"].as_array().expect("a list");
+    assert_eq!((packages.len(), &report["opset"]), (15, &"CoreML8".into()));
+    for package in packages {
+        let path = package["path"].as_str().expect("a path");
+        assert!(place.path(path).join("Data/com.apple.CoreML/model.mlmodel").is_file(), "{package}");
+        assert!(
+            package["bytes"].as_u64() > Some(0) && !package["outputs"][0]["shape"].is_null(),
+            "{package}"
+        );
+    }
+    let model = place.path("packages/wo_forward.mlpackage/Data/com.apple.CoreML/model.mlmodel");
+    let first = std::fs::read(&model).expect("it is there");
+
+    // Again, over what is there; then the same program by way of its text.
+    let again = place.ok(&[&args[..], &["--segment", "wo_forward"]].concat()).stdout;
+    assert!(again.starts_with("packages/wo_forward.mlpackage  ") && again.ends_with("B\n"), "{again}");
+    assert_eq!(std::fs::read(&model).expect("it is there"), first);
+    place.ok(&["mil", "print", "--preset", "odd", "--cut", "ten", "--out", "programs"]);
+    let file = "programs/wo_forward/model.mil";
+    place.ok(&["mil", "export", file, "--out", "one.mlpackage"]);
+    let one = place.path("one.mlpackage/Data/com.apple.CoreML/model.mlmodel");
+    assert_eq!(std::fs::read(one).expect("it is there"), first);
+
+    // Errors name the file and what to do.
+    let model = ["mil", "export", file, "--out"];
+    place.fails(&[&model[..], &["one"]].concat(), &["package one", ".mlpackage"]);
+    std::fs::write(place.path("one.mlpackage/notes.txt"), "precious").expect("it can be written");
+    place.fails(&[&model[..], &["one.mlpackage"]].concat(), &["one.mlpackage", "notes.txt", "move it away"]);
+    place.fails(&["mil", "export", "none.mil", "--out", "none.mlpackage"], &["none.mil"]);
+    place.fails(&[&args[..], &["--segment", "middle"]].concat(), &["middle", "head_norm", "layer_decode"]);
+}
+
+#[test]
 fn text_is_prepared_and_looked_at() {
     let place = Place::new();
     let prepared = &place.ok(&["data", "prepare", "text.txt", "--vocab", "300", "--json"]).json()[0];

@@ -326,7 +326,15 @@ impl Builder {
         self.push1(Op::Exp, &[x])
     }
 
-    /// `a` where `cond` holds, else `b`.
+    /// Zeros of the type and shape of `x`, as `x - x`: a full tensor that need not be stored. An infinite
+    /// element gives NaN.
+    pub fn zeros_like(&mut self, x: ValueId) -> Result<ValueId> {
+        self.sub(x, x)
+    }
+
+    /// `a` where `cond` holds, else `b`. Shapes broadcast, but a program for Apple's routes gives all
+    /// three the same: coremltools infers the result from `a` and `b` alone, and Espresso was seen to
+    /// refuse a narrower one (`PropagateInputTensorShapes … select: Incompatible Shape`, M4, onnxsim).
     pub fn select(&mut self, cond: ValueId, a: ValueId, b: ValueId) -> Result<ValueId> {
         self.push1(Op::Select, &[cond, a, b])
     }

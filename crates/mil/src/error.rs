@@ -44,6 +44,14 @@ pub enum Error {
         /// The field, its value, what was expected.
         problem: String,
     },
+    /// A Core ML package that cannot be read or written.
+    #[error("package {file}: {problem}")]
+    Package {
+        /// The package, or the file in it.
+        file: String,
+        /// What is wrong, and what to do.
+        problem: String,
+    },
 }
 
 impl Error {

@@ -164,3 +164,37 @@ fn tensors_of_no_size_or_any_size_are_refused() {
     let error = b.matmul(column, column, false, true).unwrap_err().to_string();
     assert!(error.contains("matmul: the result is") && error.contains("more elements"), "{error}");
 }
+
+/// What gradients and decompositions choose between has one shape, which is all that coremltools infers and
+/// Espresso takes (see [`Builder::select`]).
+#[test]
+fn selects_that_we_write_have_operands_of_one_shape() {
+    let mut seen = 0;
+    for example in examples() {
+        let mut b = Builder::new(Element::F32);
+        let ports: Vec<String> = (0..example.operands.len()).map(|at| format!("x{at}")).collect();
+        let args: Vec<_> = ports
+            .iter()
+            .zip(&example.operands)
+            .map(|(p, ty)| b.typed_input(p, ty.clone()).unwrap())
+            .collect();
+        let results = b.push(example.op.clone(), &args).unwrap();
+        for (at, result) in results.iter().enumerate() {
+            b.output(&format!("y{at}"), *result).unwrap();
+        }
+        let whole = b.finish().unwrap();
+        let wrt: Vec<&str> = whole
+            .ports()
+            .filter(|p| p.kind == mil::PortKind::Input && p.ty.dtype.is_float())
+            .map(|p| p.name)
+            .collect();
+        // An op without a gradient still has a decomposition.
+        let program = mil::differentiate(&whole, &wrt).unwrap_or(whole.clone()).expand_all().unwrap();
+        for stmt in program.stmts().iter().filter(|s| s.op == Op::Select && example.op != Op::Select) {
+            let shapes: Vec<&[usize]> = stmt.args.iter().map(|id| &program.ty(*id).shape[..]).collect();
+            assert!(shapes.windows(2).all(|w| w[0] == w[1]), "{:?}: {shapes:?}", example.op);
+            seen += 1;
+        }
+    }
+    assert!(seen > 10, "{seen} selects");
+}

@@ -5,12 +5,13 @@
 //! writes them into the caches. Angles and mask are ports too, so one program serves every
 //! position.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use device::{Binding, Buffer, Device, Executable, Invocation};
 use mil::composites::attention::MASKED;
 use mil::composites::cross_entropy::capped;
-use mil::{Builder, Element, Op, Program, ValueId};
+use mil::{Builder, Element, Op, Program, Segment, ValueId};
 
 use crate::head;
 use crate::layer::{Attend, block, linear, rope_angle, score_scale};
@@ -82,6 +83,23 @@ fn head_decode(config: &ModelConfig, rows: usize, element: Element) -> mil::Resu
     let (logits, _) = capped(&mut b, logits, config.softcap)?;
     b.output("logits", logits)?;
     b.finish()
+}
+
+/// The programs of decoding, with the classifier in the tiles of `tiles`.
+pub(crate) fn programs(
+    config: &ModelConfig,
+    element: Element,
+    tiles: &[Range<usize>],
+) -> mil::Result<Vec<Segment>> {
+    let segment = |name: &str, program| Segment { name: name.to_owned(), program };
+    let mut all = vec![
+        segment("layer_decode", layer_decode(config, element)?),
+        segment("head_decode", head_decode(config, tiles[0].len(), element)?),
+    ];
+    if let Some(rows) = tiles.last().map(Range::len).filter(|rows| *rows != tiles[0].len()) {
+        all.push(segment("head_decode_last", head_decode(config, rows, element)?));
+    }
+    Ok(all)
 }
 
 struct DecodeLayer {

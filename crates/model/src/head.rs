@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use device::{Buffer, Device, Executable, Invocation, Mode};
 use mil::composites::cross_entropy::{Statistics, target_rows};
-use mil::{Builder, Element, Op, Program};
+use mil::{Builder, Element, Op, Program, Segment};
 
 use crate::storage::{Part, bind_all};
 use crate::{ModelConfig, Result};
@@ -313,11 +313,46 @@ fn norm_grad(config: &ModelConfig, n: usize, tiles: usize, element: Element) -> 
 /// sum of exponentials of equal logits stays below the cliff of matrix products at 32,752, and a
 /// product's dimension within what M1 to M3 take (rule ANE-075).
 pub(crate) fn longest_tile(device: &dyn Device) -> usize {
-    let by_type = match device.element() {
+    device.limits().max_axis.min(longest_tile_in(device.element())).max(1)
+}
+
+/// As [`longest_tile`], as far as it does not depend on the device.
+pub(crate) fn longest_tile_in(element: Element) -> usize {
+    match element {
         Element::F16 => 16_384,
         Element::F32 => usize::MAX,
-    };
-    device.limits().max_axis.min(by_type).max(1)
+    }
+}
+
+/// The programs of the head for `batch` sequences, in the order in which they run, with the vocabulary
+/// in the tiles `tiles`. `head_norm` and `head_stats` are also what evaluation
+/// runs; the last tile is shorter where rows do not divide evenly, and then has programs of its own.
+pub(crate) fn programs(
+    config: &ModelConfig,
+    batch: usize,
+    element: Element,
+    tiles: &[Range<usize>],
+) -> mil::Result<Vec<Segment>> {
+    let n = batch * config.seq_len;
+    let segment = |name: &str, program| Segment { name: name.to_owned(), program };
+    let mut all = vec![
+        segment("head_norm", norm_program(config, n, element)?),
+        segment("head_stats", stats(config, n, tiles[0].len(), element)?),
+    ];
+    let last = tiles.last().map(Range::len).filter(|rows| *rows != tiles[0].len());
+    if let Some(rows) = last {
+        all.push(segment("head_stats_last", stats(config, n, rows, element)?));
+    }
+    if tiles.len() == 1 {
+        all.push(segment("head", fused_program(config, n, element)?));
+        return Ok(all);
+    }
+    all.push(segment("head_grad", grad(config, n, tiles[0].len(), element)?));
+    if let Some(rows) = last {
+        all.push(segment("head_grad_last", grad(config, n, rows, element)?));
+    }
+    all.push(segment("head_norm_grad", norm_grad(config, n, tiles.len(), element)?));
+    Ok(all)
 }
 
 /// Row ranges of the classifier's tiles, none longer than `max_rows`, all but the last equal.

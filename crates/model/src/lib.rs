@@ -27,6 +27,7 @@ mod init;
 pub mod layer;
 mod parameter;
 pub mod presets;
+mod programs;
 mod stack;
 mod storage;
 pub mod weights;
@@ -37,6 +38,7 @@ pub use decode::Decoder;
 pub use error::Error;
 pub use init::initial_values;
 pub use parameter::{CLASSIFIER, EMBEDDING, FINAL_NORM, Parameter, ParameterKind};
+pub use programs::programs;
 pub use stack::{Gradients, Stack, StackOptions, StepReport, Update};
 
 /// The result of building or running a model.

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use mil::lint::{Chip, Finding, Place, Route, Severity};
 use mil::text::{self, WriteOptions};
 use mil::{Element, Segment};
-use model::{Taps, layer, presets};
+use model::{ModelConfig, Taps, layer, presets};
 use serde_json::{Value, json};
 
 use crate::Result;
@@ -15,6 +15,13 @@ use crate::units;
 
 /// The programs of one layer of `preset`, in f16 as the engine takes them.
 fn layer_programs(preset: &str, args: &LayerArgs) -> Result<Vec<Segment>> {
+    let config = config(preset, args)?;
+    let joint = layer::joint(&config, args.batch, Element::F16)?;
+    only_wanted(args.cut.divide(&joint, Taps::Keep)?, args)
+}
+
+/// `preset` with what `args` change of it.
+pub(super) fn config(preset: &str, args: &LayerArgs) -> Result<ModelConfig> {
     let mut config = presets::by_name(preset)?;
     if let Some(seq) = args.seq {
         config.seq_len = seq;
@@ -23,8 +30,11 @@ fn layer_programs(preset: &str, args: &LayerArgs) -> Result<Vec<Segment>> {
     if args.batch == 0 {
         return Err("--batch 0: expected at least one sequence".into());
     }
-    let joint = layer::joint(&config, args.batch, Element::F16)?;
-    let mut segments = args.cut.divide(&joint, Taps::Keep)?;
+    Ok(config)
+}
+
+/// Those of `segments` that `--segment` asks for.
+pub(super) fn only_wanted(mut segments: Vec<Segment>, args: &LayerArgs) -> Result<Vec<Segment>> {
     if let Some(wanted) = &args.segment {
         let names: Vec<String> = segments.iter().map(|s| s.name.clone()).collect();
         segments.retain(|segment| segment.name == *wanted);

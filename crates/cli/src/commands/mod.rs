@@ -6,5 +6,6 @@ pub(crate) mod devices;
 pub(crate) mod eval;
 pub(crate) mod generate;
 pub(crate) mod mil;
+pub(crate) mod mil_export;
 pub(crate) mod probe;
 pub(crate) mod train;

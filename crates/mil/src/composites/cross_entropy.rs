@@ -137,12 +137,15 @@ fn tile(b: &mut Builder, softcap: f32, args: &[ValueId]) -> Result<Tile> {
     let high = Constant::float(b.element(), &[1, 1, vocab, 1], digits(|id| id / TARGET_BASE));
     let low = Constant::float(b.element(), &[1, 1, vocab, 1], digits(|id| id % TARGET_BASE));
     let (high, low) = (b.constant(high), b.constant(low));
-    // logical_and exists on no engine (facts, section 2): a product of two indicators instead.
-    let (one, zero) = (b.scalar(1.0), b.scalar(0.0));
+    // logical_and exists on no engine (facts, section 2): one choice within another instead. Where a
+    // logit is infinite so that this zero is NaN, the loss is lost already.
+    let zero = b.zeros_like(z)?;
+    let one = b.scalar(1.0);
+    let one = b.add(zero, one)?;
     let same_high = b.push1(Op::Equal, &[high, hi])?;
     let same_low = b.push1(Op::Equal, &[low, lo])?;
-    let (same_high, same_low) = (b.select(same_high, one, zero)?, b.select(same_low, one, zero)?);
-    let one_hot = b.mul(same_high, same_low)?;
+    let same_low = b.select(same_low, one, zero)?;
+    let one_hot = b.select(same_high, same_low, zero)?;
     Ok(Tile { z, bend, one_hot })
 }
 

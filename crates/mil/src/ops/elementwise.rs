@@ -109,7 +109,7 @@ pub(super) fn backward(
             } else {
                 b.push1(Op::LessEqual, &[x, args[1]])?
             };
-            let zero = b.scalar(0.0);
+            let zero = b.zeros_like(dy)?;
             vec![Some(b.select(first, dy, zero)?), Some(b.select(first, zero, dy)?)]
         }
         Op::Pow => {
@@ -120,7 +120,7 @@ pub(super) fn backward(
             vec![Some(b.mul(g, ratio)?), Some(b.mul(g, log)?)]
         }
         Op::Select => {
-            let zero = b.scalar(0.0);
+            let zero = b.zeros_like(dy)?;
             vec![None, Some(b.select(x, dy, zero)?), Some(b.select(x, zero, dy)?)]
         }
         Op::Exp => vec![Some(b.mul(dy, y)?)],
@@ -164,14 +164,16 @@ pub(super) fn backward(
         Op::Relu => {
             let zero = b.scalar(0.0);
             let positive = b.push1(Op::Greater, &[x, zero])?;
-            vec![Some(b.select(positive, dy, zero)?)]
+            let off = b.zeros_like(dy)?;
+            vec![Some(b.select(positive, dy, off)?)]
         }
         Op::Abs => {
             let zero = b.scalar(0.0);
             let positive = b.push1(Op::Greater, &[x, zero])?;
             let negative = b.push1(Op::Less, &[x, zero])?;
             let minus = b.scale(dy, -1.0)?;
-            let below = b.select(negative, minus, zero)?;
+            let off = b.zeros_like(dy)?;
+            let below = b.select(negative, minus, off)?;
             vec![Some(b.select(positive, dy, below)?)]
         }
         Op::Square => {

@@ -55,8 +55,9 @@ pub(super) fn backward(
             // Every element that equals the maximum gets the gradient; the maximum is meant to be
             // unique.
             let hit = b.push1(Op::Equal, &[x, y])?;
-            let zero = b.scalar(0.0);
-            b.select(hit, dy, zero)?
+            let zero = b.zeros_like(x)?;
+            let spread = b.add(dy, zero)?;
+            b.select(hit, spread, zero)?
         }
         _ => {
             let count: usize = axes.iter().map(|a| shape[*a]).product();

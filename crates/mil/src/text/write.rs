@@ -1,67 +1,24 @@
 //! From a program in primitive ops to text.
 
-use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 
 use super::number::hex_float;
 use super::{Header, MODEL_PATH, WeightFile, WeightFiles, WriteOptions, Written};
-use crate::{
-    AttrValue, ConstData, Constant, DType, Error, Op, Program, Result, Stmt, TensorType, ValueId, blob,
-};
-
-/// Words that have a meaning of their own where a name may stand.
-const RESERVED: [&str; 9] =
-    ["true", "false", "inf", "infinity", "nan", "tensor", "const", "func", "BLOBFILE"];
+use crate::explicit::{self, Passed, Statement};
+use crate::{ConstData, Constant, DType, Error, Program, Result, TensorType, ValueId, blob};
 
 pub(super) fn program(program: &Program, options: &WriteOptions) -> Result<Written> {
-    let names: HashSet<&str> = program.values().iter().map(|v| v.name.as_str()).collect();
-    let mut writer = Writer {
-        program,
-        options,
-        names,
-        next_name: 0,
-        attributes: HashMap::new(),
-        one_file: blob::Writer::new(),
-        weights: Vec::new(),
-        lines: String::new(),
-    };
-    for info in program.values() {
-        check_name(&info.name)?;
-    }
-    for stmt in program.stmts() {
-        writer.statement(stmt)?;
+    let mut writer =
+        Writer { program, options, one_file: blob::Writer::new(), weights: Vec::new(), lines: String::new() };
+    for statement in explicit::statements(program)? {
+        writer.statement(&statement)?;
     }
     Ok(writer.finish())
-}
-
-fn check_name(name: &str) -> Result<()> {
-    let mut bytes = name.bytes();
-    let first = bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
-    let identifier = first && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_');
-    if identifier && !RESERVED.contains(&name) {
-        return Ok(());
-    }
-    Err(Error::program(format!(
-        "the name `{name}` cannot stand in MIL text; use letters, digits and `_`, and no reserved word"
-    )))
-}
-
-/// Attributes are shared by type and value; floats by their bits, so that -0 stays -0.
-#[derive(PartialEq, Eq, Hash)]
-enum AttrKey {
-    Bool(bool),
-    Int(i32),
-    Float(u32),
-    Str(String),
-    Ints(Vec<i32>),
 }
 
 struct Writer<'p> {
     program: &'p Program,
     options: &'p WriteOptions,
-    names: HashSet<&'p str>,
-    next_name: usize,
-    attributes: HashMap<AttrKey, String>,
     one_file: blob::Writer,
     weights: Vec<WeightFile>,
     lines: String,
@@ -102,82 +59,33 @@ impl Writer<'_> {
 
     // Statements.
 
-    fn statement(&mut self, stmt: &Stmt) -> Result<()> {
-        if let Op::Const(constant) = &stmt.op {
-            let name = self.name(stmt.results[0]).to_owned();
-            let value = self.constant(&name, constant)?;
-            let declared = format!("{} {name}", self.ty(&constant.ty));
-            self.line(&declared, &name, "const", "", &format!(", val = {value}"));
-            return Ok(());
+    fn statement(&mut self, statement: &Statement<'_>) -> Result<()> {
+        match statement {
+            Statement::Const { name, constant } => {
+                let value = self.constant(name, constant)?;
+                let declared = format!("{} {name}", self.ty(&constant.ty));
+                self.line(&declared, name, "const", "", &format!(", val = {value}"));
+            }
+            Statement::Op { kind, arguments, results } => {
+                let arguments: Vec<String> = arguments
+                    .iter()
+                    .map(|argument| match &argument.value {
+                        Passed::One(value) => format!("{} = {value}", argument.name),
+                        Passed::List(values) => format!("{} = ({})", argument.name, values.join(", ")),
+                    })
+                    .collect();
+                let declared: Vec<String> = results
+                    .iter()
+                    .map(|id| format!("{} {}", self.ty(self.program.ty(*id)), self.name(*id)))
+                    .collect();
+                let name = self.name(results[0]).to_owned();
+                self.line(&declared.join(", "), &name, kind.name, &arguments.join(", "), "");
+            }
         }
-        let kind = stmt.op.kind().expect("every op but a constant has a kind");
-        // Apple's own printer sorts arguments by name, and so does this one: text can be compared.
-        let mut arguments: Vec<(&str, String)> = Vec::new();
-        if kind.variadic {
-            let values: Vec<&str> = stmt.args.iter().map(|id| self.name(*id)).collect();
-            arguments.push((kind.operands[0], format!("({})", values.join(", "))));
-        } else {
-            let operands = kind.operands.iter().zip(&stmt.args);
-            arguments.extend(operands.map(|(operand, id)| (*operand, self.name(*id).to_owned())));
-        }
-        for (attr, value) in stmt.op.attrs() {
-            arguments.push((attr, self.attribute(value)?));
-        }
-        arguments.sort_by_key(|(argument, _)| *argument);
-        let arguments: Vec<String> =
-            arguments.into_iter().map(|(argument, value)| format!("{argument} = {value}")).collect();
-        let declared: Vec<String> = stmt
-            .results
-            .iter()
-            .map(|id| format!("{} {}", self.ty(self.program.ty(*id)), self.name(*id)))
-            .collect();
-        let name = self.name(stmt.results[0]).to_owned();
-        self.line(&declared.join(", "), &name, kind.name, &arguments.join(", "), "");
         Ok(())
     }
 
     // Constants.
-
-    /// The name of the constant that holds an attribute; declared here when it is new.
-    fn attribute(&mut self, value: AttrValue) -> Result<String> {
-        let element = self.program.element();
-        let (key, constant) = match value {
-            AttrValue::Bool(v) => (AttrKey::Bool(v), scalar(DType::Bool, ConstData::Bool([v].into()))),
-            AttrValue::Int(v) => (AttrKey::Int(v), scalar(DType::I32, ConstData::Int([v].into()))),
-            AttrValue::Float(v) => {
-                let v = element.round(v);
-                (AttrKey::Float(v.to_bits()), Constant::float(element, &[], [v]))
-            }
-            AttrValue::Str(v) => {
-                let data = ConstData::Str(v.as_str().into());
-                (AttrKey::Str(v), scalar(DType::Str, data))
-            }
-            AttrValue::Ints(v) => {
-                let ty = TensorType::new(DType::I32, &[v.len()]);
-                let data = ConstData::Int(v.as_slice().into());
-                (AttrKey::Ints(v), Constant { ty, data })
-            }
-        };
-        if let Some(name) = self.attributes.get(&key) {
-            return Ok(name.clone());
-        }
-        let name = self.fresh_name();
-        let value = self.inline(&name, &constant)?;
-        let declared = format!("{} {name}", self.ty(&constant.ty));
-        self.line(&declared, &name, "const", "", &format!(", val = {value}"));
-        self.attributes.insert(key, name.clone());
-        Ok(name)
-    }
-
-    fn fresh_name(&mut self) -> String {
-        loop {
-            let name = format!("c{}", self.next_name);
-            self.next_name += 1;
-            if !self.names.contains(name.as_str()) {
-                return name;
-            }
-        }
-    }
 
     /// The value of a constant called `name`: in the text, or as a reference to a blob file.
     fn constant(&mut self, name: &str, constant: &Constant) -> Result<String> {
@@ -261,10 +169,6 @@ impl Writer<'_> {
         );
         Written { text, weights: self.weights }
     }
-}
-
-fn scalar(dtype: DType, data: ConstData) -> Constant {
-    Constant { ty: TensorType::scalar(dtype), data }
 }
 
 /// Row-major elements as a list of lists, as deep as the shape has axes.

@@ -1,0 +1,105 @@
+//! Writes programs as Core ML packages and as text, side by side, for `tests/oracle/mlpackage_check.py`.
+//!
+//! ```text
+//! cargo run -p anneal-model --example package_dump -- OUT
+//! ```
+//!
+//! `OUT/GROUP/NAME.mlpackage` and `OUT/GROUP/NAME/model.mil` hold the same program. Groups: every op with
+//! every example of it, in both element types and both generations of the language; every program of
+//! every preset, in every cut; the cuts with recomputed taps; the older generation.
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+
+use mil::text::{self, Header, WriteOptions};
+use mil::{Builder, Constant, DType, Element, Op, Program, mlpackage, ops};
+use model::{Cut, ModelConfig, Taps, presets, programs};
+
+type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
+
+/// Sequences in a batch, and tokens in each: every kind of program, none of them large.
+const BATCH: usize = 2;
+const SEQ_LEN: usize = 48;
+
+fn main() -> Result<()> {
+    let [out] = std::env::args_os().skip(1).map(PathBuf::from).collect::<Vec<_>>().try_into().map_err(
+        |given: Vec<_>| {
+            format!("package_dump: expected one argument, the folder to write to; got {}", given.len())
+        },
+    )?;
+    for header in [Header::Ios18, Header::Ios16] {
+        for element in [Element::F16, Element::F32] {
+            let group = format!("ops-{element:?}-{header:?}").to_lowercase();
+            for (at, example) in ops::examples().into_iter().enumerate() {
+                let program = wrap(&example)?.with_element(element)?;
+                dump(&out.join(&group), &format!("{at:02}_{}", example.op.name()), &program, header)?;
+            }
+        }
+    }
+    for preset in presets::NAMES {
+        for cut in Cut::ALL {
+            dump_model(&out, preset, cut, Taps::Keep, Header::Ios18)?;
+        }
+    }
+    for cut in Cut::ALL {
+        dump_model(&out, "odd", cut, Taps::Recompute, Header::Ios18)?;
+    }
+    dump_model(&out, "tiny", Cut::Whole, Taps::Keep, Header::Ios16)?;
+    dump_model(&out, "odd", Cut::Ten, Taps::Keep, Header::Ios16)
+}
+
+/// The programs of one preset in one cut. Head and decoding are the same in all, and come with `whole`.
+fn dump_model(out: &Path, preset: &str, cut: Cut, taps: Taps, header: Header) -> Result<()> {
+    let config = presets::by_name(preset)?;
+    let config = ModelConfig { seq_len: config.seq_len.min(SEQ_LEN), ..config };
+    let cut_name = cut.name().replace('|', "_");
+    let group = format!("{preset}-{cut_name}-{taps:?}-{header:?}").to_lowercase();
+    for segment in programs(&config, cut, taps, BATCH, Element::F16)? {
+        let of_every_cut = segment.name.starts_with("head") || segment.name == "layer_decode";
+        if of_every_cut && cut != Cut::Whole {
+            continue;
+        }
+        dump(&out.join(&group), &segment.name, &segment.program, header)?;
+    }
+    Ok(())
+}
+
+fn dump(group: &Path, name: &str, program: &Program, header: Header) -> Result<()> {
+    let options = match header {
+        Header::Ios18 => WriteOptions::default(),
+        Header::Ios16 => WriteOptions::legacy(),
+    };
+    text::write_to_dir(program, &group.join(name), &options)?;
+    mlpackage::write_to_dir(program, &group.join(name).with_extension(mlpackage::EXTENSION), header)?;
+    Ok(())
+}
+
+/// A program of one op, its operands behind ports. What a port cannot hold is compared into being, and a
+/// kernel with gaps is a constant: coremltools knows no other.
+fn wrap(example: &ops::Example) -> Result<Program> {
+    let gaps = matches!(&example.op, Op::Conv { dilations, .. } if dilations.iter().any(|step| *step > 1));
+    let mut b = Builder::new(Element::F32);
+    let mut operands = Vec::new();
+    for (at, ty) in example.operands.iter().enumerate() {
+        let name = format!("operand_{at}");
+        operands.push(match ty.dtype {
+            DType::Bool => {
+                let port = b.input(&name, &ty.shape)?;
+                b.push1(Op::Greater, &[port, port])?
+            }
+            _ if gaps && at == 1 => {
+                let values = (0..ty.numel()).map(|at| at as f32);
+                b.constant(Constant::float(Element::F32, &ty.shape, values))
+            }
+            _ => b.typed_input(&name, ty.clone())?,
+        });
+    }
+    for (at, result) in b.push(example.op.clone(), &operands)?.into_iter().enumerate() {
+        let result = match b.ty(result).dtype {
+            DType::Bool => b.push1(Op::Cast { dtype: DType::F32 }, &[result])?,
+            _ => result,
+        };
+        b.output(&format!("result_{at}"), result)?;
+    }
+    Ok(b.finish()?)
+}
