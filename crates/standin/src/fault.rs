@@ -4,10 +4,9 @@
 //!
 //! | word | what happens |
 //! | --- | --- |
-//! | `compile-hang` | compiling never ends |
-//! | `compile-crash` | compiling aborts the process |
-//! | `compile-refuse` | every program is refused |
-//! | `compile-refuse=TEXT` | programs whose text contains TEXT are refused |
+//! | `compile-hang`, `compile-hang=TEXT` | compiling (a program whose path contains TEXT) never ends |
+//! | `compile-crash`, `compile-crash=TEXT` | it aborts the process |
+//! | `compile-refuse`, `compile-refuse=TEXT` | it is refused |
 //! | `load-refuse` | no program can be loaded |
 //! | `loaded-limit=K` | K programs can be loaded at once |
 //! | `execute-error@N` | the N-th run of the process fails |
@@ -21,12 +20,9 @@ use std::ops::RangeInclusive;
 /// What goes wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Faults {
-    /// Compiling never ends.
-    pub compile_hang: bool,
-    /// Compiling aborts.
-    pub compile_crash: bool,
-    /// Programs with this text are refused; the empty text is in all of them.
-    pub compile_refuse: Option<String>,
+    /// How compiling goes wrong, for programs whose path contains the text; the empty text is in all of
+    /// them.
+    pub compile: Option<(CompileFault, String)>,
     /// Nothing can be loaded.
     pub load_refuse: bool,
     /// How many programs can be loaded, whatever the profile says.
@@ -35,6 +31,17 @@ pub struct Faults {
     pub runs: Vec<(RangeInclusive<u64>, RunFault)>,
     /// Programs go to the GPU.
     pub gpu_instead: bool,
+}
+
+/// How compiling goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CompileFault {
+    /// It never ends.
+    Hang,
+    /// It aborts the process.
+    Crash,
+    /// It reports an error.
+    Refuse,
 }
 
 /// How a run goes wrong.
@@ -60,9 +67,14 @@ impl Faults {
             let (name, value) =
                 word.split_once('=').map_or((word, None), |(name, value)| (name, Some(value)));
             match (name, value) {
-                ("compile-hang", None) => faults.compile_hang = true,
-                ("compile-crash", None) => faults.compile_crash = true,
-                ("compile-refuse", text) => faults.compile_refuse = Some(text.unwrap_or_default().to_owned()),
+                ("compile-hang" | "compile-crash" | "compile-refuse", text) => {
+                    let fault = match name {
+                        "compile-hang" => CompileFault::Hang,
+                        "compile-crash" => CompileFault::Crash,
+                        _ => CompileFault::Refuse,
+                    };
+                    faults.compile = Some((fault, text.unwrap_or_default().to_owned()));
+                }
                 ("load-refuse", None) => faults.load_refuse = true,
                 ("loaded-limit", Some(limit)) => {
                     faults.loaded_limit = Some(limit.parse().map_err(|_| wrong())?);
@@ -98,12 +110,12 @@ mod tests {
     #[test]
     fn a_list_is_read_and_a_word_that_means_nothing_is_told() {
         let faults = Faults::parse("compile-refuse=main_, loaded-limit=3, nan@7, execute-error@9+").unwrap();
-        assert_eq!(faults.compile_refuse.as_deref(), Some("main_"));
+        assert_eq!(faults.compile, Some((CompileFault::Refuse, "main_".to_owned())));
         assert_eq!(faults.loaded_limit, Some(3));
         let kinds: Vec<_> = [6, 7, 8, 9, 1000].map(|run| faults.of_run(run)).into();
         let error = Some(RunFault::Error);
         assert_eq!(kinds, [None, Some(RunFault::Nan), None, error, error]);
-        for word in ["sunshine", "nan@x", "loaded-limit=many", "compile-hang=1"] {
+        for word in ["sunshine", "nan@x", "loaded-limit=many", "load-refuse=1"] {
             assert!(Faults::parse(word).unwrap_err().contains(word), "{word}");
         }
     }

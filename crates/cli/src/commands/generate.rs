@@ -2,11 +2,14 @@
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::Arc;
 
+use cpu::CpuDevice;
 use data::Tokenizer;
+use device::Device;
 use model::Decoder;
 use serde_json::json;
-use train::load_trained;
+use train::{Trained, load_trained};
 
 use crate::args::GenerateArgs;
 use crate::sampling::{Sampler, Sampling};
@@ -29,7 +32,7 @@ pub(crate) fn run(args: &GenerateArgs, out: &mut dyn Write) -> Result {
         eprintln!("note: the checkpoint {} is passed over: {why}", path.display());
     }
     let choice = device_choice::open(&args.device, Some(&trained.config.device))?;
-    let mut decoder = Decoder::new(&trained.config.model, &choice.device, &trained.checkpoint.weights)?;
+    let mut decoder = open_decoder(&trained, &choice.device)?;
     let sampling = Sampling { temperature: args.temperature, top_k: args.top_k };
     for story in 0..args.stories {
         let writing = Writing { sampling, seed: args.seed.wrapping_add(story), max_tokens: args.max_tokens };
@@ -58,6 +61,20 @@ pub(crate) fn run(args: &GenerateArgs, out: &mut dyn Write) -> Result {
         writeln!(out)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A decoder on `device`, or on the CPU when the device does not take the programs: an engine that trains
+/// layers may still refuse the one that continues them.
+pub(crate) fn open_decoder(trained: &Trained, device: &Arc<dyn Device>) -> Result<Decoder> {
+    let (config, weights) = (&trained.config.model, &trained.checkpoint.weights);
+    match Decoder::new(config, device, weights) {
+        Err(model::Error::Device(refusal @ device::Error::Compile { .. })) if device.name() != "cpu" => {
+            eprintln!("note: the CPU writes, because {refusal}");
+            let cpu: Arc<dyn Device> = Arc::new(CpuDevice::new(0));
+            Ok(Decoder::new(config, &cpu, weights)?)
+        }
+        opened => Ok(opened?),
+    }
 }
 
 /// Writes on from `prompt` until the model begins another document or `max_tokens` are written;

@@ -184,8 +184,7 @@ fn finished(summary: &Summary, choice: &Choice, as_json: bool, out: &mut dyn Wri
 /// A text from the weights that the run has saved.
 fn write_sample(run: &Path, choice: &Choice, emit: generate::Emit<'_>) -> Result<()> {
     let trained = train::load_trained(run)?;
-    let mut decoder =
-        model::Decoder::new(&trained.config.model, &choice.device, &trained.checkpoint.weights)?;
+    let mut decoder = generate::open_decoder(&trained, &choice.device)?;
     generate::write_text(&mut decoder, &trained.tokenizer, "", &SAMPLE, emit)?;
     Ok(())
 }

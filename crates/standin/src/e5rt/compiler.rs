@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Object, Raw, State, export, invalid, refused, string};
 use crate::engine::{self, Backend};
+use crate::fault::CompileFault;
 
 /// The compiled program in a bundle.
 pub(super) const PROGRAM: &str = "program.mil";
@@ -110,18 +111,16 @@ fn backend(mask: u64) -> Backend {
 
 impl State {
     fn compile(&mut self, path: &Path, mask: u64, dir: &Path) -> super::Answer<PathBuf> {
-        if self.faults.compile_hang {
-            loop {
+        let fault = self.faults.compile.as_ref();
+        match fault.filter(|(_, part)| path.to_string_lossy().contains(part)).map(|(fault, _)| *fault) {
+            Some(CompileFault::Hang) => loop {
                 std::thread::park();
-            }
-        }
-        if self.faults.compile_crash {
-            std::process::abort();
+            },
+            Some(CompileFault::Crash) => std::process::abort(),
+            Some(CompileFault::Refuse) => return refused("ANECCompile() FAILED"),
+            None => {}
         }
         let text = std::fs::read_to_string(path).unwrap_or_default();
-        if self.faults.compile_refuse.as_ref().is_some_and(|part| text.contains(part)) {
-            return refused("ANECCompile() FAILED");
-        }
         let mut backend = backend(mask);
         let compiled = engine::compile(path, backend, &self.profile);
         if compiled.is_err() && mask == 0x7 {

@@ -1,0 +1,185 @@
+//! Training through Apple's route `ane`, on a library that stands in for Espresso: the same losses as `sim`,
+//! and what happens on a bad day.
+
+mod common;
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use common::{Done, Place};
+use serde_json::Value;
+
+/// A place with a stand-in.
+struct Machine {
+    place: Place,
+    library: PathBuf,
+}
+
+impl Machine {
+    fn new() -> Machine {
+        let place = Place::new();
+        let library = standin::copy_to(&place.path(""));
+        Machine { place, library }
+    }
+
+    /// A training of 6 steps on the device `ane`, under a profile and with bad luck; `more` is added.
+    fn train(&self, name: &str, profile: &str, fault: &str, more: &[&str]) -> Command {
+        let mut args = self.place.train(name, "6steps", &["--device", "ane:m4", "--set", "log_every=1"]);
+        args.extend(more);
+        self.command(&args, profile, fault)
+    }
+
+    fn command(&self, args: &[&str], profile: &str, fault: &str) -> Command {
+        let mut command = self.place.command(args);
+        command
+            .env("ANNEAL_ESPRESSO", &self.library)
+            .env("ANNEAL_STANDIN_PROFILE", profile)
+            .env("ANNEAL_STANDIN_FAULT", fault)
+            .env("ANNEAL_STANDIN_TRACE", self.place.path("trace"))
+            .env("ANNEAL_COMPILE_LIMIT", "3");
+        command
+    }
+
+    fn violations(&self) -> Vec<String> {
+        let trace = fs::read_to_string(self.place.path("trace")).unwrap_or_default();
+        trace.lines().filter(|line| line.contains("VIOLATION")).map(str::to_owned).collect()
+    }
+
+    fn lines(&self, run: &str, file: &str) -> Vec<Value> {
+        let text = fs::read_to_string(self.place.path(run).join(file)).expect("a run's file");
+        text.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
+    }
+
+    /// Loss and norm of each step: the whole computation, to the last bit.
+    fn losses(&self, run: &str) -> Vec<(f64, f64)> {
+        let number = |line: &Value, key: &str| line[key].as_f64().expect("a number");
+        self.lines(run, "metrics.jsonl").iter().map(|m| (number(m, "loss"), number(m, "grad_norm"))).collect()
+    }
+
+    fn choices(&self, run: &str) -> String {
+        let events = self.lines(run, "events.jsonl");
+        events.iter().filter(|e| e["event"] == "choice").map(|e| format!("{}\n", e["what"])).collect()
+    }
+}
+
+fn done(mut command: Command) -> Done {
+    command.output().expect("the binary runs").into()
+}
+
+fn ok(command: Command) -> Done {
+    let done = done(command);
+    assert_eq!(done.code, Some(0), "{}{}", done.stdout, done.stderr);
+    done
+}
+
+/// Oracle: the interpreter. The engine is handed text and gives back halves; not a bit is lost between.
+#[test]
+fn a_run_on_the_engine_has_the_losses_of_the_interpreter_on_every_cut() {
+    for cut in ["whole", "attn|ffn", "ten"] {
+        let machine = Machine::new();
+        let cut = format!("cut={cut}");
+        let sim = ["--device", "sim:m4", "--set", "log_every=1", "--set", &cut];
+        machine.place.ok(&machine.place.train("sim", "6steps", &sim));
+        ok(machine.train("ane", "hypothetical/generous", "", &["--set", &cut]));
+        let (sim, ane) = (machine.losses("sim"), machine.losses("ane"));
+        assert_eq!((sim.len(), &ane), (6, &sim), "{cut}");
+        assert_eq!(machine.violations(), [""; 0], "{cut}");
+        let metrics = &machine.lines("ane", "metrics.jsonl")[3];
+        for key in ["dispatches", "bytes_written", "bytes_read"] {
+            assert!(metrics[key].as_u64() > Some(0), "{key}: {metrics}");
+        }
+    }
+}
+
+/// The ladder: what is refused is told, remembered and not tried again.
+#[test]
+fn a_refused_cut_is_told_and_remembered() {
+    let machine = Machine::new();
+    let tiny = ["--preset", "tiny"];
+    let mut args = vec!["train", "--data", "text.txt", "--budget", "1steps", "--device", "ane:m4", "--out"];
+    args.extend(["first", "--set", "model.vocab_size=300"]);
+    args.extend(tiny);
+    ok(machine.command(&args, "hypothetical/refuses-attn-ffn", ""));
+    let told = machine.choices("first");
+    assert!(told.contains("cut whole: refused: ") && told.contains("cut attn|ffn: refused: "), "{told}");
+    assert!(told.contains("cut ten: 10 programs for all layers, compiled in "), "{told}");
+    let compiles = |machine: &Machine| {
+        let trace = fs::read_to_string(machine.place.path("trace")).expect("a trace");
+        trace.lines().filter(|line| line.contains("e5rt_e5_compiler_compile(")).count()
+    };
+    let before = compiles(&machine);
+    args[8] = "second";
+    ok(machine.command(&args, "hypothetical/refuses-attn-ffn", ""));
+    let told = machine.choices("second");
+    assert!(told.contains("it was refused before on this chip and system: "), "{told}");
+    // Its bundles open again, so nothing at all is compiled the second time.
+    assert_eq!(compiles(&machine), before, "{told}");
+}
+
+/// What the real compiler does on a bad day happens to a child process.
+#[test]
+fn a_compiler_that_hangs_or_crashes_is_survived() {
+    for (fault, wanted) in [
+        ("compile-hang", "it took longer than 3 s and was ended"),
+        ("compile-crash", "the child process ended with signal"),
+        ("compile-refuse", "ANECCompile() FAILED"),
+        ("load-refuse", "programs are loaded"),
+    ] {
+        let machine = Machine::new();
+        done(machine.train("run", "M5/ANEForge", fault, &[]))
+            .expect_one_error(&["ane cannot be used", wanted]);
+        assert!(!machine.place.path("run").exists(), "{fault}: nothing had begun");
+    }
+    // Only one program does: the small one runs, and a finer cut is taken.
+    for (fault, wanted) in [
+        ("compile-hang=-backward/", "it took longer than 3 s and was ended"),
+        ("compile-crash=-backward/", "the child process ended with signal"),
+        ("compile-refuse=-backward/", "ANECCompile() FAILED"),
+    ] {
+        let machine = Machine::new();
+        ok(machine.train("run", "M5/ANEForge", fault, &[]));
+        let told = machine.choices("run");
+        assert!(
+            told.contains("cut whole: refused: ane: compiling `backward`") && told.contains(wanted),
+            "{told}"
+        );
+        assert!(told.contains("cut attn|ffn: 4 programs"), "{told}");
+    }
+}
+
+#[test]
+fn a_run_that_fails_in_the_middle_goes_on_where_it_was() {
+    let machine = Machine::new();
+    ok(machine.train("sound", "M5/ANEForge", "", &[]));
+    // Two layers and a head: some step in the middle.
+    ok(machine.train("once", "M5/ANEForge", "execute-error@23", &[]));
+    assert_eq!(machine.losses("once"), machine.losses("sound"));
+    let failed: Vec<Value> =
+        machine.lines("once", "events.jsonl").into_iter().filter(|e| e["event"] == "device_failed").collect();
+    assert_eq!(failed.len(), 1);
+    assert!(failed[0]["why"].as_str().expect("a text").contains("status=0x1d"), "{}", failed[0]);
+
+    let wanted = ["running", "e5rt_execution_stream_execute_sync answered 13", "status=0x1d", "ANE-019"];
+    done(machine.train("twice", "M5/ANEForge", "execute-error@23+", &[])).expect_one_error(&wanted[..3]);
+    ok(machine.command(&["train", "--resume", "twice", "--threads", "1"], "M5/ANEForge", ""));
+    assert_eq!(machine.losses("twice"), machine.losses("sound"));
+
+    let moved =
+        ok(machine.train("moved", "M5/ANEForge", "silent-zero@23+", &["--set", "on_device_failure=cpu"]));
+    assert!(moved.stderr.contains("the run goes on on cpu"), "{}", moved.stderr);
+    assert_eq!(machine.losses("moved").len(), 6);
+}
+
+#[test]
+fn devices_say_what_is_there_and_what_is_missing() {
+    let machine = Machine::new();
+    let there = ok(machine.command(&["devices"], "M5/ANEForge", "")).stdout;
+    for name in ["ane", "gpu", "bnns"] {
+        assert!(there.lines().any(|line| line.starts_with(&format!("{name:<10} yes"))), "{there}");
+    }
+    let mut command = machine.command(&["devices"], "M5/ANEForge", "");
+    command.env("ANNEAL_ESPRESSO", machine.place.path("text.txt"));
+    let missing = ok(command).stdout;
+    assert!(missing.contains("text.txt cannot be loaded"), "{missing}");
+}
