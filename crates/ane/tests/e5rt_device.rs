@@ -6,11 +6,12 @@ mod common;
 use std::sync::Arc;
 
 use ane::{Backend, E5rtDevice};
-use common::StandIn;
+use common::{device, options};
 use device::{Binding, Buffer, Device};
 use mil::{Builder, Element, PortKind, Program};
 use model::{Cut, ModelConfig, Stack, StackOptions, Taps, presets};
 use sim::{Profile, SimDevice};
+use standin::StandIn;
 
 /// x [1, 64, 1, 64], w [1, 1, 64, 64] -> y = w x + x, z = tanh(y).
 fn program() -> Program {
@@ -82,7 +83,7 @@ fn every_way_of_binding_gives_the_same_bits() {
     let expected = outputs(&SimDevice::new(Profile::m4()), 5);
     for profile in PROFILES {
         let stand_in = StandIn::new(profile);
-        assert!(outputs(&stand_in.device(), 5) == expected, "{profile}");
+        assert!(outputs(&device(&stand_in), 5) == expected, "{profile}");
         assert_eq!(stand_in.violations(), "", "{profile}");
         assert_eq!(stand_in.live(), "", "{profile} leaks");
     }
@@ -93,7 +94,7 @@ fn ways_are_those_of_the_profile() {
     for (profile, own_operations, rebinds) in
         [("M5/ANEForge", false, true), ("M4/mil_infer", false, false), ("hypothetical/generous", true, true)]
     {
-        let ways = StandIn::new(profile).device().ways();
+        let ways = device(&StandIn::new(profile)).ways();
         assert_eq!((ways.own_operations, ways.rebinds), (own_operations, rebinds), "{profile}");
     }
 }
@@ -104,7 +105,7 @@ fn bindings_have_no_limit() {
     let expected = outputs(&SimDevice::new(Profile::m4()), 140);
     for profile in ["hypothetical/generous", "M5/ANEForge", "M4/mil_infer"] {
         let stand_in = StandIn::new(profile);
-        assert!(outputs(&stand_in.device(), 140) == expected, "{profile}");
+        assert!(outputs(&device(&stand_in), 140) == expected, "{profile}");
         let operations = stand_in
             .calls("e5rt_execution_stream_operation_create_precompiled_compute_operation_with_options");
         assert!(operations <= 110, "{profile}: {operations} operations");
@@ -113,7 +114,7 @@ fn bindings_have_no_limit() {
     // A device that takes fewer than is known.
     let stand_in = StandIn::new("hypothetical/generous");
     stand_in.plant("loaded-limit=7");
-    assert!(outputs(&stand_in.device(), 20) == outputs(&SimDevice::new(Profile::m4()), 20));
+    assert!(outputs(&device(&stand_in), 20) == outputs(&SimDevice::new(Profile::m4()), 20));
 }
 
 /// Between programs that are bound to one another's buffers nothing is copied, and a binding that stays is
@@ -121,7 +122,7 @@ fn bindings_have_no_limit() {
 #[test]
 fn runs_copy_nothing_and_encode_once() {
     let stand_in = StandIn::new("hypothetical/generous");
-    let device = stand_in.device();
+    let device = device(&stand_in);
     let program = program();
     let executable = device.compile("small", &program).unwrap();
     let first = buffers(&device, &program, 1);
@@ -184,7 +185,7 @@ fn a_model_gives_the_gradients_of_the_interpreter_on_every_cut() {
         let expected = step(Arc::new(SimDevice::new(Profile::m4())), &config, cut);
         for profile in ["M5/ANEForge", "hypothetical/generous"] {
             let stand_in = StandIn::new(profile);
-            assert!(step(Arc::new(stand_in.device()), &config, cut) == expected, "{profile}, {}", cut.name());
+            assert!(step(Arc::new(device(&stand_in)), &config, cut) == expected, "{profile}, {}", cut.name());
             assert_eq!(stand_in.violations(), "", "{profile}");
             assert_eq!(stand_in.live(), "", "{profile}");
         }
@@ -200,7 +201,7 @@ fn the_ladder_ends_on_the_coarsest_cut_that_is_taken() {
         ("hypothetical/refuses-attn-ffn", Cut::Ten),
     ] {
         let stand_in = StandIn::new(profile);
-        let device = Arc::new(stand_in.device());
+        let device = Arc::new(device(&stand_in));
         let stack = Stack::new(&config("tiny", 32), device, &StackOptions::default()).unwrap();
         assert_eq!(stack.cut(), expected, "{profile}: {:?}", stack.choices());
     }
@@ -212,7 +213,7 @@ fn other_masks_are_other_engines() {
     let expected = outputs(&SimDevice::new(Profile::exact()), 2);
     for backend in [Backend::Gpu, Backend::Bnns] {
         let stand_in = StandIn::new("M5/ANEForge");
-        let device = E5rtDevice::open(stand_in.options(backend)).unwrap();
+        let device = E5rtDevice::open(options(&stand_in, backend)).unwrap();
         assert_eq!(device.name(), backend.name());
         assert!(outputs(&device, 2) == expected, "{}", backend.name());
     }

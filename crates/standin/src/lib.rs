@@ -27,10 +27,14 @@ pub mod fault;
 pub mod profile;
 pub mod trace;
 
+mod instance;
+
 #[allow(unreachable_pub, reason = "exported by their symbols, not as items of this crate")]
 mod e5rt;
 #[allow(unreachable_pub, reason = "as above")]
 mod report;
+
+pub use instance::StandIn;
 
 use std::path::{Path, PathBuf};
 

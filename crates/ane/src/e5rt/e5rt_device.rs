@@ -85,9 +85,17 @@ impl E5rtDevice {
     /// [`Error::Unavailable`] with what is missing: the library, symbols of it, or an engine that computes a
     /// small product.
     pub fn open(options: Options) -> Result<E5rtDevice> {
+        let espresso = Espresso::load(&options.library).map_err(|error| Error::Unavailable {
+            device: options.backend.name().to_owned(),
+            problem: error.to_string(),
+        })?;
+        E5rtDevice::with_espresso(options, espresso)
+    }
+
+    /// As [`E5rtDevice::open`], with a library that is loaded.
+    pub(crate) fn with_espresso(options: Options, espresso: Espresso) -> Result<E5rtDevice> {
         let name = options.backend.name();
         let unavailable = |problem: String| Error::Unavailable { device: name.to_owned(), problem };
-        let espresso = Espresso::load(&options.library).map_err(|error| unavailable(error.to_string()))?;
         let work = tempfile::Builder::new().prefix("anneal-").tempdir().map_err(|error| {
             unavailable(format!("no folder for its programs can be made in the temporary directory: {error}"))
         })?;

@@ -6,6 +6,8 @@ mod e5rt_device;
 mod espresso;
 mod explain;
 mod known;
+#[cfg(test)]
+mod planted;
 mod program;
 mod symbols;
 mod ways;
