@@ -161,6 +161,12 @@ impl State {
         }
     }
 
+    /// A handle by the place where a caller keeps it.
+    fn show_at(&self, handle: *mut Raw) -> String {
+        // SAFETY: null is excluded; otherwise it may be read, as the exported functions ask.
+        if handle.is_null() { "null".to_owned() } else { self.show(unsafe { *handle }) }
+    }
+
     /// The object behind a handle that must be live.
     fn object(&mut self, raw: Raw, kind: &'static str) -> Answer<&mut Object> {
         let shown = self.show(raw);
