@@ -17,7 +17,7 @@ mod e5rt;
 mod machine;
 
 pub use e5rt::{
-    Backend, CallError, ChildCommand, E5rtDevice, ESPRESSO, LoadError, OpenOrder, Options, Ways, answer,
-    check_library,
+    Backend, CallError, ChildCommand, E5rtDevice, ESPRESSO, Ended, LoadError, NoAnswer, OpenOrder, Options,
+    Ways, answer, check_library, run_limited,
 };
 pub use machine::Machine;
