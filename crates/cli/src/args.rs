@@ -7,6 +7,10 @@ use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use model::Cut;
 use train::Budget;
 
+mod estimate;
+
+pub(crate) use estimate::{EstimateArgs, TapsName, chip_name};
+
 /// Trains language models on the Neural Engine of Apple Silicon and on any CPU.
 #[derive(Debug, Parser)]
 #[command(
@@ -249,6 +253,7 @@ pub(crate) struct DevicesArgs {
 pub(crate) enum MilCommand {
     Print(MilPrintArgs),
     Lint(MilLintArgs),
+    Estimate(EstimateArgs),
 }
 
 /// Which programs of which model.

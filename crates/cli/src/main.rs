@@ -9,6 +9,7 @@ mod machine;
 mod own_command;
 mod progress;
 mod sampling;
+mod table;
 mod units;
 
 use std::error::Error;
@@ -17,7 +18,7 @@ use std::process::ExitCode;
 
 use args::{Args, Command, DataCommand, MilCommand};
 use clap::Parser;
-use commands::{bench, data, devices, eval, generate, mil, train};
+use commands::{bench, data, devices, estimate, eval, generate, mil, train};
 
 /// The result of a command.
 type Result<T = ExitCode, E = Box<dyn Error>> = std::result::Result<T, E>;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         Command::Devices(args) => devices::run(args, out),
         Command::Mil(MilCommand::Print(args)) => mil::print(args, out),
         Command::Mil(MilCommand::Lint(args)) => mil::lint(args, out),
+        Command::Mil(MilCommand::Estimate(args)) => estimate::run(args, out),
         Command::Bench(args) => bench::run(args, out),
     };
     match done.and_then(|code| Ok(out.flush().map(|()| code)?)) {

@@ -3,6 +3,7 @@
 pub(crate) mod bench;
 pub(crate) mod data;
 pub(crate) mod devices;
+pub(crate) mod estimate;
 pub(crate) mod eval;
 pub(crate) mod generate;
 pub(crate) mod mil;

@@ -194,6 +194,24 @@ mod tests {
         assert_eq!(cost.ops["matmul"].count, 1);
     }
 
+    /// Oracle: row-major order. Channels of one image lie side by side, columns and channels of two do not.
+    #[test]
+    fn only_a_slice_in_one_piece_is_a_view() {
+        let moved = |shape: &[usize], size: &[usize]| {
+            let mut b = Builder::new(Element::F16);
+            let x = b.input("x", shape).unwrap();
+            let part = b.slice(x, &[0; 4], size).unwrap();
+            let y = b.scale(part, 2.0).unwrap();
+            b.output("y", y).unwrap();
+            let cost = b.finish().unwrap().cost(|_| false).unwrap();
+            cost.other_elements - size.iter().product::<usize>() as f64
+        };
+        assert_eq!(moved(&[1, 8, 1, 16], &[1, 2, 1, 16]), 0.0);
+        assert_eq!(moved(&[1, 8, 1, 16], &[1, 8, 1, 4]), 32.0);
+        assert_eq!(moved(&[2, 8, 1, 16], &[2, 2, 1, 16]), 64.0);
+        assert_eq!(moved(&[1, 8, 1, 16], &[1, 2, 1, 4]), 8.0);
+    }
+
     #[test]
     fn a_convolution_counts_its_kernel_and_groups() {
         let mut b = Builder::new(Element::F16);

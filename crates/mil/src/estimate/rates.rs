@@ -140,7 +140,7 @@ impl Rates {
                 softmax_gel_s: assumed(SOFTMAX_M5 * of_m4(PRODUCT_M1), "the M4's, by the product peaks"),
                 other_gel_s: assumed(OTHER_M4 * of_m4(PRODUCT_M1), "the M4's, by the product peaks"),
                 activation_gb_s: measured(9.0, "ANEForge's cost anchors, M1 (its rooflines say 0.86)"),
-                weight_gb_s: assumed(68.0, "the memory's own bandwidth on an M1"),
+                weight_gb_s: assumed(68.0, "the M1's memory bandwidth, as Apple specifies it"),
             },
             Chip::M2 => Rates {
                 floor_us: measured(110.0, "ANEForge, M2 Pro"),
@@ -149,7 +149,7 @@ impl Rates {
                 softmax_gel_s: assumed(SOFTMAX_M5 * of_m4(PRODUCT_M2), "the M4's, by the product peaks"),
                 other_gel_s: assumed(OTHER_M4 * of_m4(PRODUCT_M2), "the M4's, by the product peaks"),
                 activation_gb_s: assumed(9.0 * 0.98 / 0.86, "the M1's, by the rooflines of M2 Pro and M1"),
-                weight_gb_s: assumed(100.0, "the memory's own bandwidth on an M2"),
+                weight_gb_s: assumed(100.0, "the M2's memory bandwidth, as Apple specifies it"),
             },
             Chip::M3 => Rates {
                 floor_us: assumed(100.0, "between the M2 Pro's 110 and the M4 Max's 95"),
@@ -161,7 +161,7 @@ impl Rates {
                 softmax_gel_s: assumed(SOFTMAX_M5 * of_m4(PRODUCT_M3), "the M4's, by the product peaks"),
                 other_gel_s: assumed(OTHER_M4 * of_m4(PRODUCT_M3), "the M4's, by the product peaks"),
                 activation_gb_s: assumed(24.0, "between M2 and M4"),
-                weight_gb_s: assumed(100.0, "the memory's own bandwidth on an M3"),
+                weight_gb_s: assumed(100.0, "the M3's memory bandwidth, as Apple specifies it"),
             },
             Chip::M4 => Rates {
                 floor_us: measured(95.0, "rustane, M4 Max, by _ANEInMemoryModel"),

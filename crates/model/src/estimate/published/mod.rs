@@ -234,22 +234,25 @@ pub fn table() -> crate::Result<Vec<Line>> {
 
 /// What the model does not explain, for people.
 pub const UNEXPLAINED: &[&str] = &[
-    "Two runs of one system on one machine at S 512 differ by 1.6 (99.5 and 156.9 ms): the engine's part \
-     stays, the host's nearly doubles. The model has no machine load; `load` is fitted to the second run, and \
-     that S 1024 shares it is an assumption that happens to hold.",
-    "Within that run the parts of the host do not slow down alike (rms_bwd by 1.2, io_bwd by 2.2).",
-    "maderix/ANE's engine part is less than half of what the model says on every chip. Its 72 dispatches at the \
-     published floor alone would take 7 of 10 ms on an M4 Max, which leaves its products faster than any peak \
-     that was measured. Products at the convolution peak and nothing else come within 13 to 20% on all four \
-     chips: there, dispatches of baked weights seem to hide their floor and everything that is not a product.",
+    "Two runs of one system on one machine at S 512 take 99.5 and 156.9 ms: the engine's part stays, the \
+     host's nearly doubles. The model knows no weather; that S 1024 had the weather of the second run is an \
+     assumption, under which its step comes out within 1%.",
+    "Within that run the parts of the host did not slow down alike (rms_bwd 1.2 times, io_bwd 2.2 times), so \
+     single parts are off by up to 69% where the sum is right.",
+    "maderix/ANE's engine part is less than half of what the model says on M4 and M5. Its 72 dispatches alone \
+     would take 7 of 10 ms on an M4 Max at the published floor, and leave its products faster than any peak \
+     that was measured. The operations of its products at the convolution peak, and nothing else, come 12 to \
+     18% short on all four chips: programs of baked weights, run one after another, seem to hide their floor and \
+     all that is not a product.",
+    "maderix/ANE's step on an M4 Max is shorter than the classifier alone would be at autoresearch-ANE's rate for \
+     the same CPU with everything else beside it: the two classifiers differ. Other hosts are given the same \
+     rates, which nobody measured.",
     "A convolution from 3072 to 768 channels takes over twice as long as one from 768 to 3072 with as many \
-     operations. Rates here know no shapes.",
-    "128 convolutions over 4096 columns run at 18.6 TFLOP/s, over 64 columns (the rate used, close to what a \
-     layer has) at 10.9.",
-    "ANEForge's rooflines give the M4 7.7 GB/s for activations. The backward kernels alone would then take 27 ms \
-     at S 512 instead of 17.6, so the M5's cost anchor of 57 GB/s is used; that choice was made by looking at \
+     operations. The rates know no shapes.",
+    "128 convolutions run at 18.6 TFLOP/s over 4096 columns and at 10.9 over 64, the rate used here.",
+    "ANEForge's roofline gives the M4 7.7 GB/s for activations. autoresearch-ANE's backward kernels would then \
+     take 30 ms at S 512, not 17.6. The M5's cost anchor of 57 GB/s is used instead, a choice made by looking at \
      this table.",
-    "Hosts other than an M4 Max: the same rates are used for all.",
 ];
 
 #[cfg(test)]
@@ -272,7 +275,7 @@ mod tests {
                 .sum()
         };
         let (measured, predicted) = (engine(|l| l.measured_ms.0), engine(|l| l.predicted_ms));
-        assert!((predicted / measured - 1.0).abs() < 0.005, "{predicted} against {measured}");
+        assert!((predicted / measured - 1.0).abs() < 0.01, "{predicted} against {measured}");
         for line in lines.iter().filter(|line| line.standing == Standing::Fitted) {
             let near = if line.part.contains("ane_") { 0.08 } else { 0.015 };
             assert!(line.error().abs() < near, "{}: {:+.3}", line.part, line.error());
@@ -289,6 +292,39 @@ mod tests {
             assert_eq!(line.standing, Standing::Predicted);
             assert!(line.error().abs() < near, "{part}: {:+.3}", line.error());
         }
+    }
+
+    /// Oracle: the published times. What [`UNEXPLAINED`] says about them holds.
+    #[test]
+    fn what_is_said_to_be_unexplained_is_so() {
+        let config = presets::by_name("stories110m").unwrap();
+        let costs: Vec<_> = static_pipeline::programs(&config)
+            .unwrap()
+            .iter()
+            .map(|program| program.cost(static_pipeline::is_weight).unwrap())
+            .collect();
+        let flops: f64 = 12.0 * costs.iter().map(|cost| cost.product_flops + cost.conv_flops).sum::<f64>();
+        for (machine, conv, chip, (from, to), _) in STATIC_RUNS {
+            let peak = conv.unwrap_or(Rates::of(chip, Route::AneInMem).conv_tflops.value);
+            let short = 1.0 - flops / peak / 1e9 / ((from + to) / 2.0);
+            assert!((0.12..0.185).contains(&short), "{machine}: {short}");
+        }
+        let mut rates = Rates::of(Chip::M4, Route::AneInMem);
+        rates.activation_gb_s.value = 7.7;
+        let backward: f64 = kernels(&presets::by_name("gpt-48m").unwrap())
+            .unwrap()
+            .iter()
+            .filter(|kernel| kernel.backward)
+            .map(|kernel| 6.0 * rates.predict(&kernel.cost().unwrap()).ms())
+            .sum();
+        assert_eq!(backward.round(), 30.0, "{backward}");
+        let worst = table()
+            .unwrap()
+            .iter()
+            .filter(|line| line.system == "autoresearch-ANE")
+            .map(|line| line.error().abs())
+            .fold(0.0, f64::max);
+        assert_eq!((100.0 * worst).round(), 69.0);
     }
 
     /// Oracle: the published medians of each run add up to less than its step; what is left is `other`.

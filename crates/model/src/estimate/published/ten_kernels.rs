@@ -9,7 +9,7 @@ use mil::estimate::Cost;
 use mil::{Builder, Element, Op, Program, Result, ValueId};
 
 use crate::estimate::Host;
-use crate::{ModelConfig, layer};
+use crate::{Error, FeedForward, ModelConfig, layer};
 
 /// One of the ten kernels, run once per layer and sequence.
 #[derive(Debug, Clone)]
@@ -205,8 +205,15 @@ fn sdpa_backward_2(z: &Sizes) -> Result<Program> {
 /// The ten kernels of a model, in the order in which a layer runs them.
 ///
 /// # Errors
-/// When the sizes do not type-check, as for grouped heads, which these kernels do not have.
-pub fn kernels(config: &ModelConfig) -> Result<Vec<Kernel>> {
+/// [`Error::Config`] when the feed-forward part is not the gated one that these kernels compute.
+pub fn kernels(config: &ModelConfig) -> crate::Result<Vec<Kernel>> {
+    if config.ffn != FeedForward::SwiGlu {
+        return Err(Error::Config {
+            key: "ffn",
+            value: "relu2".to_owned(),
+            problem: "autoresearch-ANE's kernels compute swiglu only".to_owned(),
+        });
+    }
     let z = Sizes {
         c: config.width,
         q: config.q_dim(),
