@@ -7,6 +7,10 @@ use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use model::Cut;
 use train::Budget;
 
+mod estimate;
+
+pub(crate) use estimate::{EstimateArgs, TapsName, chip_name};
+
 /// Trains language models on the Neural Engine of Apple Silicon and on any CPU.
 #[derive(Debug, Parser)]
 #[command(
@@ -263,6 +267,7 @@ pub(crate) enum MilCommand {
     Print(MilPrintArgs),
     Lint(MilLintArgs),
     Export(MilExportArgs),
+    Estimate(EstimateArgs),
 }
 
 /// Which programs of which model.

@@ -4,6 +4,7 @@ pub(crate) mod bench;
 pub(crate) mod bench_engine;
 pub(crate) mod data;
 pub(crate) mod devices;
+pub(crate) mod estimate;
 pub(crate) mod eval;
 pub(crate) mod generate;
 pub(crate) mod mil;
