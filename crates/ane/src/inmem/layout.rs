@@ -8,7 +8,9 @@
 //!
 //! r and c are chosen, for a number of channels, so that the fewest elements are moved: those of the surface
 //! itself, and those of each tensor once more for an op that brings it into shape. A tensor in the shape that
-//! the program wants, `[1, r, 1, c]`, needs none. Then the number of channels is chosen by the same measure.
+//! the program wants, `[1, r, 1, c]`, needs none. Then the number of channels is chosen by the same measure;
+//! among equals by how many tensors keep their rows, which is how the kernels that ran on an M4 Max pack
+//! theirs, and then by how short the longer axis is.
 
 use std::collections::BTreeSet;
 
@@ -105,23 +107,36 @@ impl Surface {
         // small multiples of them, leave tensors as they are.
         let mut heights: BTreeSet<usize> = (0..usize::BITS).map(|power| 1 << power).collect();
         for tensor in &tensors {
-            heights.extend((1..=4).map(|times| times * tensor.natural.0));
+            heights.extend((1..=4).map(|times| times * tensor.natural.rows));
         }
         heights
             .into_iter()
             .take_while(|height| *height <= limits.channels)
             .filter_map(|height| of_height(&tensors, height, limits))
-            .min_by_key(|(moved, surface)| (*moved, surface.channels))
+            .min_by_key(|(cost, _)| *cost)
             .map(|(_, surface)| surface)
+    }
+}
+
+/// Rows and columns in which the elements of a tensor are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Form {
+    rows: usize,
+    columns: usize,
+}
+
+impl Form {
+    /// The columns that it takes up.
+    fn width(self) -> usize {
+        self.columns.next_multiple_of(STEP)
     }
 }
 
 /// A tensor to be placed.
 struct Tensor {
     numel: usize,
-    /// Rows and columns of `[1, rows, 1, columns]` when that is its shape; otherwise the product of all axes
-    /// but the last, and the last.
-    natural: (usize, usize),
+    /// Its last axis as columns, the product of the others as rows.
+    natural: Form,
     /// Whether its shape is `[1, rows, 1, columns]`.
     is_plane: bool,
     /// The numbers of columns that it may be stored in, each a divisor of `numel`: multiples of [`STEP`] if
@@ -133,7 +148,7 @@ impl Tensor {
     fn new(shape: &[usize]) -> Tensor {
         let numel: usize = shape.iter().product();
         let last = shape.last().copied().unwrap_or(1);
-        let natural = (numel / last, last);
+        let natural = Form { rows: numel / last, columns: last };
         let is_plane = matches!(shape, [1, _, 1, _]);
         let mut columns = divisors(numel);
         if numel.is_multiple_of(STEP) {
@@ -142,28 +157,41 @@ impl Tensor {
         Tensor { numel, natural, is_plane, columns }
     }
 
-    /// Rows and columns for a surface of `height` channels, and the elements that are moved for it beside the
-    /// surface's own; `None` when no row is short enough.
-    fn form(&self, height: usize, limits: SurfaceLimits) -> Option<(usize, usize, usize)> {
+    /// How it is stored on a surface of `height` channels; `None` when no row is short enough.
+    fn form(&self, height: usize, limits: SurfaceLimits) -> Option<Form> {
         let forms = self.columns.iter().filter_map(|columns| {
-            let (rows, width) = (self.numel / columns, columns.next_multiple_of(STEP));
-            if rows > height || width > limits.columns {
+            let form = Form { rows: self.numel / columns, columns: *columns };
+            if form.rows > height || form.width() > limits.columns {
                 return None;
             }
-            let is_reshaped = !(self.is_plane && (rows, *columns) == self.natural);
-            let ops = usize::from(is_reshaped) + usize::from(width != *columns);
-            let moved = ops * self.numel;
             // Its share of the band, stacked with others like it.
-            let room = height * width / (height / rows);
-            Some((room + moved, width, rows, *columns, moved))
+            let room = height * form.width() / (height / form.rows);
+            Some((room + self.moves(form), form.width(), form.rows, form))
         });
-        forms.min().map(|(_, _, rows, columns, moved)| (rows, columns, moved))
+        forms.min_by_key(|(cost, width, rows, _)| (*cost, *width, *rows)).map(|(.., form)| form)
+    }
+
+    /// Elements that ops inside the program move to bring it into shape.
+    fn moves(&self, form: Form) -> usize {
+        let is_reshaped = !(self.is_plane && form == self.natural);
+        let is_trimmed = form.width() != form.columns;
+        (usize::from(is_reshaped) + usize::from(is_trimmed)) * self.numel
     }
 }
 
-/// The tensors on a surface of `height` channels, and how many elements are moved; `None` when it would be
-/// too wide.
-fn of_height(tensors: &[Tensor], height: usize, limits: SurfaceLimits) -> Option<(usize, Surface)> {
+/// What decides between surfaces; the first field counts most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Cost {
+    /// Elements of the surface, and those that ops inside the program move to bring tensors into shape.
+    moved: usize,
+    /// Tensors whose rows are not those of the surface.
+    refolded: usize,
+    /// Of the surface.
+    longer_axis: usize,
+}
+
+/// The tensors on a surface of `height` channels, and what it costs; `None` when it would be too wide.
+fn of_height(tensors: &[Tensor], height: usize, limits: SurfaceLimits) -> Option<(Cost, Surface)> {
     /// Tensors of one width, on top of one another.
     struct Band {
         width: usize,
@@ -171,20 +199,20 @@ fn of_height(tensors: &[Tensor], height: usize, limits: SurfaceLimits) -> Option
         rows: usize,
     }
     let mut bands: Vec<Band> = Vec::new();
-    let mut moved = 0;
-    // Place, and the band that it is in: where a band begins is known when all of them are.
+    let (mut moved, mut refolded) = (0, 0);
+    // Form and first row of each, and the band that it is in: where a band begins is known when all of them are.
     let mut placed = Vec::new();
     for tensor in tensors {
-        let (rows, columns, moves) = tensor.form(height, limits)?;
-        moved += moves;
-        let width = columns.next_multiple_of(STEP);
-        let room = |band: &Band| band.width == width && band.rows + rows <= height;
+        let form = tensor.form(height, limits)?;
+        moved += tensor.moves(form);
+        refolded += usize::from(form != tensor.natural);
+        let room = |band: &Band| band.width == form.width() && band.rows + form.rows <= height;
         let at = bands.iter().position(room).unwrap_or_else(|| {
-            bands.push(Band { width, rows: 0 });
+            bands.push(Band { width: form.width(), rows: 0 });
             bands.len() - 1
         });
-        placed.push((at, Place { first_row: bands[at].rows, rows, first_column: 0, columns, stride: 0 }));
-        bands[at].rows += rows;
+        placed.push((form, bands[at].rows, at));
+        bands[at].rows += form.rows;
     }
     let taken: usize = bands.iter().map(|band| band.width).sum();
     let least = MIN_BYTES.div_ceil(ELEMENT_BYTES).div_ceil(height).next_multiple_of(STEP);
@@ -194,12 +222,13 @@ fn of_height(tensors: &[Tensor], height: usize, limits: SurfaceLimits) -> Option
     }
     let places = placed
         .into_iter()
-        .map(|(at, place)| {
+        .map(|(Form { rows, columns }, first_row, at)| {
             let first_column = bands[..at].iter().map(|band| band.width).sum();
-            Place { first_column, stride, ..place }
+            Place { first_row, rows, first_column, columns, stride }
         })
         .collect();
-    Some((moved + height * stride, Surface { channels: height, columns: stride, places }))
+    let cost = Cost { moved: moved + height * stride, refolded, longer_axis: height.max(stride) };
+    Some((cost, Surface { channels: height, columns: stride, places }))
 }
 
 /// Every divisor of `n`, in ascending order.
