@@ -14,10 +14,14 @@
 //! What it refuses: arithmetic, and knowledge of what the programs are for.
 
 mod e5rt;
+mod inmem;
 mod machine;
 
 pub use e5rt::{
     Backend, CallError, ChildCommand, E5rtDevice, ESPRESSO, Ended, LoadError, NoAnswer, OpenOrder, Options,
     Ways, answer, check_library, run_limited,
+};
+pub use inmem::{
+    MIN_BYTES, MIN_COLUMNS, PackError, PackedPort, Packing, Place, STEP, Staged, Surface, SurfaceLimits,
 };
 pub use machine::Machine;

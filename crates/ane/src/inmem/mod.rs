@@ -1,0 +1,14 @@
+//! The route through `_ANEInMemoryModel`: what its programs and surfaces look like.
+//!
+//! A program of this route has one input surface and one output surface, because with several of either the
+//! projects in the field disagree about what happens: refused (maderix/ANE), in alphabetical order and of one
+//! size (Orion), ascending by size (ane-train). [`Packing`] brings any program into that form.
+
+mod layout;
+mod lower;
+mod pack;
+mod staging;
+
+pub use layout::{MIN_BYTES, MIN_COLUMNS, Place, STEP, Surface, SurfaceLimits};
+pub use pack::{PackError, PackedPort, Packing};
+pub use staging::Staged;
