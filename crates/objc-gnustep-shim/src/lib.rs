@@ -29,24 +29,29 @@ unsafe extern "C" {
 #[used]
 static GNUSTEP_BASE: unsafe extern "C" fn() -> *mut AnyObject = NSTemporaryDirectory;
 
-/// `[object retain]`; null stays null.
+/// `[object retain]`; null, to which `objc2` sends no messages, stays null.
 ///
 /// # Safety
 /// `object` is null or an object.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn objc_retain(object: *mut AnyObject) -> *mut AnyObject {
-    // SAFETY: the caller's promise; a message to null does nothing and answers null.
+    if object.is_null() {
+        return object;
+    }
+    // SAFETY: the caller's promise.
     unsafe { msg_send![object, retain] }
 }
 
-/// `[object release]`.
+/// `[object release]`; nothing for null.
 ///
 /// # Safety
 /// `object` is null or an object of which the caller holds a reference.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn objc_release(object: *mut AnyObject) {
-    // SAFETY: the caller's promise.
-    unsafe { msg_send![object, release] }
+    if !object.is_null() {
+        // SAFETY: the caller's promise.
+        unsafe { msg_send![object, release] }
+    }
 }
 
 /// `[object autorelease]`; null stays null.
@@ -55,6 +60,9 @@ pub unsafe extern "C-unwind" fn objc_release(object: *mut AnyObject) {
 /// As [`objc_release`].
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn objc_autorelease(object: *mut AnyObject) -> *mut AnyObject {
+    if object.is_null() {
+        return object;
+    }
     // SAFETY: the caller's promise.
     unsafe { msg_send![object, autorelease] }
 }
