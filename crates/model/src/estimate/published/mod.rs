@@ -54,8 +54,8 @@ impl Line {
     }
 }
 
-/// Sequence length, what kind of run, median of each part of the log, the step; autoresearch-ANE on an M4
-/// Max, milliseconds.
+/// Sequence length, what kind of run, median of each part of the log and of the step (the long run's mean is
+/// 150.3); autoresearch-ANE on an M4 Max, milliseconds.
 struct TenKernelRun {
     seq: usize,
     name: &'static str,
