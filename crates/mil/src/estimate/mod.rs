@@ -1,10 +1,10 @@
 //! What a program costs, and how long an engine would take: operations, bytes, and the rates that
 //! others measured.
 //!
-//! [`Program::cost`] counts a program in primitive ops: what its products and its other ops have to do,
-//! what crosses its ports, what is streamed as weights, and what does not fit the engine's own memory
-//! between two ops. [`Rates`] hold what is known of a chip, each number with its source, and
-//! [`Rates::predict`] joins the two:
+//! [`Program::cost`](crate::Program::cost) counts a program in primitive ops: what its products and its
+//! other ops have to do, what crosses its ports, what is streamed as weights, and what does not fit the
+//! engine's own memory between two ops. [`Rates`] hold what is known of a chip, each number with its source,
+//! and [`Rates::predict`] joins the two:
 //!
 //! ```text
 //! time = dispatch floor + max(compute, memory)

@@ -54,8 +54,8 @@ impl Line {
     }
 }
 
-/// Sequence length, what kind of run, median of each part of the log, the step; autoresearch-ANE on an M4
-/// Max, milliseconds.
+/// Sequence length, what kind of run, median of each part of the log and of the step (the long run's mean is
+/// 150.3); autoresearch-ANE on an M4 Max, milliseconds.
 struct TenKernelRun {
     seq: usize,
     name: &'static str,
@@ -251,7 +251,7 @@ pub const UNEXPLAINED: &[&str] = &[
      operations. The rates know no shapes.",
     "128 convolutions run at 18.6 TFLOP/s over 4096 columns and at 10.9 over 64, the rate used here.",
     "ANEForge's roofline gives the M4 7.7 GB/s for activations. autoresearch-ANE's backward kernels would then \
-     take 30 ms at S 512, not 17.6. The M5's cost anchor of 57 GB/s is used instead, a choice made by looking at \
+     take over 30 ms at S 512, not 17.6. The M5's cost anchor of 57 GB/s is used instead, a choice made by looking at \
      this table.",
 ];
 
@@ -317,7 +317,7 @@ mod tests {
             .filter(|kernel| kernel.backward)
             .map(|kernel| 6.0 * rates.predict(&kernel.cost().unwrap()).ms())
             .sum();
-        assert_eq!(backward.round(), 30.0, "{backward}");
+        assert!((30.0..31.0).contains(&backward), "{backward}");
         let worst = table()
             .unwrap()
             .iter()
