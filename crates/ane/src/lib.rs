@@ -18,8 +18,8 @@ mod inmem;
 mod machine;
 
 pub use e5rt::{
-    Backend, CallError, ChildCommand, E5rtDevice, ESPRESSO, LoadError, OpenOrder, Options, Ways, answer,
-    check_library,
+    Backend, CallError, ChildCommand, E5rtDevice, ESPRESSO, Ended, LoadError, NoAnswer, OpenOrder, Options,
+    Ways, answer, check_library, run_limited,
 };
 pub use inmem::{
     MIN_BYTES, MIN_COLUMNS, PackError, PackedPort, Packing, Place, STEP, Staged, Surface, SurfaceLimits,

@@ -24,6 +24,12 @@ impl Machine {
         };
         Machine { chip: generation(&name), name, system }
     }
+
+    /// The cores of its Neural Engine, where they are known: 16 in every chip from M1 to M5 and 32 in those that
+    /// are two of them, called Ultra (Apple's technical specifications).
+    pub fn engine_cores(&self) -> Option<u32> {
+        self.chip.map(|_| if self.name.ends_with("Ultra") { 32 } else { 16 })
+    }
 }
 
 /// The generation in a name such as `Apple M4 Max`.

@@ -7,6 +7,10 @@ use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use model::Cut;
 use train::Budget;
 
+mod estimate;
+
+pub(crate) use estimate::{EstimateArgs, TapsName, chip_name};
+
 /// Trains language models on the Neural Engine of Apple Silicon and on any CPU.
 #[derive(Debug, Parser)]
 #[command(
@@ -238,8 +242,18 @@ pub(crate) struct TokenizerArgs {
 #[command(after_help = "\
 EXAMPLES:
   anneal devices
-  anneal devices --measure --json")]
+  anneal devices --measure --json
+  anneal devices --self-test --out self-test.json    what only this machine can tell, to be sent in")]
 pub(crate) struct DevicesArgs {
+    /// Ask each device what only real hardware can answer, and write the answers to a file of JSON
+    #[arg(long)]
+    pub(crate) self_test: bool,
+    /// Where the answers of --self-test go
+    #[arg(long, value_name = "FILE", default_value = "anneal-self-test.json", requires = "self_test")]
+    pub(crate) out: PathBuf,
+    /// Answer for one device, on standard output; for our own child processes
+    #[arg(long, value_name = "NAME", hide = true)]
+    pub(crate) self_test_device: Option<String>,
     /// Also measure how fast each multiplies matrices (takes seconds)
     #[arg(long)]
     pub(crate) measure: bool,
@@ -253,6 +267,7 @@ pub(crate) enum MilCommand {
     Print(MilPrintArgs),
     Lint(MilLintArgs),
     Export(MilExportArgs),
+    Estimate(EstimateArgs),
 }
 
 /// Which programs of which model.
@@ -385,6 +400,12 @@ pub(crate) enum RouteName {
 pub(crate) enum BenchKind {
     /// Whole training steps on made-up tokens: forward, backward, clipping, AdamW
     Step,
+    /// The best rate: stacked 1x1 convolutions of 512 channels over 64 x 64, as the field measures it
+    Peak,
+    /// How long the smallest program takes
+    Dispatch,
+    /// The rate against the size of the weights, which shows where they leave the engine's own memory
+    Sram,
 }
 
 /// Measure how fast this machine trains
@@ -393,7 +414,9 @@ pub(crate) enum BenchKind {
 EXAMPLES:
   anneal bench step --preset gpt-48m
   anneal bench step --preset tiny --seq 128 --batch 16 --steps 50 --profile
-  anneal bench step --preset gpt-48m --json | jq .tok_s")]
+  anneal bench step --preset gpt-48m --json | jq .tok_s
+  anneal bench peak --device ane
+  anneal bench sram --device cpu --json > sram.json")]
 pub(crate) struct BenchArgs {
     /// What to measure
     #[arg(value_enum)]
@@ -415,6 +438,9 @@ pub(crate) struct BenchArgs {
     pub(crate) set: Vec<(String, String)>,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
+    /// Convolutions in a row for `peak`
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=512))]
+    pub(crate) depth: u32,
     /// Also print where the time goes (device cpu only)
     #[arg(long)]
     pub(crate) profile: bool,
@@ -460,7 +486,7 @@ mod tests {
             for arg in command.get_arguments() {
                 assert!(arg.get_help().is_some(), "{name} {} has no help", arg.get_id());
             }
-            if !command.has_subcommands() {
+            if !command.has_subcommands() && !command.is_hide_set() {
                 let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
                 assert!(after.matches("\n  anneal ").count() >= 2, "{name}: {after}");
             }

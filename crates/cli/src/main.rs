@@ -9,6 +9,7 @@ mod machine;
 mod own_command;
 mod progress;
 mod sampling;
+mod table;
 mod units;
 
 use std::error::Error;
@@ -17,7 +18,7 @@ use std::process::ExitCode;
 
 use args::{Args, Command, DataCommand, MilCommand};
 use clap::Parser;
-use commands::{bench, data, devices, eval, generate, mil, mil_export, probe, train};
+use commands::{bench, data, devices, estimate, eval, generate, mil, mil_export, probe, train};
 
 /// The result of a command.
 type Result<T = ExitCode, E = Box<dyn Error>> = std::result::Result<T, E>;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         Command::Mil(MilCommand::Print(args)) => mil::print(args, out),
         Command::Mil(MilCommand::Lint(args)) => mil::lint(args, out),
         Command::Mil(MilCommand::Export(args)) => mil_export::run(args, out),
+        Command::Mil(MilCommand::Estimate(args)) => estimate::run(args, out),
         Command::Bench(args) => bench::run(args, out),
         Command::ProbeEngine => probe::run(out),
     };

@@ -5,7 +5,7 @@
 //! ops ([`Op`], [`ops::KINDS`]), composites with their decomposition and gradient
 //! ([`composites`]), reverse-mode differentiation ([`differentiate`]), cutting a program into
 //! segments ([`partition`]), Apple's text form in both directions ([`text`]), the weight blob file
-//! ([`blob`]), Core ML packages ([`mlpackage`]) and the linter ([`lint`]).
+//! ([`blob`]), Core ML packages ([`mlpackage`]), the linter ([`lint`]) and the cost model ([`estimate`]).
 //!
 //! What it refuses: symbolic shapes, control flow, and arithmetic of any kind. What an op *means*
 //! is defined by the `sim` crate, which executes it; this crate only knows its form.
@@ -46,6 +46,7 @@ mod builder;
 pub mod composites;
 mod differentiate;
 mod error;
+pub mod estimate;
 mod explicit;
 pub mod lint;
 pub mod mlpackage;

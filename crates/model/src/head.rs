@@ -309,9 +309,40 @@ fn norm_grad(config: &ModelConfig, n: usize, tiles: usize, element: Element) -> 
     b.finish()
 }
 
-/// Rows that a tile may have on `device`: its longest axis, and in f16 at most 16,384, so that the
-/// sum of exponentials of equal logits stays below the cliff of matrix products at 32,752, and a
-/// product's dimension within what M1 to M3 take (rule ANE-075).
+/// The programs that [`Head::backward`] runs for one batch, in order of first use: the name that each is
+/// compiled under, and how often it runs.
+pub(crate) fn training_programs(
+    config: &ModelConfig,
+    n: usize,
+    tile_rows: &[Range<usize>],
+    element: Element,
+) -> mil::Result<Vec<(&'static str, Program, usize)>> {
+    if tile_rows.len() == 1 {
+        return Ok(vec![("head", fused_program(config, n, element)?, 1)]);
+    }
+    let mut sizes: Vec<(usize, usize)> = Vec::new();
+    for rows in tile_rows.iter().map(Range::len) {
+        match sizes.iter_mut().find(|(size, _)| *size == rows) {
+            Some((_, count)) => *count += 1,
+            None => sizes.push((rows, 1)),
+        }
+    }
+    let mut programs = vec![("head_norm", norm_program(config, n, element)?, 1)];
+    for (rows, count) in &sizes {
+        programs.push(("head_stats", stats(config, n, *rows, element)?, *count));
+    }
+    for (rows, count) in &sizes {
+        programs.push(("head_grad", grad(config, n, *rows, element)?, *count));
+    }
+    programs.push(("head_norm_grad", norm_grad(config, n, tile_rows.len(), element)?, 1));
+    Ok(programs)
+}
+
+/// Rows that a tile may have in f16, so that the sum of exponentials of equal logits stays below the cliff
+/// of matrix products at 32,752, and a product's dimension within what M1 to M3 take (rule ANE-075).
+pub(crate) const F16_MAX_TILE: usize = 16_384;
+
+/// Rows that a tile may have on `device`: its longest axis, and in f16 at most [`F16_MAX_TILE`].
 pub(crate) fn longest_tile(device: &dyn Device) -> usize {
     device.limits().max_axis.min(longest_tile_in(device.element())).max(1)
 }
@@ -319,7 +350,7 @@ pub(crate) fn longest_tile(device: &dyn Device) -> usize {
 /// As [`longest_tile`], as far as it does not depend on the device.
 pub(crate) fn longest_tile_in(element: Element) -> usize {
     match element {
-        Element::F16 => 16_384,
+        Element::F16 => F16_MAX_TILE,
         Element::F32 => usize::MAX,
     }
 }

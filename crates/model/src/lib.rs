@@ -22,6 +22,7 @@ mod config;
 mod cut;
 pub mod decode;
 mod error;
+pub mod estimate;
 mod head;
 mod init;
 pub mod layer;

@@ -535,7 +535,7 @@ fn compile_ladder(
 }
 
 /// Values that a forward segment computes and a backward segment reads.
-fn taps_of(segments: &[Segment], forward_count: usize) -> HashSet<String> {
+pub(crate) fn taps_of(segments: &[Segment], forward_count: usize) -> HashSet<String> {
     let names = |segment: &Segment, kind: PortKind| -> Vec<String> {
         segment.program.ports().filter(|p| p.kind == kind).map(|p| p.name.to_owned()).collect()
     };

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
-use mil::lint::Severity;
+use mil::lint::{Route, Severity};
 use mil::{DType, Op, PortKind, Program};
 use sim::{Interpreter, Profile as Arithmetic};
 
@@ -60,7 +60,9 @@ pub struct Loaded {
 /// The compiler's answer, in its words as far as they are known.
 pub fn compile(path: &Path, backend: Backend, profile: &Profile) -> Result<Program, String> {
     let program = mil::text::read_file(path).map_err(|error| format!("InvalidMILProgram: {error}"))?;
-    if let Some(port) = program.ports().find(|port| port.ty.dtype != DType::F16) {
+    // ANE-072: the in-memory route takes fp32, which the program casts.
+    let taken = |dtype| dtype == DType::F16 || (dtype == DType::F32 && profile.route == Route::AneInMem);
+    if let Some(port) = program.ports().find(|port| !taken(port.ty.dtype)) {
         return Err(format!(
             "ANECCompile() FAILED: port {} is {}, which the boundary does not take",
             port.name, port.ty

@@ -4,7 +4,7 @@
 //!
 //! | word | what happens |
 //! | --- | --- |
-//! | `compile-hang`, `compile-hang=TEXT` | compiling (a program whose path contains TEXT) never ends |
+//! | `compile-hang`, `compile-hang=TEXT` | compiling (a program whose path, on the in-memory route whose text, contains TEXT) never ends |
 //! | `compile-crash`, `compile-crash=TEXT` | it aborts the process |
 //! | `compile-refuse`, `compile-refuse=TEXT` | it is refused |
 //! | `load-refuse` | no program can be loaded |
@@ -13,6 +13,8 @@
 //! | `execute-error@N+` | so do all that follow |
 //! | `silent-zero@N`, `silent-zero@N+` | the N-th run (and all that follow) reports success and leaves zeros |
 //! | `nan@N`, `nan@N+` | as above, NaN |
+//! | `load-error@N`, `load-error@N+` | the N-th load of the process (and all that follow) fails; in-memory route |
+//! | `no-surface@N`, `no-surface@N+` | the N-th surface (and all that follow) cannot be had; in-memory route |
 //! | `gpu-instead` | the compiler gives programs to the GPU, whatever the mask says |
 
 use std::ops::RangeInclusive;
@@ -20,8 +22,8 @@ use std::ops::RangeInclusive;
 /// What goes wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Faults {
-    /// How compiling goes wrong, for programs whose path contains the text; the empty text is in all of
-    /// them.
+    /// How compiling goes wrong, for programs whose path (on the in-memory route: whose text) contains the
+    /// text; the empty text is in all of them.
     pub compile: Option<(CompileFault, String)>,
     /// Nothing can be loaded.
     pub load_refuse: bool,
@@ -29,6 +31,10 @@ pub struct Faults {
     pub loaded_limit: Option<usize>,
     /// Runs that go wrong, counted from 1, and how.
     pub runs: Vec<(RangeInclusive<u64>, RunFault)>,
+    /// Loads that fail, counted from 1.
+    pub loads: Vec<RangeInclusive<u64>>,
+    /// Surfaces that cannot be had, counted from 1.
+    pub surfaces: Vec<RangeInclusive<u64>>,
     /// Programs go to the GPU.
     pub gpu_instead: bool,
 }
@@ -82,19 +88,37 @@ impl Faults {
                 ("gpu-instead", None) => faults.gpu_instead = true,
                 _ => {
                     let (kind, when) = word.split_once('@').ok_or_else(wrong)?;
+                    let first = when.trim_end_matches('+').parse().map_err(|_| wrong())?;
+                    let last = if when.ends_with('+') { u64::MAX } else { first };
                     let kind = match kind {
+                        "load-error" => {
+                            faults.loads.push(first..=last);
+                            continue;
+                        }
+                        "no-surface" => {
+                            faults.surfaces.push(first..=last);
+                            continue;
+                        }
                         "execute-error" => RunFault::Error,
                         "silent-zero" => RunFault::Zero,
                         "nan" => RunFault::Nan,
                         _ => return Err(wrong()),
                     };
-                    let first = when.trim_end_matches('+').parse().map_err(|_| wrong())?;
-                    let last = if when.ends_with('+') { u64::MAX } else { first };
                     faults.runs.push((first..=last, kind));
                 }
             }
         }
         Ok(faults)
+    }
+
+    /// Whether the load of this number fails.
+    pub fn of_load(&self, number: u64) -> bool {
+        self.loads.iter().any(|loads| loads.contains(&number))
+    }
+
+    /// Whether the surface of this number cannot be had.
+    pub fn of_surface(&self, number: u64) -> bool {
+        self.surfaces.iter().any(|surfaces| surfaces.contains(&number))
     }
 
     /// What goes wrong in the run of this number.
@@ -115,7 +139,10 @@ mod tests {
         let kinds: Vec<_> = [6, 7, 8, 9, 1000].map(|run| faults.of_run(run)).into();
         let error = Some(RunFault::Error);
         assert_eq!(kinds, [None, Some(RunFault::Nan), None, error, error]);
-        for word in ["sunshine", "nan@x", "loaded-limit=many", "load-refuse=1"] {
+        let faults = Faults::parse("load-error@2,no-surface@3+").unwrap();
+        assert_eq!([1, 2, 3].map(|load| faults.of_load(load)), [false, true, false]);
+        assert_eq!([2, 3, 4].map(|surface| faults.of_surface(surface)), [false, true, true]);
+        for word in ["sunshine", "nan@x", "load-error@", "loaded-limit=many", "load-refuse=1"] {
             assert!(Faults::parse(word).unwrap_err().contains(word), "{word}");
         }
     }

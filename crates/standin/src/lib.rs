@@ -20,10 +20,16 @@
 //! all. In the environment `ANNEAL_STANDIN_PROFILE` and `ANNEAL_STANDIN_FAULT` say the same as the first two, and
 //! `ANNEAL_STANDIN_TRACE=FILE` adds every line of the trace to a file, from child processes too.
 //!
+//! With the feature `objc` there is a second library, the example `ane_objc`: the classes of
+//! `AppleNeuralEngine.framework` and IOSurfaces, on the Objective-C runtime of Debian's packages `gobjc` and
+//! `libgnustep-base-dev`. It is built by `cargo build -p anneal-standin --features objc --example ane_objc` and
+//! answers the same questions; [`inmem`] is what profiles say about it.
+//!
 //! What it refuses: `submit_async` (nobody trains with it), shapes that are not static, ports of integers.
 
 pub mod engine;
 pub mod fault;
+pub mod inmem;
 pub mod profile;
 pub mod trace;
 
@@ -34,6 +40,7 @@ mod e5rt;
 #[allow(unreachable_pub, reason = "as above")]
 mod report;
 
+pub use e5rt::{State, state};
 pub use instance::StandIn;
 
 use std::path::{Path, PathBuf};

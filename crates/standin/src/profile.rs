@@ -6,6 +6,8 @@
 use mil::lint::{Chip, Route};
 use sim::Profile as Arithmetic;
 
+use crate::inmem::InMem;
+
 /// How a compiled bundle can be opened by another process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reopening {
@@ -42,10 +44,15 @@ pub struct Profile {
     pub reopening: Reopening,
     /// The most statements (constants apart) that its compiler takes.
     pub max_statements: Option<usize>,
+    /// The route `_ANEInMemoryModel`.
+    pub inmem: InMem,
 }
 
 /// What ANEForge found refused on every chip.
 const ANEFORGE: &[&str] = &["ANE-RANK", "ANE-AXIS", "ANE-036", "ANE-052", "ANE-071", "ANE-072", "ANE-075"];
+
+/// What the in-memory route refuses wherever it was seen. Axis limits are those of the chip.
+const IN_MEMORY: &[&str] = &["ANE-RANK", "ANE-AXIS", "ANE-036"];
 
 /// The name of the profile that holds unless another is asked for.
 pub const DEFAULT: &str = "M5/ANEForge";
@@ -66,6 +73,7 @@ impl Profile {
             rebinds: true,
             reopening: Reopening::Refused,
             max_statements: None,
+            inmem: InMem::PLAIN,
         };
         let mil_infer = Profile {
             name: "M4/mil_infer",
@@ -87,6 +95,14 @@ impl Profile {
             max_statements,
             ..aneforge("", Chip::M4, Arithmetic::m4())
         };
+        let in_memory = |name, source, chip, arithmetic: Arithmetic, inmem| Profile {
+            name,
+            source,
+            route: Route::AneInMem,
+            refuses: IN_MEMORY,
+            inmem,
+            ..aneforge("", chip, arithmetic)
+        };
         vec![
             aneforge("M1/ANEForge", Chip::M1, Arithmetic::m1()),
             aneforge("M2/ANEForge", Chip::M2, Arithmetic::m2()),
@@ -95,6 +111,60 @@ impl Profile {
             generous("hypothetical/generous", None),
             generous("hypothetical/refuses-whole", Some(REFUSES_WHOLE)),
             generous("hypothetical/refuses-attn-ffn", Some(REFUSES_ATTN_FFN)),
+            in_memory(
+                "M1/ane-train",
+                "ane-train on M1 and M1 Pro, macOS 26: surfaces sorted by size, small ones and contractions that \
+                 are no multiple of 32 give zeros, hardly an op that moves data compiles; the limit of loaded \
+                 programs is ANEForge's",
+                Chip::M1,
+                Arithmetic::m1(),
+                InMem::ANE_TRAIN,
+            ),
+            in_memory(
+                "M4/Orion",
+                "Orion on M4 Max, macOS 15: slots sorted by name, one size for all inputs and one for all \
+                 outputs, at least 48 KiB; concat and gelu refused",
+                Chip::M4,
+                Arithmetic::m4(),
+                InMem::ORION,
+            ),
+            in_memory(
+                "M4/maderix",
+                "maderix/ANE on M4: a second input is an inference error; concat and constant operands of \
+                 matmul compile",
+                Chip::M4,
+                Arithmetic::m4(),
+                InMem::MADERIX,
+            ),
+            in_memory(
+                "M4/rustane",
+                "rustane on M4 Max: a last axis that is no multiple of 16 corrupts in silence",
+                Chip::M4,
+                Arithmetic::m4(),
+                InMem::RUSTANE,
+            ),
+            in_memory(
+                "M3/rustane",
+                "rustane's report from an M3 Ultra: concat is refused; the rest is its M4 Max",
+                Chip::M3,
+                Arithmetic::m3(),
+                InMem::RUSTANE_M3,
+            ),
+            in_memory(
+                "M4/ane-crate",
+                "the ane crate on M1 to M5: slots as declared, a last axis below 64 is an inference error",
+                Chip::M4,
+                Arithmetic::m4(),
+                InMem::ANE_CRATE,
+            ),
+            in_memory(
+                "M5/ANEgpt",
+                "ANEgpt on M5, macOS 26.3: baked weights never change, 0x50004 when too many programs are \
+                 loaded; the number is ANEForge's",
+                Chip::M5,
+                Arithmetic::m5(),
+                InMem::ANEGPT,
+            ),
         ]
     }
 

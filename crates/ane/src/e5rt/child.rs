@@ -121,7 +121,7 @@ fn compile_and_load(
 
 /// Why a child has no answer for its parent.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum NoAnswer {
+pub enum NoAnswer {
     /// It tried, and this is what it was told.
     Failed(String),
     /// It took longer than this and was ended.
@@ -145,43 +145,63 @@ impl std::fmt::Display for NoAnswer {
     }
 }
 
+/// How a child ended.
+pub struct Ended {
+    /// Its status.
+    pub status: std::process::ExitStatus,
+    /// What it printed.
+    pub stdout: String,
+    /// What it complained of.
+    pub stderr: String,
+}
+
+/// Runs a command with `input` for at most `limit`.
+///
+/// # Errors
+/// [`NoAnswer::TooLong`], [`NoAnswer::NotStarted`].
+pub fn run_limited(command: &mut Command, input: &str, limit: Duration) -> Result<Ended, NoAnswer> {
+    let lost = |what: &str, error: std::io::Error| NoAnswer::NotStarted(format!("{what}: {error}"));
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| lost("the child process cannot be started", error))?;
+    let stdin = child.stdin.take().expect("its input is a pipe");
+    let said = collect(child.stdout.take().expect("its output is a pipe"));
+    let complained = collect(child.stderr.take().expect("its errors are a pipe"));
+    // A child that ends before it has read everything shows that by its own end.
+    let _ = { stdin }.write_all(input.as_bytes());
+    match wait(&mut child, limit) {
+        Ok(Some(status)) => Ok(Ended {
+            status,
+            stdout: said.join().unwrap_or_default(),
+            stderr: complained.join().unwrap_or_default(),
+        }),
+        Ok(None) => {
+            // It may be stuck in the system; that it cannot be ended changes nothing for us.
+            let _ = child.kill();
+            let _ = child.wait();
+            Err(NoAnswer::TooLong(limit))
+        }
+        Err(error) => Err(lost("the child process cannot be waited for", error)),
+    }
+}
+
 /// The parent's side: asks a child and waits for at most `limit`.
 pub(crate) fn ask<T: DeserializeOwned>(
     command: &ChildCommand,
     request: &Request,
     limit: Duration,
 ) -> Result<T, NoAnswer> {
-    let lost = |what: &str, error: std::io::Error| NoAnswer::NotStarted(format!("{what}: {error}"));
-    let mut child = (command.0)()
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|error| lost("the child process cannot be started", error))?;
     let text = serde_json::to_string(request).expect("requests are plain data");
-    let stdin = child.stdin.take().expect("its input is a pipe");
-    let said = collect(child.stdout.take().expect("its output is a pipe"));
-    let complained = collect(child.stderr.take().expect("its errors are a pipe"));
-    // A child that ends before it has read everything shows that by its own end.
-    let _ = { stdin }.write_all(text.as_bytes());
-    let status = match wait(&mut child, limit) {
-        Ok(Some(status)) => status,
-        Ok(None) => {
-            // It may be stuck in the system; that it cannot be ended changes nothing for us.
-            let _ = child.kill();
-            let _ = child.wait();
-            return Err(NoAnswer::TooLong(limit));
-        }
-        Err(error) => return Err(lost("the child process cannot be waited for", error)),
-    };
-    let said = said.join().unwrap_or_default();
-    let complained = complained.join().unwrap_or_default();
-    match said.lines().rev().find_map(|line| serde_json::from_str::<Reply<T>>(line).ok()) {
+    let ended = run_limited(&mut (command.0)(), &text, limit)?;
+    match ended.stdout.lines().rev().find_map(|line| serde_json::from_str::<Reply<T>>(line).ok()) {
         Some(Reply::Done(value)) => Ok(value),
-        Some(Reply::Failed(problem)) => Err(NoAnswer::Failed(with_complaint(problem, &complained))),
+        Some(Reply::Failed(problem)) => Err(NoAnswer::Failed(with_complaint(problem, &ended.stderr))),
         None => {
-            let problem = format!("the child process ended with {status} and without an answer");
-            Err(NoAnswer::Crashed(with_complaint(problem, &complained)))
+            let problem = format!("the child process ended with {} and without an answer", ended.status);
+            Err(NoAnswer::Crashed(with_complaint(problem, &ended.stderr)))
         }
     }
 }

@@ -502,9 +502,9 @@ impl Operation {
                 return Err(CallError { call: count_call, code: 0, message });
             }
             let mut names = vec![std::ptr::null(); count as usize];
-            // SAFETY: the operation is live, `names` has room for `count` pointers.
-            self.espresso
-                .checked(names_call, |_| unsafe { names_function(operation, count, names.as_mut_ptr()) })?;
+            let out = names.as_mut_ptr();
+            // SAFETY: the operation is live, `out` has room for `count` pointers.
+            self.espresso.checked(names_call, |_| unsafe { names_function(operation, count, out) })?;
             // SAFETY: Espresso keeps the names as long as the operation.
             found.extend(names.into_iter().filter_map(|name| unsafe { owned_name(name) }));
         }

@@ -12,7 +12,7 @@ mod program;
 mod symbols;
 mod ways;
 
-pub use child::{ChildCommand, answer};
+pub use child::{ChildCommand, Ended, NoAnswer, answer, run_limited};
 pub use e5rt_device::{E5rtDevice, Options};
 pub use espresso::{Backend, CallError, OpenOrder};
 pub use symbols::{ESPRESSO, LoadError, check_library};

@@ -1,4 +1,5 @@
-//! `anneal bench step`: how fast this machine trains, in whole steps of the real trainer.
+//! `anneal bench`: how fast this machine trains, in whole steps of the real trainer; what single programs
+//! reach is in [`bench_engine`].
 
 use std::io::Write;
 use std::path::Path;
@@ -11,6 +12,7 @@ use serde_json::json;
 use train::{Trainer, UserConfig};
 
 use crate::args::{BenchArgs, BenchKind};
+use crate::commands::bench_engine;
 use crate::commands::train::toml_value;
 use crate::machine::{matmul_peak, peak_rss_bytes};
 use crate::{Result, device_choice, units};
@@ -22,8 +24,10 @@ const MEASURE: Duration = Duration::from_millis(500);
 const WARM_UP: u32 = 1;
 
 pub(crate) fn run(args: &BenchArgs, out: &mut dyn Write) -> Result {
-    let BenchKind::Step = args.kind;
     let choice = device_choice::open(&args.device, None)?;
+    if args.kind != BenchKind::Step {
+        return bench_engine::run(args, &choice, out);
+    }
     let mut user = UserConfig::default();
     for (key, value) in &args.set {
         user.set(key, toml_value(value), "--set");

@@ -4,10 +4,12 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use ane::Machine;
 use serde_json::json;
 
 use crate::Result;
 use crate::args::{DeviceArgs, DevicesArgs};
+use crate::commands::self_test;
 use crate::device_choice::{self, ENTRIES};
 use crate::machine::matmul_peak;
 
@@ -15,6 +17,18 @@ use crate::machine::matmul_peak;
 const MEASURE: Duration = Duration::from_millis(500);
 
 pub(crate) fn run(args: &DevicesArgs, out: &mut dyn Write) -> Result {
+    if let Some(name) = &args.self_test_device {
+        return self_test::answer_for(name, out);
+    }
+    if args.self_test {
+        return self_test::run(args, out);
+    }
+    let machine = Machine::here();
+    if !args.json {
+        let cores =
+            machine.engine_cores().map(|cores| format!(", an engine of {cores} cores")).unwrap_or_default();
+        writeln!(out, "{}{cores}, {}", machine.name, machine.system)?;
+    }
     for entry in &ENTRIES {
         let missing = entry.missing();
         let mut about = json!({ "name": entry.name, "what": entry.what, "available": missing.is_none() });

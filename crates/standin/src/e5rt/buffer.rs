@@ -53,7 +53,7 @@ export! {
 
 export! {
     /// Gives memory back, which a stream must not use any more.
-    fn e5rt_buffer_object_release(buffer: *mut Raw) show |_| String::new();
+    fn e5rt_buffer_object_release(buffer: *mut Raw) show |s| s.show_at(buffer);
     // SAFETY: the caller's promise.
     |state| unsafe {
         state.release(buffer, "buffer", |state, key| {

@@ -199,21 +199,21 @@ export! {
 
 export! {
     /// Ends a configuration.
-    fn e5rt_e5_compiler_config_options_release(config: *mut Raw) show |_| String::new();
+    fn e5rt_e5_compiler_config_options_release(config: *mut Raw) show |s| s.show_at(config);
     // SAFETY: the caller's promise.
     |state| unsafe { state.release(config, "config", |_, _| None) }
 }
 
 export! {
     /// Ends options.
-    fn e5rt_e5_compiler_options_release(options: *mut Raw) show |_| String::new();
+    fn e5rt_e5_compiler_options_release(options: *mut Raw) show |s| s.show_at(options);
     // SAFETY: the caller's promise.
     |state| unsafe { state.release(options, "options", |_, _| None) }
 }
 
 export! {
     /// Ends a compiler, which is needed until the first operation of its library was made.
-    fn e5rt_e5_compiler_release(compiler: *mut Raw) show |_| String::new();
+    fn e5rt_e5_compiler_release(compiler: *mut Raw) show |s| s.show_at(compiler);
     // SAFETY: the caller's promise.
     |state| unsafe {
         state.release(compiler, "compiler", |state, key| {

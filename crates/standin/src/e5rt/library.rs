@@ -123,7 +123,7 @@ export! {
 export! {
     /// Ends options; operations that were made with them need them no longer only when they are gone
     /// themselves (ANEForge's order).
-    fn e5rt_precompiled_compute_op_create_options_release(options: *mut Raw) show |_| String::new();
+    fn e5rt_precompiled_compute_op_create_options_release(options: *mut Raw) show |s| s.show_at(options);
     // SAFETY: the caller's promise.
     |state| unsafe {
         state.release(options, "op_options", |state, key| {
@@ -135,7 +135,7 @@ export! {
 
 export! {
     /// Ends a function.
-    fn e5rt_program_function_release(function: *mut Raw) show |_| String::new();
+    fn e5rt_program_function_release(function: *mut Raw) show |s| s.show_at(function);
     // SAFETY: the caller's promise.
     |state| unsafe {
         state.release(function, "function", |state, key| {
@@ -147,7 +147,7 @@ export! {
 
 export! {
     /// Ends a library.
-    fn e5rt_program_library_release(library: *mut Raw) show |_| String::new();
+    fn e5rt_program_library_release(library: *mut Raw) show |s| s.show_at(library);
     // SAFETY: the caller's promise.
     |state| unsafe {
         state.release(library, "library", |state, key| {

@@ -100,10 +100,15 @@ struct Entry {
 }
 
 /// Everything that the library knows in this process.
-pub(crate) struct State {
-    pub(crate) profile: Profile,
-    pub(crate) faults: Faults,
-    pub(crate) trace: Trace,
+pub struct State {
+    /// The hardware that is imitated.
+    pub profile: Profile,
+    /// Planted bad luck.
+    pub faults: Faults,
+    /// What was called.
+    pub trace: Trace,
+    /// Live objects of the other route, by kind.
+    pub others: BTreeMap<&'static str, usize>,
     objects: HashMap<usize, Entry>,
     /// Runs so far.
     runs: u64,
@@ -114,7 +119,7 @@ pub(crate) struct State {
 static STATE: LazyLock<Mutex<State>> = LazyLock::new(|| Mutex::new(State::new()));
 
 /// The state, for whoever only asks.
-pub(crate) fn state() -> MutexGuard<'static, State> {
+pub fn state() -> MutexGuard<'static, State> {
     STATE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -136,6 +141,7 @@ impl State {
             profile,
             faults,
             trace: Trace::new(),
+            others: BTreeMap::new(),
             objects: HashMap::new(),
             runs: 0,
             last_message: CString::default(),
@@ -145,7 +151,12 @@ impl State {
 
     /// How many objects of each kind were not released.
     pub(crate) fn live(&self) -> String {
-        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut counts: BTreeMap<&str, usize> = self
+            .others
+            .iter()
+            .filter(|(_, count)| **count > 0)
+            .map(|(kind, count)| (*kind, *count))
+            .collect();
         for entry in self.objects.values().filter(|entry| !entry.released) {
             *counts.entry(entry.object.kind()).or_default() += 1;
         }
@@ -159,6 +170,12 @@ impl State {
             None if raw.is_null() => "null".to_owned(),
             None => "unknown".to_owned(),
         }
+    }
+
+    /// A handle by the place where a caller keeps it.
+    fn show_at(&self, handle: *mut Raw) -> String {
+        // SAFETY: null is excluded; otherwise it may be read, as the exported functions ask.
+        if handle.is_null() { "null".to_owned() } else { self.show(unsafe { *handle }) }
     }
 
     /// The object behind a handle that must be live.

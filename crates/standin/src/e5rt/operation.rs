@@ -191,7 +191,7 @@ export! {
 
 export! {
     /// Takes a program off the device.
-    fn e5rt_execution_stream_operation_release(operation: *mut Raw) show |_| String::new();
+    fn e5rt_execution_stream_operation_release(operation: *mut Raw) show |s| s.show_at(operation);
     // SAFETY: the caller's promise.
     |state| unsafe {
         state.release(operation, "operation", |state, key| {
@@ -236,7 +236,7 @@ export! {
 
 export! {
     /// Ends a port; its buffer goes first, if nobody else has it (ANEForge's order).
-    fn e5rt_io_port_release(port: *mut Raw) show |_| String::new();
+    fn e5rt_io_port_release(port: *mut Raw) show |s| s.show_at(port);
     // SAFETY: the caller's promise.
     |state| unsafe {
         state.release(port, "port", |state, key| {
@@ -283,7 +283,7 @@ export! {
 
 export! {
     /// Ends a description.
-    fn e5rt_tensor_desc_release(desc: *mut Raw) show |_| String::new();
+    fn e5rt_tensor_desc_release(desc: *mut Raw) show |s| s.show_at(desc);
     // SAFETY: the caller's promise.
     |state| unsafe { state.release(desc, "tensor_desc", |_, _| None) }
 }

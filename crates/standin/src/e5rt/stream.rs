@@ -142,7 +142,7 @@ export! {
 
 export! {
     /// Ends a stream.
-    fn e5rt_execution_stream_release(stream: *mut Raw) show |_| String::new();
+    fn e5rt_execution_stream_release(stream: *mut Raw) show |s| s.show_at(stream);
     // SAFETY: the caller's promise.
     |state| unsafe { state.release(stream, "stream", |_, _| None) }
 }
@@ -163,7 +163,7 @@ export! {
 
 export! {
     /// Ends an event.
-    fn e5rt_async_event_release(event: *mut Raw) show |_| String::new();
+    fn e5rt_async_event_release(event: *mut Raw) show |s| s.show_at(event);
     // SAFETY: the caller's promise.
     |state| unsafe { state.release(event, "event", |_, _| None) }
 }
