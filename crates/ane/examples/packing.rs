@@ -33,7 +33,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         "cut", "program", "a0", "MiB", "pad", "z0", "MiB", "pad", "ops", "added"
     );
     for cut in Cut::ALL {
-        for segment in model::programs(&config, cut, Taps::Keep, batch.parse()?, Element::F16)? {
+        let mut segments = model::programs(&config, cut, Taps::Keep, batch.parse()?, Element::F16)?;
+        if cut != Cut::Whole {
+            // Those of head and decoding are the same for every cut.
+            segments.retain(|segment| !segment.name.contains("head") && !segment.name.contains("decode"));
+        }
+        for segment in segments {
             let packing = match Packing::new(&segment.program, limits) {
                 Ok(packing) => packing,
                 Err(error) => {

@@ -112,7 +112,8 @@ impl Surface {
         heights
             .into_iter()
             .take_while(|height| *height <= limits.channels)
-            .filter_map(|height| of_height(&tensors, height, limits))
+            .flat_map(|height| [Share::Stacked, Share::Alone].map(|share| (height, share)))
+            .filter_map(|(height, share)| of_height(&tensors, height, share, limits))
             .min_by_key(|(cost, _)| *cost)
             .map(|(_, surface)| surface)
     }
@@ -130,6 +131,16 @@ impl Form {
     fn width(self) -> usize {
         self.columns.next_multiple_of(STEP)
     }
+}
+
+/// What a tensor is taken to cost of its band while its form is chosen; which holds is seen when all tensors
+/// are placed, so both are tried.
+#[derive(Debug, Clone, Copy)]
+enum Share {
+    /// Others like it stand above and below: its rows only.
+    Stacked,
+    /// None does: all of the band.
+    Alone,
 }
 
 /// A tensor to be placed.
@@ -158,14 +169,17 @@ impl Tensor {
     }
 
     /// How it is stored on a surface of `height` channels; `None` when no row is short enough.
-    fn form(&self, height: usize, limits: SurfaceLimits) -> Option<Form> {
+    fn form(&self, height: usize, share: Share, limits: SurfaceLimits) -> Option<Form> {
         let forms = self.columns.iter().filter_map(|columns| {
             let form = Form { rows: self.numel / columns, columns: *columns };
             if form.rows > height || form.width() > limits.columns {
                 return None;
             }
-            // Its share of the band, stacked with others like it.
-            let room = height * form.width() / (height / form.rows);
+            let band = height * form.width();
+            let room = match share {
+                Share::Stacked => band / (height / form.rows),
+                Share::Alone => band,
+            };
             Some((room + self.moves(form), form.width(), form.rows, form))
         });
         forms.min_by_key(|(cost, width, rows, _)| (*cost, *width, *rows)).map(|(.., form)| form)
@@ -182,7 +196,8 @@ impl Tensor {
 /// What decides between surfaces; the first field counts most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Cost {
-    /// Elements of the surface, and those that ops inside the program move to bring tensors into shape.
+    /// Elements of the surface, and those that ops inside the program move to bring tensors into shape: in
+    /// sixty-fourths of the tensors' own, as smaller differences are not worth an unusual surface.
     moved: usize,
     /// Tensors whose rows are not those of the surface.
     refolded: usize,
@@ -191,7 +206,12 @@ struct Cost {
 }
 
 /// The tensors on a surface of `height` channels, and what it costs; `None` when it would be too wide.
-fn of_height(tensors: &[Tensor], height: usize, limits: SurfaceLimits) -> Option<(Cost, Surface)> {
+fn of_height(
+    tensors: &[Tensor],
+    height: usize,
+    share: Share,
+    limits: SurfaceLimits,
+) -> Option<(Cost, Surface)> {
     /// Tensors of one width, on top of one another.
     struct Band {
         width: usize,
@@ -203,7 +223,7 @@ fn of_height(tensors: &[Tensor], height: usize, limits: SurfaceLimits) -> Option
     // Form and first row of each, and the band that it is in: where a band begins is known when all of them are.
     let mut placed = Vec::new();
     for tensor in tensors {
-        let form = tensor.form(height, limits)?;
+        let form = tensor.form(height, share, limits)?;
         moved += tensor.moves(form);
         refolded += usize::from(form != tensor.natural);
         let room = |band: &Band| band.width == form.width() && band.rows + form.rows <= height;
@@ -227,7 +247,9 @@ fn of_height(tensors: &[Tensor], height: usize, limits: SurfaceLimits) -> Option
             Place { first_row, rows, first_column, columns, stride }
         })
         .collect();
-    let cost = Cost { moved: moved + height * stride, refolded, longer_axis: height.max(stride) };
+    let own: usize = tensors.iter().map(|tensor| tensor.numel).sum();
+    let moved = 64 * (moved + height * stride) / own;
+    let cost = Cost { moved, refolded, longer_axis: height.max(stride) };
     Some((cost, Surface { channels: height, columns: stride, places }))
 }
 

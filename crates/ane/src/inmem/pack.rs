@@ -217,3 +217,93 @@ fn lay_out(program: &Program, kind: PortKind, limits: SurfaceLimits) -> Result<S
         limits,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use half::f16;
+    use mil::{Builder, lint::Chip};
+
+    use super::super::layout::STEP;
+    use super::*;
+
+    /// x [1, 64, 1, 128], gain [1, 64, 1, 1], w [1, 1, 32, 64] -> y = w (gain x), twice = 2 gain, back = -x.
+    fn program() -> Program {
+        let mut b = Builder::new(Element::F16);
+        let x = b.input("x", &[1, 64, 1, 128]).unwrap();
+        let gain = b.input("gain", &[1, 64, 1, 1]).unwrap();
+        let w = b.input("w", &[1, 1, 32, 64]).unwrap();
+        let scaled = b.mul(x, gain).unwrap();
+        let columns = b.reshape(scaled, &[1, 1, 64, 128]).unwrap();
+        let y = b.matmul(w, columns, false, false).unwrap();
+        let (twice, back) = (b.scale(gain, 2.0).unwrap(), b.scale(x, -1.0).unwrap());
+        for (name, value) in [("y", y), ("twice", twice), ("back", back)] {
+            b.output(name, value).unwrap();
+        }
+        b.finish().unwrap()
+    }
+
+    /// A value for every element of every input that no neighbour has.
+    fn values(port: &PackedPort) -> Vec<f32> {
+        let numel: usize = port.shape.iter().product();
+        (0..numel).map(|at| ((at * 37 + port.name.len() * 11) % 509) as f32 / 128.0 - 2.0).collect()
+    }
+
+    /// Every output of the original, by way of the surfaces.
+    fn run(packing: &Packing) -> Vec<Vec<f32>> {
+        let mut surface = vec![0_u8; packing.input.bytes()];
+        for port in packing.ports.iter().filter(|port| port.kind == PortKind::Input) {
+            packing.write(&port.name, &values(port), &mut surface).unwrap();
+        }
+        let a0: Vec<f32> = bytemuck::cast_slice::<u8, f16>(&surface).iter().map(|v| v.to_f32()).collect();
+        let z0 =
+            sim::run(&packing.program, &sim::Profile::m4(), &[("a0", &a0)]).unwrap().remove("z0").unwrap();
+        let z0: Vec<f16> = z0.into_iter().map(f16::from_f32).collect();
+        let outputs = packing.ports.iter().filter(|port| port.kind == PortKind::Output);
+        outputs
+            .map(|port| {
+                let mut values = vec![0.0; port.shape.iter().product()];
+                packing.read(&port.name, bytemuck::cast_slice(&z0), &mut values).unwrap();
+                values
+            })
+            .collect()
+    }
+
+    /// `place` moved by one step of columns within its surface, to whichever side there is room.
+    fn beside(place: &Place) -> Place {
+        let to_the_right = place.first_column + place.width() + STEP <= place.stride;
+        let first_column = if to_the_right { place.first_column + STEP } else { place.first_column - STEP };
+        Place { first_column, ..*place }
+    }
+
+    /// Slices and copies follow one declaration. Where they did not, by as little as one step of 16 columns for
+    /// one port, results would show it: so the comparisons with the unpacked program can fail.
+    #[test]
+    fn a_place_that_only_one_side_knows_is_noticed() {
+        let original = program();
+        let packing = Packing::new(&original, SurfaceLimits::of(Chip::M4)).unwrap();
+        let expected = run(&packing);
+        for at in 0..packing.ports.len() {
+            let mut faulty = packing.clone();
+            faulty.ports[at].place = beside(&packing.ports[at].place);
+            assert_ne!(run(&faulty), expected, "the copies of `{}`", packing.ports[at].name);
+        }
+        for at in 0..packing.input.places.len() {
+            let mut input = packing.input.clone();
+            input.places[at] = beside(&packing.input.places[at]);
+            let program = lower::lower(&original, Sides { input: &input, output: &packing.output }).unwrap();
+            let faulty = Packing { program, ..packing.clone() };
+            assert_ne!(run(&faulty), expected, "the slice of `{}`", packing.ports[at].name);
+        }
+    }
+
+    #[test]
+    fn pairs_of_ports_are_not_kept() {
+        let mut b = Builder::new(Element::F16);
+        let old = b.input("old", &[1, 64, 1, 64]).unwrap();
+        let new = b.scale(old, 2.0).unwrap();
+        b.output("new", new).unwrap();
+        b.inout("old", "new").unwrap();
+        let packing = Packing::new(&b.finish().unwrap(), SurfaceLimits::of(Chip::M4)).unwrap();
+        assert!(packing.program().inouts().is_empty());
+    }
+}
