@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use ane::{MIN_BYTES, MIN_COLUMNS, PackError, Packing, STEP, Surface, SurfaceLimits};
 use half::f16;
 use mil::lint::{Chip, Route, Severity};
+use mil::text::{self, ParseOptions, WriteOptions};
 use mil::{Builder, DType, Element, Op, PortKind, Program, TensorType};
 use model::{Cut, ModelConfig, Taps, presets};
 use proptest::prelude::*;
@@ -56,6 +57,12 @@ fn assert_same(what: &str, program: &Program, limits: SurfaceLimits, seed: u64) 
     let packing = Packing::new(program, limits).unwrap_or_else(|error| panic!("{what}: {error}"));
     packing.program().verify().unwrap();
     check_surfaces(&packing, limits);
+    // The compiler is handed text: nothing may be lost on the way.
+    let written = text::write(packing.program(), &WriteOptions::ane()).unwrap();
+    let parse =
+        ParseOptions { blobs: Some(&written), element: Some(Element::F16), ..ParseOptions::default() };
+    let parsed = text::parse(&written.text, &parse).unwrap();
+    assert!(parsed == packing.program().expand_all().unwrap(), "{what}: text");
     let inputs = inputs_of(program, seed);
     let (expected, packed) = (run(program, &inputs), run_packed(&packing, &inputs));
     assert_eq!(expected.len(), packed.len(), "{what}");
