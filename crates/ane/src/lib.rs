@@ -8,6 +8,9 @@
 //! What nobody has shown for sure (several operations of one program, binding anew, opening a bundle again)
 //! is tried when the device is opened, in a child process, and remembered per chip and system.
 //!
+//! [`Packing`] is the form that programs take on the older route, `_ANEInMemoryModel`: one surface in, one
+//! surface out.
+//!
 //! Nothing here is linked against Apple's frameworks: on a machine without them [`E5rtDevice::open`] says
 //! what is missing. Any library with the same symbols can stand in, which is how this crate is tested.
 //!

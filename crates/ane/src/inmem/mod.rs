@@ -3,6 +3,9 @@
 //! A program of this route has one input surface and one output surface, because with several of either the
 //! projects in the field disagree about what happens: refused (maderix/ANE), in alphabetical order and of one
 //! size (Orion), ascending by size (ane-train). [`Packing`] brings any program into that form.
+//!
+//! It slices the last axis, which M1 and M2 do exactly only for magnitudes up to 4,094: larger ones become
+//! infinite (ANEForge, rule ANE-054). This route is for M3 and later.
 
 mod layout;
 mod lower;
