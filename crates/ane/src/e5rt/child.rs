@@ -128,6 +128,9 @@ pub enum NoAnswer {
     TooLong(Duration),
     /// It crashed.
     Crashed(String),
+    /// Somebody else ended it (Ctrl-C reaches children too, a system without memory kills), so nothing is
+    /// known.
+    Ended(String),
     /// It could not be started, so nothing is known.
     NotStarted(String),
 }
@@ -135,9 +138,10 @@ pub enum NoAnswer {
 impl std::fmt::Display for NoAnswer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            NoAnswer::Failed(problem) | NoAnswer::Crashed(problem) | NoAnswer::NotStarted(problem) => {
-                f.write_str(problem)
-            }
+            NoAnswer::Failed(problem)
+            | NoAnswer::Crashed(problem)
+            | NoAnswer::Ended(problem)
+            | NoAnswer::NotStarted(problem) => f.write_str(problem),
             NoAnswer::TooLong(limit) => {
                 write!(f, "it took longer than {} s and was ended", limit.as_secs_f64())
             }
@@ -201,9 +205,26 @@ pub(crate) fn ask<T: DeserializeOwned>(
         Some(Reply::Failed(problem)) => Err(NoAnswer::Failed(with_complaint(problem, &ended.stderr))),
         None => {
             let problem = format!("the child process ended with {} and without an answer", ended.status);
-            Err(NoAnswer::Crashed(with_complaint(problem, &ended.stderr)))
+            let problem = with_complaint(problem, &ended.stderr);
+            Err(if from_outside(ended.status) {
+                NoAnswer::Ended(problem)
+            } else {
+                NoAnswer::Crashed(problem)
+            })
         }
     }
+}
+
+/// Whether a process was ended by a signal that its own faults do not raise.
+#[cfg(unix)]
+fn from_outside(status: std::process::ExitStatus) -> bool {
+    use std::os::unix::process::ExitStatusExt;
+    matches!(status.signal(), Some(libc::SIGINT | libc::SIGTERM | libc::SIGHUP | libc::SIGKILL))
+}
+
+#[cfg(not(unix))]
+fn from_outside(_status: std::process::ExitStatus) -> bool {
+    false
 }
 
 /// Espresso writes its reasons to the standard error.

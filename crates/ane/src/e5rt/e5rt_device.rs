@@ -12,8 +12,11 @@ use mil::{DType, Element, PortKind, Program};
 use sha2::{Digest, Sha256};
 
 use super::buffer::E5rtBuffer;
+use super::bundles;
 use super::child::{self, ChildCommand, NoAnswer, Request, Task};
-use super::espresso::{Backend, BufferObject, CallError, Compiled, Direction, Espresso, Operation};
+use super::espresso::{
+    Backend, BufferObject, CallError, Compiled, Direction, Espresso, OpenOrder, Operation,
+};
 use super::explain::explain;
 use super::known::{Known, Verdict, ms};
 use super::program::{Loaded, PortSpec, Shared};
@@ -166,8 +169,8 @@ impl E5rtDevice {
         }
     }
 
-    /// The program ready to be loaded, from an old bundle or compiled in this process.
-    fn prepare(&self, name: &str, program: &Program) -> std::result::Result<Compiled, String> {
+    /// The program on the device, from a bundle that was kept or compiled in this process.
+    fn prepare(&self, name: &str, program: &Program, ports: &[PortSpec]) -> Prepared {
         let written = text::write(program, &WriteOptions::ane()).map_err(|error| error.to_string())?;
         let key = key(&written);
         let verdict = self.known.verdict(&key);
@@ -177,23 +180,16 @@ impl E5rtDevice {
                 self.known.path().display()
             ));
         }
-        let reopens = self.shared.ways.reopens;
-        let dir = match reopens {
-            Some(_) => self.options.folder.join("bundles").join(&key),
-            None => {
-                let number = self.compiled.fetch_add(1, Ordering::Relaxed);
-                self.work.path().join(format!("{number:03}-{}", file_name(name)))
-            }
-        };
-        let bundle_dir = ways::bundle_dir(&dir);
-        if let Some(order) = reopens {
-            for bundle in ways::bundles_in(&bundle_dir) {
-                // A bundle that no longer opens (a newer system, a half-written file) is compiled again.
-                if let Ok(Some(compiled)) = Compiled::open(&self.espresso, &bundle, order) {
-                    return Ok(compiled);
-                }
-            }
+        let kept = self.options.folder.join("bundles").join(&key);
+        if let Some(order) = self.shared.ways.reopens
+            && let Some(prepared) = self.reopen(&kept, order, ports)
+        {
+            return Ok(prepared);
         }
+        // Each process compiles in a folder of its own: another may be at the same program now.
+        let number = self.compiled.fetch_add(1, Ordering::Relaxed);
+        let dir = self.work.path().join(format!("{number:03}-{}", file_name(name)));
+        let bundle_dir = bundles::dir(&dir);
         let mil =
             text::write_to_dir(program, &dir, &WriteOptions::ane()).map_err(|error| error.to_string())?;
         let begun = Instant::now();
@@ -206,14 +202,37 @@ impl E5rtDevice {
                 self.note_refusal();
                 explain(&error)
             })?;
-        if let Some(backend) = ways::selected_backend(&bundle_dir)
+        if let Some(backend) = bundles::selected_backend(&bundle_dir)
             && self.options.backend == Backend::Ane
             && backend != "ane"
         {
             return Err(format!("the compiler gave it to `{backend}` and not to the engine"));
         }
+        let prepared = load(compiled, ports)?;
         self.known.learn(&key, Verdict::Accepted { ms: ms(begun.elapsed()) });
-        Ok(compiled)
+        if self.shared.ways.reopens.is_some() {
+            bundles::keep(&bundle_dir, &kept);
+        }
+        Ok(prepared)
+    }
+
+    /// The program from the bundle that was kept in `kept`. One that no longer opens, loads or has these
+    /// ports (a restarted service, a damaged file) is removed, and the program is compiled again.
+    fn reopen(
+        &self,
+        kept: &Path,
+        order: OpenOrder,
+        ports: &[PortSpec],
+    ) -> Option<(Arc<Compiled>, Operation)> {
+        for bundle in bundles::found_in(kept) {
+            if let Ok(Some(compiled)) = Compiled::open(&self.espresso, &bundle, order)
+                && let Ok(prepared) = load(compiled, ports)
+            {
+                return Some(prepared);
+            }
+        }
+        bundles::remove(kept);
+        None
     }
 
     /// Lets a child compile and load the program first, where one can be started.
@@ -226,6 +245,7 @@ impl E5rtDevice {
         match child::ask::<()>(command, &request(&self.options, task), self.options.limit) {
             // Without a child nothing is known, and the run would rather try than give up.
             Ok(()) | Err(NoAnswer::NotStarted(_)) => Ok(()),
+            Err(NoAnswer::Ended(problem)) => Err(problem),
             Err(no_answer) => {
                 self.note_refusal();
                 let problem = no_answer.to_string();
@@ -285,8 +305,6 @@ impl Device for E5rtDevice {
     fn compile(&self, name: &str, program: &Program) -> Result<Executable> {
         let begun = Instant::now();
         self.check(program).map_err(|problem| self.refusal(name, problem))?;
-        let compiled = self.prepare(name, program).map_err(|problem| self.refusal(name, problem))?;
-        let compiled = Arc::new(compiled);
         let ports: Vec<PortSpec> = program
             .ports()
             .map(|port| PortSpec {
@@ -298,9 +316,8 @@ impl Device for E5rtDevice {
                 numel: port.ty.numel(),
             })
             .collect();
-        let refuse = |error: CallError| self.refusal(name, explain(&error));
-        let operation = Operation::load(&compiled, &PortSpec::names(&ports)).map_err(refuse)?;
-        check_ports(&operation, &ports).map_err(refuse)?.map_err(|problem| self.refusal(name, problem))?;
+        let (compiled, operation) =
+            self.prepare(name, program, &ports).map_err(|problem| self.refusal(name, problem))?;
         self.shared.counters.compiled();
         let loaded =
             Loaded::new(self.shared.clone(), self.espresso.clone(), name, ports, compiled, operation);
@@ -330,37 +347,38 @@ impl Device for E5rtDevice {
     }
 }
 
-/// Compares the ports that the device sees with those of the program.
-fn check_ports(
-    operation: &Operation,
-    ports: &[PortSpec],
-) -> std::result::Result<std::result::Result<(), String>, CallError> {
-    if let Some(found) = operation.port_names()? {
+/// A program and its first operation, or what was refused.
+type Prepared = std::result::Result<(Arc<Compiled>, Operation), String>;
+
+/// Loads a compiled program and compares the ports that the device sees with those that it should have.
+fn load(compiled: Compiled, ports: &[PortSpec]) -> Prepared {
+    let told = |error: CallError| explain(&error);
+    let compiled = Arc::new(compiled);
+    let operation = Operation::load(&compiled, &PortSpec::names(ports)).map_err(told)?;
+    if let Some(found) = operation.port_names().map_err(told)? {
         for (direction, mut found) in [Direction::Input, Direction::Output].into_iter().zip(found) {
             let mut expected: Vec<&str> =
                 ports.iter().filter(|port| port.direction == direction).map(|port| &*port.name).collect();
             expected.sort_unstable();
             found.sort_unstable();
             if found != expected {
-                let problem = format!(
+                return Err(format!(
                     "compiled, its {direction:?} ports are {}; the program has {}",
                     found.join(", "),
                     expected.join(", ")
-                );
-                return Ok(Err(problem));
+                ));
             }
         }
     }
-    for (port, found) in ports.iter().zip(operation.port_elements()?.unwrap_or_default()) {
+    for (port, found) in ports.iter().zip(operation.port_elements().map_err(told)?.unwrap_or_default()) {
         if found != port.numel as u64 {
-            let problem = format!(
+            return Err(format!(
                 "compiled, port `{}` holds {found} elements; the program has {}",
                 port.name, port.numel
-            );
-            return Ok(Err(problem));
+            ));
         }
     }
-    Ok(Ok(()))
+    Ok((compiled, operation))
 }
 
 fn request(options: &Options, task: Task) -> Request {

@@ -1,6 +1,7 @@
 //! The route through Espresso's `e5rt` C interface: devices `ane`, `gpu` and `bnns`.
 
 mod buffer;
+mod bundles;
 mod child;
 mod e5rt_device;
 mod espresso;

@@ -4,7 +4,7 @@
 //! makes several operations of one program function, and whether it takes new buffers for one that has run,
 //! no source shows for sure; so a small program is tried when the device is opened.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use half::f16;
@@ -13,6 +13,7 @@ use mil::text::{self, WriteOptions};
 use mil::{Builder, Element, Program};
 use serde::{Deserialize, Serialize};
 
+use super::bundles;
 use super::espresso::{
     Backend, BufferObject, CallError, Compiled, Direction, Espresso, OpenOrder, Operation,
 };
@@ -87,7 +88,7 @@ pub(crate) fn probe(espresso: &Espresso, backend: Backend, dir: &Path) -> Result
     let mil = program()
         .and_then(|program| text::write_to_dir(&program, dir, &WriteOptions::ane()))
         .map_err(|error| error.to_string())?;
-    let compiled = Arc::new(Compiled::compile(espresso, backend, &mil, &bundle_dir(dir)).map_err(told)?);
+    let compiled = Arc::new(Compiled::compile(espresso, backend, &mil, &bundles::dir(dir)).map_err(told)?);
     let (first, second) =
         (Buffers::new(espresso, 2).map_err(told)?, Buffers::new(espresso, 5).map_err(told)?);
     let mut operation = Operation::load(&compiled, &PORTS).map_err(told)?;
@@ -135,7 +136,7 @@ fn runs_rebound(operation: &mut Operation, first: &Buffers, second: &Buffers) ->
 /// What failed, for each order of arguments.
 pub(crate) fn probe_bundle(espresso: &Espresso, dir: &Path) -> Result<OpenOrder, String> {
     let mut problems = Vec::new();
-    let bundles = bundles_in(&bundle_dir(dir));
+    let bundles = bundles::found_in(&bundles::dir(dir));
     for bundle in &bundles {
         for order in OpenOrder::ALL {
             let run = || -> Result<bool, CallError> {
@@ -159,58 +160,4 @@ pub(crate) fn probe_bundle(espresso: &Espresso, dir: &Path) -> Result<OpenOrder,
         problems.push("the compiler left no bundle".to_owned());
     }
     Err(problems.join("; "))
-}
-
-/// Where the bundle of the program whose text is in `dir` goes.
-pub(crate) fn bundle_dir(dir: &Path) -> PathBuf {
-    dir.join("bundle")
-}
-
-/// What may be a compiled bundle below `dir`, the likeliest first: a folder `*.bundle` that holds further
-/// ones, another `*.bundle`, and `dir` itself.
-pub(crate) fn bundles_in(dir: &Path) -> Vec<PathBuf> {
-    let is_bundle = |path: &Path| path.extension().is_some_and(|e| e == "bundle") && path.is_dir();
-    let mut composite = Vec::new();
-    let mut plain = Vec::new();
-    for path in folders_below(dir) {
-        if !is_bundle(&path) {
-            continue;
-        }
-        let holds_bundles = std::fs::read_dir(&path)
-            .is_ok_and(|entries| entries.flatten().any(|entry| is_bundle(&entry.path())));
-        if holds_bundles { composite.push(path) } else { plain.push(path) }
-    }
-    composite.append(&mut plain);
-    if dir.is_dir() {
-        composite.push(dir.to_owned());
-    }
-    composite
-}
-
-/// Every folder below `dir`, in the order of names.
-fn folders_below(dir: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut waiting = vec![dir.to_owned()];
-    while let Some(folder) = waiting.pop() {
-        let Ok(entries) = std::fs::read_dir(&folder) else { continue };
-        let mut inner: Vec<PathBuf> =
-            entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
-        inner.sort();
-        found.extend(inner.iter().cloned());
-        waiting.extend(inner.into_iter().rev());
-    }
-    found
-}
-
-/// Which engine the compiler chose, as the bundle's `analytics.mil` says (`SelectedBackend`, ANEForge);
-/// `None` when it does not say.
-pub(crate) fn selected_backend(bundle_dir: &Path) -> Option<String> {
-    let mut folders = folders_below(bundle_dir);
-    folders.push(bundle_dir.to_owned());
-    folders.iter().find_map(|folder| {
-        let text = std::fs::read_to_string(folder.join("analytics.mil")).ok()?;
-        let (_, rest) = text.split_once("SelectedBackend")?;
-        let (_, rest) = rest.split_once("string(\"")?;
-        rest.split_once('"').map(|(backend, _)| backend.to_owned())
-    })
 }
