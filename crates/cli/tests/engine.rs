@@ -209,6 +209,19 @@ fn a_compile_that_somebody_ends_is_not_remembered_as_refused() {
     assert!(!known.contains("refused"), "{known}");
 }
 
+/// A compiler that refuses everything all of a sudden says nothing about the program that it refuses first.
+#[test]
+fn a_refusal_is_remembered_only_while_the_compiler_works() {
+    let machine = Machine::new();
+    ok(machine.train("first", "M5/ANEForge", "", &["--set", "cut=ten"]));
+    let wanted = ["ANECCompile() FAILED", "a small program that is known to run is refused as well"];
+    done(machine.train("second", "M5/ANEForge", "compile-refuse", &["--set", "cut=whole"]))
+        .expect_one_error(&wanted);
+    let known = fs::read_to_string(machine.place.path("cache/engine/engine.json")).expect("it is there");
+    assert!(known.contains("accepted") && !known.contains("refused"), "{known}");
+    ok(machine.train("third", "M5/ANEForge", "", &["--set", "cut=whole"]));
+}
+
 #[test]
 fn a_run_that_fails_in_the_middle_goes_on_where_it_was() {
     let machine = Machine::new();

@@ -249,10 +249,26 @@ impl E5rtDevice {
             Err(no_answer) => {
                 self.note_refusal();
                 let problem = no_answer.to_string();
+                if let Err(also) = self.control(command) {
+                    return Err(format!(
+                        "{problem}; a small program that is known to run is refused as well ({also}), so nothing is remembered"
+                    ));
+                }
                 self.known.learn(key, Verdict::Refused { problem: problem.clone() });
                 Err(problem)
             }
         }
+    }
+
+    /// Whether compiling works at all: a full disk or a wedged service refuses everything, and says nothing
+    /// about the program that was refused first.
+    fn control(&self, command: &ChildCommand) -> std::result::Result<(), String> {
+        self.wait_after_refusal();
+        let number = self.compiled.fetch_add(1, Ordering::Relaxed);
+        let task = Task::Ways { dir: self.work.path().join(format!("{number:03}-control")) };
+        child::ask::<Ways>(command, &request(&self.options, task), self.options.limit)
+            .map(drop)
+            .map_err(|no_answer| no_answer.to_string())
     }
 
     fn note_refusal(&self) {
