@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::ops::Op;
+use crate::ops::conv::PadType;
 use crate::program::{Program, Scope, Stmt, ValueId, ValueInfo};
 use crate::{ConstData, Constant, DType, Element, Error, Result, TensorType};
 
@@ -348,6 +349,21 @@ impl Builder {
         transpose_y: bool,
     ) -> Result<ValueId> {
         self.push1(Op::Matmul { transpose_x, transpose_y }, &[x, y])
+    }
+
+    /// A product with a matrix as a 1x1 convolution: x `[B, I, H, W]`, weight `[O, I, 1, 1]` -> `[B, O, H, W]`.
+    ///
+    /// # Errors
+    /// [`Error::Op`](crate::Error::Op) when the shapes do not fit.
+    pub fn pointwise_conv(&mut self, x: ValueId, weight: ValueId) -> Result<ValueId> {
+        let conv = Op::Conv {
+            strides: vec![1, 1],
+            pad_type: PadType::Valid,
+            pad: vec![0; 4],
+            dilations: vec![1, 1],
+            groups: 1,
+        };
+        self.push1(conv, &[x, weight])
     }
 
     /// The same elements in `shape`; nothing when it has that shape already.

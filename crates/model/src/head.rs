@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use device::{Buffer, Device, Executable, Invocation, Mode};
 use mil::composites::cross_entropy::{Statistics, target_rows};
-use mil::{Builder, Element, Op, Program, Segment};
+use mil::{Builder, Element, Op, Program};
 
 use crate::storage::{Part, bind_all};
 use crate::{ModelConfig, Result};
@@ -58,9 +58,12 @@ impl Head {
         let gain = norm.weight_buffer();
         let log_scale = device.alloc(&[1, 1, 1, 1])?;
         let lse = [row()?, row()?];
-        let norm_program = norm_program(config, n, element)?;
+        let mut compiled: HashMap<(&str, Option<usize>), Executable> = HashMap::new();
+        for HeadProgram { name, rows, program, .. } in programs(config, n, tile_rows, element)? {
+            compiled.insert((name, rows), device.compile(name, &program)?);
+        }
         let run_norm = bind_all(
-            &device.compile("head_norm", &norm_program)?,
+            &compiled[&("head_norm", None)],
             &[
                 ("x", stream.clone(), Mode::Store),
                 ("norm", gain.clone(), Mode::Store),
@@ -68,17 +71,6 @@ impl Head {
             ],
         )?;
         let tiled = tile_rows.len() > 1;
-        let mut compiled: HashMap<(bool, usize), Executable> = HashMap::new();
-        for rows in tile_rows.iter().map(Range::len) {
-            if !compiled.contains_key(&(false, rows)) {
-                let program = stats(config, n, rows, element)?;
-                compiled.insert((false, rows), device.compile("head_stats", &program)?);
-                if tiled {
-                    let program = grad(config, n, rows, element)?;
-                    compiled.insert((true, rows), device.compile("head_grad", &program)?);
-                }
-            }
-        }
         let mut tiles = Vec::new();
         let mut shares = Vec::new();
         for (rows, part) in tile_rows.iter().zip(classifier) {
@@ -94,7 +86,7 @@ impl Head {
                 .zip(&stats)
                 .map(|(p, b)| (p, b.clone(), Mode::Store));
             let run_stats = bind_all(
-                &compiled[&(false, rows.len())],
+                &compiled[&("head_stats", Some(rows.len()))],
                 &inputs.iter().cloned().chain(outputs).collect::<Vec<_>>(),
             )?;
             let mut run_grad = Vec::new();
@@ -109,7 +101,7 @@ impl Head {
                 for mode in modes {
                     let mut bound = inputs.clone();
                     bound.push(("d_w", part.sum_buffer(), *mode));
-                    run_grad.push(bind_all(&compiled[&(true, rows.len())], &bound)?);
+                    run_grad.push(bind_all(&compiled[&("head_grad", Some(rows.len()))], &bound)?);
                 }
                 shares.push(share);
             }
@@ -122,8 +114,7 @@ impl Head {
         ];
         let (mut fused, mut run_norm_grad) = (Vec::new(), Vec::new());
         if tiled {
-            let executable =
-                device.compile("head_norm_grad", &norm_grad(config, n, tile_rows.len(), element)?)?;
+            let executable = &compiled[&("head_norm_grad", None)];
             let names: Vec<String> = (0..shares.len()).map(|tile| format!("d_h{tile}")).collect();
             for mode in modes {
                 let mut bound = x.to_vec();
@@ -134,10 +125,10 @@ impl Head {
                         .map(|(name, share)| (name.as_str(), share.clone(), Mode::Store)),
                 );
                 bound.push(("d_norm", norm.sum_buffer(), *mode));
-                run_norm_grad.push(bind_all(&executable, &bound)?);
+                run_norm_grad.push(bind_all(executable, &bound)?);
             }
         } else {
-            let executable = device.compile("head", &fused_program(config, n, element)?)?;
+            let executable = &compiled[&("head", None)];
             let tile = &tiles[0];
             for mode in modes {
                 let mut bound = x.to_vec();
@@ -152,7 +143,7 @@ impl Head {
                     ("d_norm", norm.sum_buffer(), *mode),
                     ("d_w", classifier[0].sum_buffer(), *mode),
                 ]);
-                fused.push(bind_all(&executable, &bound)?);
+                fused.push(bind_all(executable, &bound)?);
             }
         }
         Ok(Head { run_norm, tiles, fused, run_norm_grad, log_scale, lse })
@@ -309,35 +300,6 @@ fn norm_grad(config: &ModelConfig, n: usize, tiles: usize, element: Element) -> 
     b.finish()
 }
 
-/// The programs that [`Head::backward`] runs for one batch, in order of first use: the name that each is
-/// compiled under, and how often it runs.
-pub(crate) fn training_programs(
-    config: &ModelConfig,
-    n: usize,
-    tile_rows: &[Range<usize>],
-    element: Element,
-) -> mil::Result<Vec<(&'static str, Program, usize)>> {
-    if tile_rows.len() == 1 {
-        return Ok(vec![("head", fused_program(config, n, element)?, 1)]);
-    }
-    let mut sizes: Vec<(usize, usize)> = Vec::new();
-    for rows in tile_rows.iter().map(Range::len) {
-        match sizes.iter_mut().find(|(size, _)| *size == rows) {
-            Some((_, count)) => *count += 1,
-            None => sizes.push((rows, 1)),
-        }
-    }
-    let mut programs = vec![("head_norm", norm_program(config, n, element)?, 1)];
-    for (rows, count) in &sizes {
-        programs.push(("head_stats", stats(config, n, *rows, element)?, *count));
-    }
-    for (rows, count) in &sizes {
-        programs.push(("head_grad", grad(config, n, *rows, element)?, *count));
-    }
-    programs.push(("head_norm_grad", norm_grad(config, n, tile_rows.len(), element)?, 1));
-    Ok(programs)
-}
-
 /// Rows that a tile may have in f16, so that the sum of exponentials of equal logits stays below the cliff
 /// of matrix products at 32,752, and a product's dimension within what M1 to M3 take (rule ANE-075).
 pub(crate) const F16_MAX_TILE: usize = 16_384;
@@ -355,34 +317,53 @@ pub(crate) fn longest_tile_in(element: Element) -> usize {
     }
 }
 
-/// The programs of the head for `batch` sequences, in the order in which they run, with the vocabulary
-/// in the tiles `tiles`. `head_norm` and `head_stats` are also what evaluation
-/// runs; the last tile is shorter where rows do not divide evenly, and then has programs of its own.
+/// A program of the head.
+pub(crate) struct HeadProgram {
+    /// The name that it is compiled under.
+    pub(crate) name: &'static str,
+    /// The rows of the tile that it is for; `None` where it is for all of them.
+    pub(crate) rows: Option<usize>,
+    pub(crate) program: Program,
+    /// How often [`Head::backward`] runs it for one batch. Evaluation runs `head_norm` once and `head_stats`
+    /// for each tile.
+    pub(crate) training_runs: usize,
+}
+
+/// The programs of the head over `n` targets, in the order in which they run, with the classifier in the tiles
+/// `tile_rows`. The last tile is shorter where rows do not divide evenly, and then has programs of its own.
 pub(crate) fn programs(
     config: &ModelConfig,
-    batch: usize,
+    n: usize,
+    tile_rows: &[Range<usize>],
     element: Element,
-    tiles: &[Range<usize>],
-) -> mil::Result<Vec<Segment>> {
-    let n = batch * config.seq_len;
-    let segment = |name: &str, program| Segment { name: name.to_owned(), program };
-    let mut all = vec![
-        segment("head_norm", norm_program(config, n, element)?),
-        segment("head_stats", stats(config, n, tiles[0].len(), element)?),
-    ];
-    let last = tiles.last().map(Range::len).filter(|rows| *rows != tiles[0].len());
-    if let Some(rows) = last {
-        all.push(segment("head_stats_last", stats(config, n, rows, element)?));
+) -> mil::Result<Vec<HeadProgram>> {
+    // Rows, and how many tiles have as many.
+    let mut sizes: Vec<(usize, usize)> = Vec::new();
+    for rows in tile_rows.iter().map(Range::len) {
+        match sizes.iter_mut().find(|(size, _)| *size == rows) {
+            Some((_, count)) => *count += 1,
+            None => sizes.push((rows, 1)),
+        }
     }
-    if tiles.len() == 1 {
-        all.push(segment("head", fused_program(config, n, element)?));
+    let mut all = Vec::new();
+    let mut add = |name, rows, program, training_runs| {
+        all.push(HeadProgram { name, rows, program, training_runs });
+    };
+    // One tile is trained by one program.
+    let tiled = tile_rows.len() > 1;
+    add("head_norm", None, norm_program(config, n, element)?, usize::from(tiled));
+    for (rows, count) in &sizes {
+        let runs = if tiled { *count } else { 0 };
+        add("head_stats", Some(*rows), stats(config, n, *rows, element)?, runs);
+    }
+    if !tiled {
+        add("head", None, fused_program(config, n, element)?, 1);
         return Ok(all);
     }
-    all.push(segment("head_grad", grad(config, n, tiles[0].len(), element)?));
-    if let Some(rows) = last {
-        all.push(segment("head_grad_last", grad(config, n, rows, element)?));
+    for (rows, count) in &sizes {
+        add("head_grad", Some(*rows), grad(config, n, *rows, element)?, *count);
     }
-    all.push(segment("head_norm_grad", norm_grad(config, n, tiles.len(), element)?));
+    add("head_norm_grad", None, norm_grad(config, n, tile_rows.len(), element)?, 1);
     Ok(all)
 }
 

@@ -20,7 +20,13 @@ pub fn programs(
     config.validate()?;
     let tiles = head::tiles(config.vocab_size, head::longest_tile_in(element));
     let mut all = cut.divide(&layer::joint(config, batch, element)?, taps)?;
-    all.extend(head::programs(config, batch, element, &tiles)?);
+    for head::HeadProgram { name, rows, program, .. } in
+        head::programs(config, batch * config.seq_len, &tiles, element)?
+    {
+        let is_last = rows.is_some_and(|rows| rows != tiles[0].len());
+        let name = if is_last { format!("{name}_last") } else { name.to_owned() };
+        all.push(Segment { name, program });
+    }
     all.extend(decode::programs(config, element, &tiles)?);
     Ok(all)
 }

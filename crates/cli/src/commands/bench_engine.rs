@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 
 use data::random::Stream;
 use device::{Binding, Buffer, Device, Invocation};
-use mil::ops::conv::PadType;
-use mil::{Builder, Constant, Element, Op, PortKind, Program};
+use mil::{Builder, Constant, Element, PortKind, Program};
 use serde_json::{Value, json};
 
 use crate::Result;
@@ -104,14 +103,7 @@ fn stacked(element: Element, depth: usize) -> mil::Result<Program> {
         let bound = (3.0 / CHANNELS as f64).sqrt();
         let values: Vec<f32> = (0..CHANNELS * CHANNELS).map(|_| (uniform() * bound) as f32).collect();
         let weight = b.constant(Constant::float(element, &[CHANNELS, CHANNELS, 1, 1], values));
-        let conv = Op::Conv {
-            strides: vec![1, 1],
-            pad_type: PadType::Valid,
-            pad: vec![0; 4],
-            dilations: vec![1, 1],
-            groups: 1,
-        };
-        x = b.push1(conv, &[x, weight])?;
+        x = b.pointwise_conv(x, weight)?;
     }
     b.output("y0", x)?;
     b.finish()

@@ -66,12 +66,12 @@ impl Plan {
             })
             .collect();
         let n = self.batch * config.seq_len;
-        let head = head::training_programs(config, n, &tile_rows(config), Element::F16)?;
-        programs.extend(head.into_iter().map(|(name, program, runs)| Planned {
-            name: name.to_owned(),
-            program,
+        let head = head::programs(config, n, &tile_rows(config), Element::F16)?;
+        programs.extend(head.into_iter().filter(|head| head.training_runs > 0).map(|head| Planned {
+            name: head.name.to_owned(),
+            program: head.program,
             weights: vec!["w".to_owned(), "norm".to_owned()],
-            runs,
+            runs: head.training_runs,
             in_layer: false,
         }));
         Ok(programs)

@@ -2,7 +2,6 @@
 
 use mil::estimate::Rates;
 use mil::lint::{Chip, Route};
-use mil::ops::conv::PadType;
 use mil::{Builder, Element, Op, Program, Result};
 
 use super::{Line, Standing};
@@ -12,14 +11,7 @@ fn convolutions(count: usize, from: usize, to: usize, height: usize, columns: us
     let mut x = b.input("x", &[1, from, height, columns])?;
     for at in 0..count {
         let w = b.input(&format!("w{at}"), &[to, from, 1, 1])?;
-        let op = Op::Conv {
-            strides: vec![1, 1],
-            pad_type: PadType::Valid,
-            pad: vec![0; 4],
-            dilations: vec![1, 1],
-            groups: 1,
-        };
-        x = b.push1(op, &[x, w])?;
+        x = b.pointwise_conv(x, w)?;
     }
     b.output("y", x)?;
     b.finish()

@@ -5,7 +5,6 @@
 //! must have; a convolution from a port costs what a baked one does.
 
 use mil::composites::attention::AttentionShape;
-use mil::ops::conv::PadType;
 use mil::{Builder, Element, Op, Program, Result, ValueId};
 
 use crate::{ModelConfig, layer};
@@ -13,14 +12,7 @@ use crate::{ModelConfig, layer};
 /// w x as a convolution: x `[1, I, 1, S]`, a new weight port `name` `[O, I, 1, 1]` -> `[1, O, 1, S]`.
 fn conv(b: &mut Builder, name: &str, out: usize, x: ValueId) -> Result<ValueId> {
     let w = b.input(name, &[out, b.shape(x)[1], 1, 1])?;
-    let op = Op::Conv {
-        strides: vec![1, 1],
-        pad_type: PadType::Valid,
-        pad: vec![0; 4],
-        dilations: vec![1, 1],
-        groups: 1,
-    };
-    b.push1(op, &[x, w])
+    b.pointwise_conv(x, w)
 }
 
 /// Whether a port of these programs is a baked weight.
