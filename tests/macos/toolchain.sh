@@ -42,16 +42,15 @@ gcc_dir=
 darwin_sdk_dir=$SDKROOT
 END
 
-# Cargo for macOS: `macos_cargo build --bin anneal`. RUSTC_BOOTSTRAP lets this toolchain take what is not stable
-# yet: the standard library from source, no paths of this machine in the binary, warnings as errors.
-# Without link-time optimisation, which costs minutes; MACOS_LTO=thin is the release as it is elsewhere.
+# Cargo for macOS: `macos_cargo build --bin anneal`. RUSTC_BOOTSTRAP lets this toolchain take what cargo.toml asks
+# for and is not stable yet. Without link-time optimisation, which costs minutes; MACOS_LTO=thin is the release as
+# it is elsewhere.
 macos_cargo() {
     local command=$1
     shift
     env RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 RUSTUP_TOOLCHAIN= CARGO_TARGET_DIR="$target" \
         CC_aarch64_apple_darwin="$macos/tools/cc" AR_aarch64_apple_darwin="$macos/tools/ar" \
         CARGO_TARGET_AARCH64_APPLE_DARWIN_LINKER="$macos/tools/link-cc" \
-        /usr/bin/cargo "$command" --quiet --locked --release --target $triple -Zbuild-std=std,panic_abort \
-        -Ztrim-paths --config 'profile.release.trim-paths="all"' --config 'profile.release.debug=false' \
-        --config "profile.release.lto=\"${MACOS_LTO-off}\"" "$@"
+        CARGO_PROFILE_RELEASE_LTO="${MACOS_LTO-off}" \
+        /usr/bin/cargo "$command" --quiet --locked --release --target $triple --config "$macos/cargo.toml" "$@"
 }
