@@ -310,7 +310,8 @@ pub(crate) struct MilPrintArgs {
 
 /// Check programs against what is known about the Neural Engine and its compilers
 ///
-/// Exits with 1 when a finding is an error.
+/// Of a preset: the programs of a layer, of the head and of decoding. Exits with 1 when a finding is an
+/// error, and with 3 when the way to the engine does not work on the chip at all.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 EXAMPLES:
@@ -321,7 +322,7 @@ EXAMPLES:
 pub(crate) struct MilLintArgs {
     /// A file of MIL text
     pub(crate) file: Option<PathBuf>,
-    /// The model whose layer programs to check
+    /// The model whose programs to check
     #[arg(long, short, value_name = "NAME")]
     pub(crate) preset: Option<String>,
     #[command(flatten)]

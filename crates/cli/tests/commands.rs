@@ -84,7 +84,7 @@ fn every_device_is_listed() {
 fn programs_are_printed_and_linted() {
     let place = Place::new();
     let text = place.ok(&["mil", "print", "--preset", "odd", "--cut", "ten"]).stdout;
-    assert_eq!(text.matches("program(1.3)").count(), 10);
+    assert_eq!(text.matches("program(1.3)").count(), 15);
     // Through a file: what is printed is what is read.
     let one =
         place.ok(&["mil", "print", "--preset", "odd", "--cut", "ten", "--segment", "wo_forward"]).stdout;
@@ -99,7 +99,8 @@ fn programs_are_printed_and_linted() {
     assert_eq!(rules(&from_file), rules(&direct));
     // Into folders: each path that is named can be read, large constants included.
     let written = place.ok(&["mil", "print", "--preset", "odd", "--cut", "ten", "--out", "programs"]).stdout;
-    assert_eq!(written.lines().count(), 10);
+    // Ten of a layer, three of the head, two of decoding.
+    assert_eq!(written.lines().count(), 15);
     assert!(place.path("programs/wo_forward/model.mil").is_file(), "{written}");
     let found = place.run(&["mil", "lint", "programs/wo_forward/model.mil", "--json"]);
     assert_eq!(rules(&found), rules(&direct));
@@ -109,6 +110,24 @@ fn programs_are_printed_and_linted() {
     place
         .fails(&["mil", "print", "--preset", "odd", "--segment", "middle"], &["middle", "forward, backward"]);
     place.fails(&["mil", "lint", "none.mil"], &["none.mil"]);
+
+    // Where the route itself does not work, the rules that say so are told.
+    for (chip, code) in [("m1", 3), ("m2", 3)] {
+        let args = ["mil", "lint", "--preset", "odd", "--chip", chip, "--route", "ane-inmem"];
+        let told = place.run(&args);
+        assert_eq!(told.code, Some(code), "{chip}");
+        assert!(told.stdout.contains("this route is not supported on M"), "{}", told.stdout);
+        let object = &place.run(&[&args[..], &["--json"]].concat()).json()[0];
+        assert_eq!(
+            (&object["supported"], &object["against"][0]),
+            (&false.into(), &(if chip == "m1" { "ANE-040" } else { "ANE-054" }).into())
+        );
+    }
+    // The head's programs and those of decoding are looked at too.
+    let all = place.run(&["mil", "lint", "--preset", "odd", "--json"]);
+    assert_eq!(all.code, Some(0));
+    let programs = all.json()[0]["programs"].as_array().expect("a list").len();
+    assert_eq!(programs, 7);
 
     // The last axis may not pass 16,384 on this chip; the activations of 800 sequences do.
     let long = place.run(&["mil", "lint", "--preset", "odd", "--batch", "800", "--chip", "m1", "--json"]);

@@ -99,6 +99,7 @@ fn cases() -> Vec<Case> {
         case("ANE-030", M4, Ane, Info, relu("a", &[1, 64, 1, 24]), relu("a", &[1, 64, 1, 32])),
         case("ANE-031", M1, AneInMem, Error, matmul(16, 48, 16), matmul(16, 64, 16)),
         case("ANE-036", M4, AneInMem, Error, constant_output(), relu("a", &[1, 16])),
+        case("ANE-040", M1, AneInMem, Error, transpose(&[1, 16, 1, 32], &[0, 2, 1, 3]), relu("a", &[1, 16])),
         case("ANE-043", M1, AneInMem, Warning, relu("mean", &[1, 16]), relu("a", &[1, 16])),
         case("ANE-043", M1, AneInMem, Warning, relu("softmax", &[1, 16]), relu("softmax_1", &[1, 16])),
         case(
@@ -203,7 +204,7 @@ fn composites_are_looked_into() {
         let w = b.slice(w, &[0; 4], &[1, 512, 1, 1])?;
         b.push1(Op::RmsNorm { axis: 1, eps: 1e-5 }, &[a, w])
     });
-    let findings = norm.lint(Chip::M1, Route::AneInMem);
+    let findings = norm.lint(Chip::M4, Route::AneInMem);
     assert!(findings.iter().all(|f| f.rule == "ANE-030"), "{findings:?}");
     let wide = norm.lint(Chip::M4, Route::Ane);
     assert!(wide.iter().all(|f| f.severity == Severity::Info), "{wide:?}");

@@ -1,23 +1,25 @@
-//! `anneal mil`: a layer's programs as text, and what the linter says about them.
+//! `anneal mil`: a model's programs as text, and what the linter says about them.
 
 use std::io::Write;
 use std::process::ExitCode;
 
-use mil::lint::{Chip, Finding, Place, Route, Severity};
+use mil::lint::{self, Chip, Finding, Place, Route, Rule, Severity};
 use mil::text::{self, WriteOptions};
 use mil::{Element, Segment};
-use model::{ModelConfig, Taps, layer, presets};
+use model::{ModelConfig, Taps, presets};
 use serde_json::{Value, json};
 
 use crate::Result;
 use crate::args::{ChipName, LayerArgs, MilLintArgs, MilPrintArgs, RouteName};
 use crate::units;
 
-/// The programs of one layer of `preset`, in f16 as the engine takes them.
-fn layer_programs(preset: &str, args: &LayerArgs) -> Result<Vec<Segment>> {
+/// The exit status of a lint for a chip on which the route itself does not work.
+const NOT_SUPPORTED: u8 = 3;
+
+/// The programs of `preset`, in f16 as the engine takes them: a layer's, the head's, those of decoding.
+fn programs(preset: &str, args: &LayerArgs) -> Result<Vec<Segment>> {
     let config = config(preset, args)?;
-    let joint = layer::joint(&config, args.batch, Element::F16)?;
-    only_wanted(args.cut.divide(&joint, Taps::Keep)?, args)
+    only_wanted(model::programs(&config, args.cut, Taps::Keep, args.batch, Element::F16)?, args)
 }
 
 /// `preset` with what `args` change of it.
@@ -50,7 +52,7 @@ pub(super) fn only_wanted(mut segments: Vec<Segment>, args: &LayerArgs) -> Resul
 
 pub(crate) fn print(args: &MilPrintArgs, out: &mut dyn Write) -> Result {
     let options = WriteOptions { inline_max: args.inline_max, ..WriteOptions::default() };
-    for segment in layer_programs(&args.preset, &args.layer)? {
+    for segment in programs(&args.preset, &args.layer)? {
         if let Some(folder) = &args.out {
             let path = text::write_to_dir(&segment.program, &folder.join(&segment.name), &options)?;
             writeln!(out, "{}", path.display())?;
@@ -58,7 +60,7 @@ pub(crate) fn print(args: &MilPrintArgs, out: &mut dyn Write) -> Result {
         }
         let written = text::write(&segment.program, &options)?;
         let (cut, batch) = (args.layer.cut.name(), args.layer.batch);
-        writeln!(out, "// {} of a layer of {}, cut {cut}, batch {batch}", segment.name, args.preset)?;
+        writeln!(out, "// {} of {}, cut {cut}, batch {batch}", segment.name, args.preset)?;
         for file in &written.weights {
             let size = units::bytes(file.bytes.len() as u64);
             writeln!(out, "// goes with {} ({size}), which holds its large constants", file.path)?;
@@ -68,13 +70,13 @@ pub(crate) fn print(args: &MilPrintArgs, out: &mut dyn Write) -> Result {
     Ok(ExitCode::SUCCESS)
 }
 
-pub(crate) fn lint(args: &MilLintArgs, out: &mut dyn Write) -> Result {
+pub(crate) fn run_lint(args: &MilLintArgs, out: &mut dyn Write) -> Result {
     let programs = match (&args.file, &args.preset) {
         (Some(path), _) => {
             let program = text::read_file(path)?;
             vec![Segment { name: path.display().to_string(), program }]
         }
-        (None, Some(preset)) => layer_programs(preset, &args.layer)?,
+        (None, Some(preset)) => programs(preset, &args.layer)?,
         (None, None) => return Err("give a file of MIL text, or --preset".into()),
     };
     let chip = match args.chip {
@@ -88,6 +90,7 @@ pub(crate) fn lint(args: &MilLintArgs, out: &mut dyn Write) -> Result {
         RouteName::Ane => Route::Ane,
         RouteName::AneInmem => Route::AneInMem,
     };
+    let against: Vec<&Rule> = lint::against(chip, route).collect();
     let found: Vec<(&str, Finding)> = programs
         .iter()
         .flat_map(|s| s.program.lint(chip, route).into_iter().map(|finding| (s.name.as_str(), finding)))
@@ -99,6 +102,7 @@ pub(crate) fn lint(args: &MilLintArgs, out: &mut dyn Write) -> Result {
         let report = json!({
             "programs": programs.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(),
             "findings": findings, "errors": errors, "warnings": warnings, "infos": infos,
+            "supported": against.is_empty(), "against": against.iter().map(|rule| rule.id).collect::<Vec<_>>(),
         });
         writeln!(out, "{report}")?;
     } else {
@@ -106,6 +110,15 @@ pub(crate) fn lint(args: &MilLintArgs, out: &mut dyn Write) -> Result {
         let checked = programs.len();
         let s = if checked == 1 { "" } else { "s" };
         writeln!(out, "{checked} program{s}: {errors} errors, {warnings} warnings, {infos} remarks")?;
+    }
+    if !against.is_empty() {
+        if !args.json {
+            writeln!(out, "this route is not supported on {chip:?}:")?;
+            for rule in &against {
+                writeln!(out, "  {}: {} ({}); {}", rule.id, rule.statement, rule.source, rule.remedy)?;
+            }
+        }
+        return Ok(ExitCode::from(NOT_SUPPORTED));
     }
     Ok(if errors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

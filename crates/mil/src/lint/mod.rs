@@ -194,6 +194,21 @@ impl Subject<'_> {
     }
 }
 
+/// On which chips a route does not work whatever the program, and by which rules.
+const UNSUPPORTED: [(Route, Chip, &[&str]); 2] = [
+    // The packed layout is made of what fails there.
+    (Route::AneInMem, Chip::M1, &["ANE-040", "ANE-054"]),
+    // Nobody ran it on M2; its slices of the last axis, which are the packed layout, bend values as on M1.
+    (Route::AneInMem, Chip::M2, &["ANE-054"]),
+];
+
+/// The rules that speak against `route` on `chip` altogether; none where it works.
+pub fn against(chip: Chip, route: Route) -> impl Iterator<Item = &'static Rule> {
+    let ids =
+        UNSUPPORTED.iter().filter(move |(r, c, _)| (*r, *c) == (route, chip)).flat_map(|(.., ids)| *ids);
+    ids.filter_map(|id| RULES.iter().find(|rule| rule.id == *id))
+}
+
 impl Program {
     /// What the catalogue says about this program on `chip` by `route`, worst first.
     pub fn lint(&self, chip: Chip, route: Route) -> Vec<Finding> {
@@ -219,5 +234,21 @@ impl Program {
         }
         findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
         findings
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_that_does_not_work_is_spoken_against_by_rules_that_exist() {
+        for (route, chip, ids) in UNSUPPORTED {
+            assert_eq!(against(chip, route).map(|rule| rule.id).collect::<Vec<_>>(), ids);
+        }
+        for chip in Chip::ALL {
+            assert_eq!(against(chip, Route::Ane).count(), 0);
+            assert_eq!(against(chip, Route::AneInMem).count() == 0, chip >= Chip::M3, "{chip:?}");
+        }
     }
 }

@@ -133,6 +133,15 @@ pub const RULES: &[Rule] = &[
         check: Check::Program(dead_return),
     },
     Rule {
+        id: "ANE-040",
+        statement: "reductions, reshape, transpose, slice and concat do not work",
+        remedy: "take the route ane, on which they do on the same chip",
+        source: "ane-train, M1; ANEForge has all of them on M1 through e5rt",
+        routes: &[(AneInMem, Error)],
+        chips: &[M1],
+        check: Check::Program(moved_or_reduced),
+    },
+    Rule {
         id: "ANE-043",
         statement: "names that look reserved give zeros",
         remedy: "give it a neutral name, such as t0",
@@ -293,6 +302,25 @@ fn dead_return(s: &Subject<'_>) -> Findings {
             let name = &s.program.value(*id).name;
             (Place::Port(name.clone()), format!("`{name}` is a constant, which compilers fold away"))
         })
+        .collect()
+}
+
+fn moved_or_reduced(s: &Subject<'_>) -> Findings {
+    s.statements()
+        .filter(|(_, stmt)| {
+            matches!(
+                stmt.op,
+                Op::ReduceSum { .. }
+                    | Op::ReduceMean { .. }
+                    | Op::ReduceMax { .. }
+                    | Op::Reshape { .. }
+                    | Op::Transpose { .. }
+                    | Op::SliceBySize { .. }
+                    | Op::Concat { .. }
+                    | Op::Split { .. }
+            )
+        })
+        .map(|(index, stmt)| (s.place(index), format!("{} gives zeros or is refused", stmt.op.name())))
         .collect()
 }
 
