@@ -85,7 +85,7 @@ class Checks:
             return
         build = self.binary.build_version
         if build.platform != lief.MachO.BuildVersion.PLATFORMS.MACOS:
-            yield f"it is for {build.platform}, not for macOS"
+            yield f"it is for {build.platform.name}, not for macOS"
         if version(build.minos) != self.minimum:
             yield f"it needs macOS {version(build.minos)}, not {self.minimum}"
         if build.sdk < build.minos:
