@@ -1,47 +1,59 @@
 #!/usr/bin/env bash
-# Type-checks the libraries and the binary of the workspace for macOS on Apple Silicon, from Linux: what is compiled only there (the
-# calls of Accelerate, say) must not rot where nobody has a Mac.
+# Builds for macOS on Apple Silicon, from Linux, so that nothing rots where nobody has a Mac: type-checks the
+# workspace with its tests and examples, links the release binary, checks the binary, packs it. See the README.
 #
 #   tests/macos/check.sh
 #
-# rustup's toolchain has no standard library for macOS here, so it is checked from source: Debian's rustc-web,
-# cargo-web and rust-web-src (1.96 or newer), which are installed if this may be done. C code of dependencies
-# is compiled by zig, from PyPI's ziglang.
+# The archive is left in target/macos.
 set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-target=${CARGO_TARGET_DIR:-$root/target}/macos
-triple=aarch64-apple-darwin
-# The oldest macOS of Apple Silicon whose Neural Engine the routes are known on.
-minimum=13.0
-ziglang=0.17.1
-
-sources=/usr/lib/rustlib/src/rust/library
-if ! [ -x /usr/bin/rustc ] || ! [ -x /usr/bin/cargo ] || ! [ -d "$sources" ]; then
-    apt-get update -q
-    apt-get install -y -q --no-install-recommends rustc-web cargo-web rust-web-src
-fi
-
-venv=$target/zig
-if ! [ -x "$venv/bin/python" ] || [ "$("$venv/bin/python" -m ziglang version)" != "$ziglang" ]; then
-    python3 -m venv "$venv"
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "ziglang==$ziglang"
-fi
-# What build scripts call as the compiler and archiver for the target. zig knows targets by other names than
-# clang, so what the callers pass is left out.
-cat >"$target/cc" <<END
-#!/bin/sh
-for arg do
-    shift
-    case \$arg in --target=*) ;; *) set -- "\$@" "\$arg" ;; esac
-done
-exec "$venv/bin/python" -m ziglang cc -target aarch64-macos.$minimum "\$@"
-END
-printf '#!/bin/sh\nexec "%s" -m ziglang ar "$@"\n' "$venv/bin/python" >"$target/ar"
-chmod +x "$target/cc" "$target/ar"
-
+# shellcheck source=tests/macos/toolchain.sh
+source "$(dirname "${BASH_SOURCE[0]}")/toolchain.sh"
 cd "$root"
-# -Zbuild-std is not stable; RUSTC_BOOTSTRAP lets this toolchain take it.
-env RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 RUSTUP_TOOLCHAIN= CARGO_TARGET_DIR="$target" \
-    CC_aarch64_apple_darwin="$target/cc" AR_aarch64_apple_darwin="$target/ar" MACOSX_DEPLOYMENT_TARGET=$minimum \
-    /usr/bin/cargo check --quiet --locked --workspace -Zbuild-std=std,panic_abort --target $triple
-echo "the workspace type-checks for $triple"
+
+step() { echo "-- $* ($SECONDS s)"; }
+
+step "type-check for $triple, warnings are errors"
+macos_cargo check --workspace --all-targets
+
+step "the stubs of libSystem against Apple's list"
+"$python" "$macos/stubs.py"
+
+step "the linker takes what a stub declares and refuses what none does"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+call() {
+    printf 'void %s(void); int main(void) { %s(); return 0; }\n' "$1" "$1" >"$work/call.c"
+    "$macos/tools/cc" -O2 -c "$work/call.c" -o "$work/call.o"
+    "$macos/tools/link-cc" -framework Accelerate "$work/call.o" -o "$work/call" 2>"$work/said"
+}
+call cblas_sgemm || { cat "$work/said"; exit 1; }
+! call cblas_sgemn || { echo "error: _cblas_sgemn, which no stub declares, was linked"; exit 1; }
+grep "undefined symbol: _cblas_sgemn" "$work/said"
+
+step "link"
+if ! macos_cargo build --package anneal --bin anneal; then
+    echo "If a symbol is undefined: look it up in its documentation and declare it in tests/macos/sdk."
+    exit 1
+fi
+binary=$target/$triple/release/anneal
+
+step "the binary"
+cargo_home=${CARGO_HOME:-$HOME/.cargo}
+"$python" "$macos/verify.py" "$binary" --minimum $MACOSX_DEPLOYMENT_TARGET \
+    --forbid "$root" --forbid "$target" --forbid "$cargo_home" --forbid "$rust_sources"
+
+step "planted faults"
+"$python" "$macos/faults.py" "$binary" --minimum $MACOSX_DEPLOYMENT_TARGET --forbid "$root"
+
+step "the archive"
+pack() {
+    /usr/bin/cargo metadata --quiet --locked --format-version 1 --filter-platform $triple |
+        "$python" "$macos/pack.py" "$binary" "$1"
+}
+archive=$(pack "$target")
+pack "$work" >"$work/again"
+cmp "$archive" "$(cat "$work/again")"
+tar -xzf "$archive" -C "$work"
+cmp "$binary" "$work/$(basename "$archive" .tar.gz)/anneal"
+ls -l "$archive"
+step "done"

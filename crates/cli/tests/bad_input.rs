@@ -5,7 +5,7 @@ mod common;
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use common::{Place, Running, name};
 
@@ -245,7 +245,7 @@ fn a_cache_that_cannot_be_written() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk() {
-    let may = Command::new("unshare").args(["-rm", "true"]).stderr(Stdio::null()).status();
+    let may = Command::new("unshare").args(["-rm", "true"]).stderr(std::process::Stdio::null()).status();
     if !may.is_ok_and(|status| status.success()) {
         println!("skipped: this system gives no mount of our own (unshare -rm)");
         return;
