@@ -8,23 +8,31 @@
 //! What nobody has shown for sure (several operations of one program, binding anew, opening a bundle again)
 //! is tried when the device is opened, in a child process, and remembered per chip and system.
 //!
-//! [`Packing`] is the form that programs take on the older route, `_ANEInMemoryModel`: one surface in, one
-//! surface out.
+//! `InMemDevice` is the older route, `_ANEInMemoryModel`, by messages of Objective-C; [`Packing`] is the form that
+//! programs take on it: one surface in, one surface out. It is there on a Mac, and elsewhere with the feature
+//! `gnustep`, on GCC's Objective-C runtime.
 //!
 //! Nothing here is linked against Apple's frameworks: on a machine without them [`E5rtDevice::open`] says
 //! what is missing. Any library with the same symbols can stand in, which is how this crate is tested.
 //!
 //! What it refuses: arithmetic, and knowledge of what the programs are for.
 
+mod child;
 mod e5rt;
+mod explain;
+mod halves;
 mod inmem;
+mod known;
 mod machine;
+mod options;
+mod trials;
 
-pub use e5rt::{
-    Backend, CallError, ChildCommand, E5rtDevice, ESPRESSO, Ended, LoadError, NoAnswer, OpenOrder, Options,
-    Ways, answer, check_library, run_limited,
-};
+pub use child::{ChildCommand, Ended, NoAnswer, answer, run_limited};
+pub use e5rt::{Backend, CallError, E5rtDevice, ESPRESSO, LoadError, OpenOrder, Ways, check_library};
+#[cfg(any(target_vendor = "apple", feature = "gnustep"))]
+pub use inmem::{IN_MEMORY, InMemDevice, NEURAL_ENGINE, check_framework};
 pub use inmem::{
     MIN_BYTES, MIN_COLUMNS, PackError, PackedPort, Packing, Place, STEP, Staged, Surface, SurfaceLimits,
 };
 pub use machine::Machine;
+pub use options::Options;

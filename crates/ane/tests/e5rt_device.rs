@@ -213,7 +213,7 @@ fn other_masks_are_other_engines() {
     let expected = outputs(&SimDevice::new(Profile::exact()), 2);
     for backend in [Backend::Gpu, Backend::Bnns] {
         let stand_in = StandIn::new("M5/ANEForge");
-        let device = E5rtDevice::open(options(&stand_in, backend)).unwrap();
+        let device = E5rtDevice::open(backend, options(&stand_in)).unwrap();
         assert_eq!(device.name(), backend.name());
         assert!(outputs(&device, 2) == expected, "{}", backend.name());
     }

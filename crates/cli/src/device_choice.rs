@@ -1,7 +1,7 @@
 //! From a device's name to the device, with the reason.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +17,8 @@ use crate::cache;
 
 /// A library with Espresso's `e5rt` symbols, to be used in place of the system's.
 const ESPRESSO_VARIABLE: &str = "ANNEAL_ESPRESSO";
+/// A library with `_ANEInMemoryModel` and its companions, to be used in place of the system's.
+const NEURAL_ENGINE_VARIABLE: &str = "ANNEAL_NEURAL_ENGINE";
 /// Seconds that a compile on one of Apple's routes may take.
 const COMPILE_LIMIT_VARIABLE: &str = "ANNEAL_COMPILE_LIMIT";
 /// The hidden command of the child processes that try programs; see [`crate::commands::probe`].
@@ -55,18 +57,30 @@ impl Entry {
             return None;
         }
         let here = cfg!(all(target_os = "macos", target_arch = "aarch64"));
-        if backend(self.name).is_none() {
-            let why = if here { "not built into this version yet" } else { "needs macOS on Apple Silicon" };
-            return Some(why.to_owned());
+        let chosen = if backend(self.name).is_some() { espresso() } else { neural_engine() };
+        if chosen.is_none() && !here {
+            return Some("needs macOS on Apple Silicon".to_owned());
         }
-        match espresso() {
-            None if !here => Some("needs macOS on Apple Silicon".to_owned()),
-            library => {
-                let library = library.unwrap_or_else(|| PathBuf::from(ane::ESPRESSO));
+        match backend(self.name) {
+            Some(_) => {
+                let library = chosen.unwrap_or_else(|| PathBuf::from(ane::ESPRESSO));
                 ane::check_library(&library).err().map(|error| error.to_string())
             }
+            None => missing_in_memory(chosen),
         }
     }
+}
+
+/// Why `ane-inmem` cannot be used, with the library of the environment's choice or the system's.
+#[cfg(any(target_vendor = "apple", feature = "gnustep"))]
+fn missing_in_memory(chosen: Option<PathBuf>) -> Option<String> {
+    let library = chosen.unwrap_or_else(|| PathBuf::from(ane::NEURAL_ENGINE));
+    ane::check_framework(&library).err().map(|error| error.to_string())
+}
+
+#[cfg(not(any(target_vendor = "apple", feature = "gnustep")))]
+fn missing_in_memory(_chosen: Option<PathBuf>) -> Option<String> {
+    Some("this build speaks no Objective-C; off a Mac that takes the feature `gnustep`".to_owned())
 }
 
 /// Which of Espresso's engines the device of this name is.
@@ -74,9 +88,18 @@ fn backend(name: &str) -> Option<Backend> {
     Backend::ALL.into_iter().find(|backend| backend.name() == name)
 }
 
-/// The library that the environment names.
+/// The library that the environment names for Espresso.
 fn espresso() -> Option<PathBuf> {
-    std::env::var_os(ESPRESSO_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from)
+    path_in(ESPRESSO_VARIABLE)
+}
+
+/// The library that the environment names for `_ANEInMemoryModel`.
+fn neural_engine() -> Option<PathBuf> {
+    path_in(NEURAL_ENGINE_VARIABLE)
+}
+
+fn path_in(variable: &str) -> Option<PathBuf> {
+    std::env::var_os(variable).filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
 /// The chip called `name`, in lower case.
@@ -135,7 +158,7 @@ pub(crate) fn name(args: &DeviceArgs, written: Option<&str>) -> Result<(String, 
             (chip, Profile::by_name(chip).map(|_| ()).ok_or_else(|| Profile::NAMES.join(", ")))
         }
         // Which chip it is taken for, where the machine does not say or somebody knows better.
-        ("ane", Some(chip)) => {
+        ("ane" | "ane-inmem", Some(chip)) => {
             let names = || Chip::ALL.map(|chip| format!("{chip:?}").to_lowercase()).join(", ");
             (chip, self::chip(chip).map(|_| ()).ok_or_else(names))
         }
@@ -175,19 +198,46 @@ fn open_e5rt(backend: Backend, chip: Option<Chip>) -> Result<Arc<dyn Device>, de
     let unavailable =
         |problem: String| device::Error::Unavailable { device: backend.name().to_owned(), problem };
     let folder = cache::dir().map_err(unavailable)?.join("engine");
-    let mut options = ane::Options::here(backend, &folder);
+    let options = apple_options(espresso(), ane::ESPRESSO, &folder, chip).map_err(unavailable)?;
+    Ok(Arc::new(E5rtDevice::open(backend, options)?))
+}
+
+/// Opens the older route to the engine.
+#[cfg(any(target_vendor = "apple", feature = "gnustep"))]
+fn open_in_memory(chip: Option<Chip>) -> Result<Arc<dyn Device>, device::Error> {
+    let unavailable =
+        |problem: String| device::Error::Unavailable { device: ane::IN_MEMORY.to_owned(), problem };
+    let folder = cache::dir().map_err(unavailable)?.join("engine");
+    let options = apple_options(neural_engine(), ane::NEURAL_ENGINE, &folder, chip).map_err(unavailable)?;
+    Ok(Arc::new(ane::InMemDevice::open(options)?))
+}
+
+#[cfg(not(any(target_vendor = "apple", feature = "gnustep")))]
+fn open_in_memory(_chip: Option<Chip>) -> Result<Arc<dyn Device>, device::Error> {
+    unreachable!("`missing_in_memory` says so first")
+}
+
+/// Options of a route: its library, of the environment's choice or the system's, and the chip `chip` or this
+/// machine's.
+fn apple_options(
+    chosen: Option<PathBuf>,
+    system: &str,
+    folder: &Path,
+    chip: Option<Chip>,
+) -> Result<ane::Options, String> {
+    let library = chosen.clone().unwrap_or_else(|| PathBuf::from(system));
+    let mut options = ane::Options::here(library, folder);
     if let Some(chip) = chip {
         options.system = format!("{}, taken for {chip:?}, {}", Machine::here().name, Machine::here().system);
         options.chip = chip;
     }
-    if let Some(library) = espresso() {
-        options.system += &format!(", {}", library.display());
-        options.library = library;
+    if let Some(chosen) = chosen {
+        options.system += &format!(", {}", chosen.display());
         // The wait is for Apple's compiler service.
         options.back_off = Duration::ZERO;
     }
     if let Some(limit) = std::env::var_os(COMPILE_LIMIT_VARIABLE) {
-        options.limit = seconds(&limit).map_err(unavailable)?;
+        options.limit = seconds(&limit)?;
     }
     options.child = std::env::current_exe().ok().map(|own| {
         ChildCommand::new(move || {
@@ -196,7 +246,7 @@ fn open_e5rt(backend: Backend, chip: Option<Chip>) -> Result<Arc<dyn Device>, de
             command
         })
     });
-    Ok(Arc::new(E5rtDevice::open(options)?))
+    Ok(options)
 }
 
 fn seconds(value: &OsString) -> Result<Duration, String> {
@@ -228,6 +278,10 @@ pub(crate) fn open(args: &DeviceArgs, written: Option<&str>) -> Result<Choice, d
     let (base, of_chip) = name.split_once(':').map_or((&*name, None), |(base, chip)| (base, Some(chip)));
     if let Some(backend) = backend(base) {
         let device = open_e5rt(backend, of_chip.and_then(chip))?;
+        return Ok(Choice { device, cpu: None, name, why });
+    }
+    if base == "ane-inmem" {
+        let device = open_in_memory(of_chip.and_then(chip))?;
         return Ok(Choice { device, cpu: None, name, why });
     }
     let cpu = Arc::new(CpuDevice::new(threads));

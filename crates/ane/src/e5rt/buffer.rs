@@ -9,9 +9,7 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 
 use super::espresso::BufferObject;
-
-/// Elements that are converted at once where a sum goes through the cache.
-const CHUNK: usize = 4096;
+use crate::halves::add_halves;
 
 /// Storage for one tensor, row-major, read and written by the engine in place.
 pub(crate) struct E5rtBuffer {
@@ -115,16 +113,7 @@ impl RawBuffer for E5rtBuffer {
 
     fn add_to_f32(&self, sums: &mut [f32]) {
         let start = Instant::now();
-        let mut converted = [0.0; CHUNK];
-        self.read(|halves| {
-            for (sums, halves) in sums.chunks_mut(CHUNK).zip(halves.chunks(CHUNK)) {
-                let converted = &mut converted[..halves.len()];
-                halves.convert_to_f32_slice(converted);
-                for (sum, value) in sums.iter_mut().zip(converted) {
-                    *sum += *value;
-                }
-            }
-        });
+        self.read(|halves| add_halves(halves, sums));
         self.counters.read(self.bytes(), start.elapsed());
     }
 

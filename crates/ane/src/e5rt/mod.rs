@@ -2,19 +2,18 @@
 
 mod buffer;
 mod bundles;
-mod child;
 mod e5rt_device;
 mod espresso;
-mod explain;
-mod known;
 #[cfg(test)]
 mod planted;
 mod program;
 mod symbols;
+mod trying;
 mod ways;
 
-pub use child::{ChildCommand, Ended, NoAnswer, answer, run_limited};
-pub use e5rt_device::{E5rtDevice, Options};
+pub use e5rt_device::E5rtDevice;
 pub use espresso::{Backend, CallError, OpenOrder};
 pub use symbols::{ESPRESSO, LoadError, check_library};
 pub use ways::Ways;
+
+pub(crate) use trying::{Request, answer};

@@ -19,9 +19,10 @@ use mil::lint::Chip;
 use mil::{Builder, Constant, Element, PortKind, Program};
 use standin::StandIn;
 
+use super::E5rtDevice;
 use super::espresso::{Backend, Espresso};
 use super::symbols::{Code, Raw, Symbols};
-use super::{E5rtDevice, Options};
+use crate::Options;
 
 thread_local! {
     /// The functions without faults.
@@ -106,15 +107,14 @@ fn noticed(profile: &str, plant: impl FnOnce(&mut Symbols)) -> Result<(), String
     LIBRARY.set(stand_in.path());
     plant(&mut symbols);
     let folder = stand_in.folder().join("engine");
-    let options = |backend| Options {
-        library: stand_in.path(),
+    let options = || Options {
         chip: Chip::M4,
         system: "a stand-in".to_owned(),
         back_off: Duration::ZERO,
-        ..Options::here(backend, &folder)
+        ..Options::here(stand_in.path(), &folder)
     };
     let open = |symbols: &Symbols| {
-        E5rtDevice::with_espresso(options(Backend::Ane), Espresso::with_symbols(symbols.clone()))
+        E5rtDevice::with_espresso(Backend::Ane, options(), Espresso::with_symbols(symbols.clone()))
             .map_err(|error| error.to_string())
     };
     let ways = {

@@ -8,8 +8,8 @@ use device::{Bound, Buffer, Counters, Error, RawExecutable, RawInvocation, Resul
 
 use super::buffer::E5rtBuffer;
 use super::espresso::{BufferObject, CallError, Compiled, Direction, Espresso, Operation};
-use super::explain::explain;
 use super::ways::Ways;
+use crate::explain::explain;
 
 /// What all programs of a device share.
 pub(crate) struct Shared {

@@ -17,7 +17,7 @@ use super::bundles;
 use super::espresso::{
     Backend, BufferObject, CallError, Compiled, Direction, Espresso, OpenOrder, Operation,
 };
-use super::explain::explain;
+use crate::explain::explain;
 
 /// What was found out about a system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,9 +8,7 @@ use half::slice::HalfFloatSliceExt;
 
 use super::layout::Place;
 use super::pack::{PackError, PackedPort, Packing};
-
-/// Elements that are converted at once where a sum goes through the cache.
-const CHUNK: usize = 4096;
+use crate::halves::add_halves;
 
 /// What a tensor outside a surface may hold: `f32`, which is rounded to nearest even (with F16C or NEON where
 /// the processor has it), or `f16`.
@@ -52,6 +50,64 @@ impl Place {
     fn row_starts(self) -> impl Iterator<Item = usize> {
         (self.first_row..self.first_row + self.rows).map(move |row| row * self.stride + self.first_column)
     }
+
+    /// Elements of the tensor.
+    pub(super) fn numel(self) -> usize {
+        self.rows * self.columns
+    }
+
+    /// Copies `values`, as many as the tensor has elements, into `surface`.
+    pub(super) fn write<T: Staged>(self, values: &[T], surface: &mut [f16]) {
+        assert_eq!(values.len(), self.numel(), "a place takes its tensor");
+        for (start, row) in self.row_starts().zip(values.chunks_exact(self.columns)) {
+            T::store(row, &mut surface[start..start + self.columns]);
+        }
+    }
+
+    /// Gives every element of the tensor in `surface` the same value.
+    pub(super) fn fill(self, value: f16, surface: &mut [f16]) {
+        for start in self.row_starts() {
+            surface[start..start + self.columns].fill(value);
+        }
+    }
+
+    /// Copies the tensor out of `surface`.
+    pub(super) fn read<T: Staged>(self, surface: &[f16], values: &mut [T]) {
+        assert_eq!(values.len(), self.numel(), "a place gives its tensor");
+        for (start, row) in self.row_starts().zip(values.chunks_exact_mut(self.columns)) {
+            T::load(&surface[start..start + self.columns], row);
+        }
+    }
+
+    /// Adds the tensor in `surface` to `sums`.
+    pub(super) fn add_to_f32(self, surface: &[f16], sums: &mut [f32]) {
+        assert_eq!(sums.len(), self.numel(), "a place gives its tensor");
+        for (start, sums) in self.row_starts().zip(sums.chunks_exact_mut(self.columns)) {
+            add_halves(&surface[start..start + self.columns], sums);
+        }
+    }
+
+    /// Copies the tensor from its place in one surface to its place `to` in another, whose rows may have
+    /// another length.
+    pub(super) fn copy(self, surface: &[f16], to: Place, other: &mut [f16]) {
+        assert_eq!(self.numel(), to.numel(), "both places hold one tensor");
+        let (mut from_rows, mut to_rows) = (self.row_starts(), to.row_starts());
+        let (mut from, mut into) = (0..0, 0..0);
+        loop {
+            if from.is_empty() {
+                from = from_rows.next().map_or(0..0, |start| start..start + self.columns);
+            }
+            if into.is_empty() {
+                into = to_rows.next().map_or(0..0, |start| start..start + to.columns);
+            }
+            let run = from.len().min(into.len());
+            if run == 0 {
+                return;
+            }
+            other[into.start..into.start + run].copy_from_slice(&surface[from.start..from.start + run]);
+            (from.start, into.start) = (from.start + run, into.start + run);
+        }
+    }
 }
 
 impl Packing {
@@ -62,12 +118,8 @@ impl Packing {
     /// [`PackError::UnknownPort`]; [`PackError::Length`] and [`PackError::SurfaceBytes`] when something has
     /// another size.
     pub fn write<T: Staged>(&self, port: &str, values: &[T], surface: &mut [u8]) -> Result<(), PackError> {
-        let port = self.checked(port, values.len(), surface)?;
-        let halves: &mut [f16] = bytemuck::cast_slice_mut(surface);
-        let columns = port.place.columns;
-        for (start, row) in port.place.row_starts().zip(values.chunks_exact(columns)) {
-            T::store(row, &mut halves[start..start + columns]);
-        }
+        let place = self.checked(port, values.len(), surface)?.place;
+        place.write(values, bytemuck::cast_slice_mut(surface));
         Ok(())
     }
 
@@ -76,12 +128,8 @@ impl Packing {
     /// # Errors
     /// As [`Packing::write`].
     pub fn read<T: Staged>(&self, port: &str, surface: &[u8], values: &mut [T]) -> Result<(), PackError> {
-        let port = self.checked(port, values.len(), surface)?;
-        let halves: &[f16] = bytemuck::cast_slice(surface);
-        let columns = port.place.columns;
-        for (start, row) in port.place.row_starts().zip(values.chunks_exact_mut(columns)) {
-            T::load(&halves[start..start + columns], row);
-        }
+        let place = self.checked(port, values.len(), surface)?.place;
+        place.read(bytemuck::cast_slice(surface), values);
         Ok(())
     }
 
@@ -90,20 +138,8 @@ impl Packing {
     /// # Errors
     /// As [`Packing::write`].
     pub fn add_to_f32(&self, port: &str, surface: &[u8], sums: &mut [f32]) -> Result<(), PackError> {
-        let port = self.checked(port, sums.len(), surface)?;
-        let halves: &[f16] = bytemuck::cast_slice(surface);
-        let columns = port.place.columns;
-        let mut converted = [0.0; CHUNK];
-        for (start, sums) in port.place.row_starts().zip(sums.chunks_exact_mut(columns)) {
-            let row = &halves[start..start + columns];
-            for (halves, sums) in row.chunks(CHUNK).zip(sums.chunks_mut(CHUNK)) {
-                let converted = &mut converted[..halves.len()];
-                halves.convert_to_f32_slice(converted);
-                for (sum, value) in sums.iter_mut().zip(converted) {
-                    *sum += *value;
-                }
-            }
-        }
+        let place = self.checked(port, sums.len(), surface)?.place;
+        place.add_to_f32(bytemuck::cast_slice(surface), sums);
         Ok(())
     }
 
@@ -121,5 +157,43 @@ impl Packing {
             return Err(PackError::SurfaceBytes { port, expected, found, aligned });
         }
         Ok(port)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Oracle: a copy out of the one and into the other, element by element in the tensor's order.
+    #[test]
+    fn a_tensor_goes_from_any_place_to_any_other() {
+        let place = |rows, columns, first_row, first_column, stride| Place {
+            first_row,
+            rows,
+            first_column,
+            columns,
+            stride,
+        };
+        let places = [
+            place(12, 32, 1, 16, 80),
+            place(8, 48, 0, 0, 48),
+            place(1, 384, 3, 16, 512),
+            place(384, 1, 0, 2, 16),
+            place(6, 64, 2, 64, 128),
+        ];
+        let surface: Vec<f16> = (0..400 * 80).map(|i| f16::from_f32((i % 2039) as f32)).collect();
+        for from in places {
+            for to in places {
+                let (mut copied, mut expected) = (vec![f16::NEG_ONE; 400 * 80], vec![f16::NEG_ONE; 400 * 80]);
+                from.copy(&surface, to, &mut copied);
+                for at in 0..384 {
+                    let index = |p: Place| {
+                        (p.first_row + at / p.columns) * p.stride + p.first_column + at % p.columns
+                    };
+                    expected[index(to)] = surface[index(from)];
+                }
+                assert_eq!(copied, expected, "{from:?} -> {to:?}");
+            }
+        }
     }
 }

@@ -8,16 +8,15 @@ use mil::lint::Chip;
 use standin::StandIn;
 
 /// Options of a device that tries everything in this process.
-pub fn options(stand_in: &StandIn, backend: Backend) -> Options {
+pub fn options(stand_in: &StandIn) -> Options {
     Options {
-        library: stand_in.path(),
         chip: Chip::M4,
         system: "a stand-in".to_owned(),
         back_off: Duration::ZERO,
-        ..Options::here(backend, &stand_in.folder().join("engine"))
+        ..Options::here(stand_in.path(), &stand_in.folder().join("engine"))
     }
 }
 
 pub fn device(stand_in: &StandIn) -> E5rtDevice {
-    E5rtDevice::open(options(stand_in, Backend::Ane)).unwrap()
+    E5rtDevice::open(Backend::Ane, options(stand_in)).unwrap()
 }

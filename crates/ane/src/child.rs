@@ -2,10 +2,9 @@
 //!
 //! The parent starts itself once more with a hidden command, hands over a request as JSON and waits, with a
 //! limit, for one line of JSON. The child is a new process and no fork: a forked one crashes in Espresso
-//! (rule ANE-011).
+//! (rule ANE-011). What it does is the routes' affair.
 
 use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -14,9 +13,9 @@ use std::time::{Duration, Instant};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::espresso::{Backend, Compiled, Direction, Espresso, Operation};
-use super::explain::explain;
-use super::ways;
+use crate::e5rt;
+#[cfg(any(target_vendor = "apple", feature = "gnustep"))]
+use crate::inmem;
 
 /// How often a parent looks whether its child is done.
 const POLL: Duration = Duration::from_millis(5);
@@ -35,38 +34,15 @@ impl ChildCommand {
     }
 }
 
-/// What a child is asked.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Request {
-    /// Where Espresso is.
-    pub(crate) library: PathBuf,
-    /// `ane`, `gpu`, `bnns`.
-    pub(crate) backend: String,
-    /// What to do.
-    pub(crate) task: Task,
-}
-
-/// What a child does.
+/// What a child is asked, by route.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Task {
-    /// Compile the small program in `dir` and see what can be done with it; answers [`ways::Ways`].
-    Ways {
-        /// The child's own folder.
-        dir: PathBuf,
-    },
-    /// Open the bundle that an earlier child left in `dir`; answers [`super::OpenOrder`].
-    Reopen {
-        /// That child's folder.
-        dir: PathBuf,
-    },
-    /// Compile and load the program whose text is `mil`, without running it; answers nothing.
-    Compile {
-        /// The text.
-        mil: PathBuf,
-        /// Where the bundle goes.
-        bundle_dir: PathBuf,
-    },
+pub(crate) enum Request {
+    /// Through Espresso.
+    E5rt(e5rt::Request),
+    /// Through `_ANEInMemoryModel`.
+    #[cfg(any(target_vendor = "apple", feature = "gnustep"))]
+    InMem(inmem::Request),
 }
 
 /// How it went.
@@ -79,44 +55,19 @@ enum Reply<T> {
 
 /// The child's side: does what `request` asks and returns the reply to be printed.
 pub fn answer(request: &str) -> String {
-    let reply = match serde_json::from_str::<Request>(request) {
-        Ok(request) => work(&request),
-        Err(error) => Reply::Failed(format!("the request cannot be read: {error}")),
+    let done = match serde_json::from_str::<Request>(request) {
+        Ok(Request::E5rt(request)) => e5rt::answer(&request),
+        #[cfg(any(target_vendor = "apple", feature = "gnustep"))]
+        Ok(Request::InMem(request)) => inmem::answer(&request),
+        Err(error) => Err(format!("the request cannot be read: {error}")),
     };
+    let reply = done.map_or_else(Reply::Failed, Reply::Done);
     serde_json::to_string(&reply).expect("replies are plain data")
 }
 
-fn work(request: &Request) -> Reply<serde_json::Value> {
-    let Some(backend) = Backend::ALL.into_iter().find(|backend| backend.name() == request.backend) else {
-        return Reply::Failed(format!("there is no backend `{}`", request.backend));
-    };
-    let espresso = match Espresso::load(&request.library) {
-        Ok(espresso) => espresso,
-        Err(error) => return Reply::Failed(error.to_string()),
-    };
-    let done = match &request.task {
-        Task::Ways { dir } => ways::probe(&espresso, backend, dir).map(plain),
-        Task::Reopen { dir } => ways::probe_bundle(&espresso, dir).map(plain),
-        Task::Compile { mil, bundle_dir } => {
-            compile_and_load(&espresso, backend, mil, bundle_dir).map(plain).map_err(|error| explain(&error))
-        }
-    };
-    done.map_or_else(Reply::Failed, Reply::Done)
-}
-
-fn plain(value: impl Serialize) -> serde_json::Value {
+/// An answer as replies carry it.
+pub(crate) fn plain(value: impl Serialize) -> serde_json::Value {
     serde_json::to_value(value).expect("answers are plain data")
-}
-
-fn compile_and_load(
-    espresso: &Espresso,
-    backend: Backend,
-    mil: &Path,
-    bundle_dir: &Path,
-) -> Result<(), super::CallError> {
-    let compiled = Arc::new(Compiled::compile(espresso, backend, mil, bundle_dir)?);
-    let no_ports: [(Direction, &str); 0] = [];
-    Operation::load(&compiled, &no_ports).map(drop)
 }
 
 /// Why a child has no answer for its parent.

@@ -8,9 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-
-use super::ways::Ways;
 
 /// How a program fared with the compiler.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,7 +29,8 @@ pub(crate) enum Verdict {
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct System {
-    ways: Option<Ways>,
+    /// What the route was found to do, in the route's own terms.
+    ways: Option<serde_json::Value>,
     #[serde(default)]
     programs: BTreeMap<String, Verdict>,
 }
@@ -38,7 +38,7 @@ struct System {
 /// The file, and what is in it for one system.
 pub(crate) struct Known {
     path: PathBuf,
-    /// Chip, version of the system, backend.
+    /// Chip, version of the system, device.
     system: String,
     all: Mutex<BTreeMap<String, System>>,
 }
@@ -56,9 +56,10 @@ impl Known {
         &self.path
     }
 
-    pub(crate) fn ways(&self) -> Option<Ways> {
+    /// What [`learn_ways`](Known::learn_ways) was told.
+    pub(crate) fn ways<T: DeserializeOwned>(&self) -> Option<T> {
         let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
-        all.get(&self.system)?.ways
+        serde_json::from_value(all.get(&self.system)?.ways.clone()?).ok()
     }
 
     pub(crate) fn verdict(&self, program: &str) -> Option<Verdict> {
@@ -66,8 +67,8 @@ impl Known {
         all.get(&self.system)?.programs.get(program).cloned()
     }
 
-    pub(crate) fn learn_ways(&self, ways: Ways) {
-        self.change(|system| system.ways = Some(ways));
+    pub(crate) fn learn_ways(&self, ways: impl Serialize) {
+        self.change(|system| system.ways = serde_json::to_value(ways).ok());
     }
 
     pub(crate) fn learn(&self, program: &str, verdict: Verdict) {
@@ -102,8 +103,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("deeper/engine.json");
         let known = Known::read(&path, "M4, macOS 26.1, ane");
-        assert_eq!((known.ways(), known.verdict("p")), (None, None));
-        let ways = Ways { own_operations: true, rebinds: false, reopens: None };
+        assert_eq!((known.ways::<[bool; 2]>(), known.verdict("p")), (None, None));
+        let ways = [true, false];
         known.learn_ways(ways);
         known.learn("p", Verdict::Refused { problem: "too long".to_owned() });
         known.learn("q", Verdict::Accepted { ms: 1.5 });
@@ -115,6 +116,6 @@ mod tests {
         assert_eq!(Known::read(&path, "M4, macOS 26.2, ane").verdict("p"), None);
 
         std::fs::write(&path, "{ no json").unwrap();
-        assert_eq!(Known::read(&path, "M4, macOS 26.1, ane").ways(), None);
+        assert_eq!(Known::read(&path, "M4, macOS 26.1, ane").ways::<[bool; 2]>(), None);
     }
 }

@@ -1,8 +1,8 @@
-//! What the catalogue knows about an error of Espresso's.
+//! What the catalogue knows about an error of Apple's frameworks.
 
 use mil::lint::RULES;
 
-use super::espresso::CallError;
+use crate::e5rt::CallError;
 
 /// Words in a message, or the call that failed, and what they are known to mean.
 struct Known {

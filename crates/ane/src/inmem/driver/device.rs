@@ -1,0 +1,202 @@
+//! The device.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use device::{Buffer, Device, Error, Executable, Limits, Result, Telemetry};
+use mil::lint::{Route, Severity, against};
+use mil::text::{self, WriteOptions};
+use mil::{Element, Program};
+
+use super::buffer::{Books, InMemBuffer, Trouble};
+use super::framework::Framework;
+use super::model::{Model, compiles};
+use super::program::{Loaded, Shared};
+use super::ways::{Task, Ways, carry_out};
+use crate::child::NoAnswer;
+use crate::explain::explain;
+use crate::inmem::{Packing, SurfaceLimits};
+use crate::options::Options;
+use crate::trials::{Trials, key};
+
+/// As the command line calls it.
+pub const IN_MEMORY: &str = "ane-inmem";
+
+/// A device behind `_ANEInMemoryModel`.
+pub struct InMemDevice {
+    options: Options,
+    limits: Limits,
+    shared: Arc<Shared>,
+    trials: Trials,
+    /// Texts for child processes.
+    work: tempfile::TempDir,
+    written: AtomicUsize,
+    /// Models are made one at a time.
+    compiling: Mutex<()>,
+}
+
+impl InMemDevice {
+    /// Loads the framework and finds out what it does.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] with what is missing: the chip's support, the framework, classes or functions of
+    /// it, or an engine that computes a small product and takes joined results.
+    pub fn open(options: Options) -> Result<InMemDevice> {
+        let framework = Framework::load(&options.library).map_err(|error| unavailable(error.to_string()))?;
+        InMemDevice::with_framework(options, framework)
+    }
+
+    /// As [`InMemDevice::open`], with a framework that is loaded.
+    pub(super) fn with_framework(options: Options, framework: Framework) -> Result<InMemDevice> {
+        let rules: Vec<String> = against(options.chip, Route::AneInMem)
+            .map(|rule| format!("{}: {}", rule.id, rule.statement))
+            .collect();
+        if !rules.is_empty() {
+            let problem = format!(
+                "this route does not work on {:?}: {}; use --device ane",
+                options.chip,
+                rules.join("; ")
+            );
+            return Err(unavailable(problem));
+        }
+        let work = tempfile::Builder::new().prefix("anneal-").tempdir().map_err(|error| {
+            unavailable(format!("no folder for its programs can be made in the temporary directory: {error}"))
+        })?;
+        let trials = Trials::new(&options, IN_MEMORY);
+        let ways = trials.ways(|| find_ways(&options, &framework, &trials)).map_err(unavailable)?;
+        let limits = Limits {
+            max_axis: SurfaceLimits::of(options.chip).columns,
+            max_programs: Some(options.max_programs),
+            accumulate: false,
+            // Two surfaces share nothing.
+            inout: false,
+        };
+        let books = Arc::new(Books {
+            device: IN_MEMORY.into(),
+            counters: Arc::default(),
+            trouble: Trouble::default(),
+        });
+        let shared = Arc::new(Shared { framework, books, ways, lane: Mutex::new(()) });
+        let (written, compiling) = (AtomicUsize::new(0), Mutex::new(()));
+        Ok(InMemDevice { options, limits, shared, trials, work, written, compiling })
+    }
+
+    /// The packed program, if neither this driver nor the catalogue has anything against it.
+    fn pack(&self, program: &Program) -> std::result::Result<Packing, String> {
+        let packing =
+            Packing::new(program, SurfaceLimits::of(self.options.chip)).map_err(|error| error.to_string())?;
+        let findings = packing.program().lint(self.options.chip, Route::AneInMem);
+        match findings.iter().find(|finding| finding.severity == Severity::Error) {
+            Some(finding) => Err(format!("{:?} does not take it: {finding}", self.options.chip)),
+            None => Ok(packing),
+        }
+    }
+
+    fn load(&self, program: &Program) -> std::result::Result<(Packing, Model), String> {
+        let packing = self.pack(program)?;
+        let options = WriteOptions::default();
+        let written = text::write(packing.program(), &options).map_err(|error| error.to_string())?;
+        let key = key(&written);
+        self.trials.refused_before(&key)?;
+        let most = self.options.max_programs;
+        if compiles() >= most {
+            return Err(format!(
+                "this process has compiled {} programs, and the framework fails in silence after about 119 (rule \
+                 ANE-004); {most} is the most that are tried: start again, or take a coarser cut",
+                compiles()
+            ));
+        }
+        let dir = self.work.path().join(format!("{:03}", self.written.fetch_add(1, Ordering::Relaxed)));
+        text::write_to_dir(packing.program(), &dir, &options).map_err(|error| error.to_string())?;
+        let begun = Instant::now();
+        let request = |task: Task| task.request(&self.options.library);
+        self.trials.try_first::<()>(&key, || request(Task::Compile(dir.clone())), || request(Task::Works))?;
+        let _compiling = self.compiling.lock().unwrap_or_else(PoisonError::into_inner);
+        let model = self.trials.compile(|| {
+            Model::new(&self.shared.framework, &written, self.shared.ways.times)
+                .map_err(|error| explain(&error))
+        })?;
+        self.trials.accept(&key, begun.elapsed());
+        Ok((packing, model))
+    }
+}
+
+fn unavailable(problem: String) -> Error {
+    Error::Unavailable { device: IN_MEMORY.to_owned(), problem }
+}
+
+/// Tries the small programs, each in a child; or in this process.
+fn find_ways(options: &Options, framework: &Framework, trials: &Trials) -> std::result::Result<Ways, String> {
+    let attempt = |task: Task| match trials.ask::<()>(&task.clone().request(&options.library)) {
+        Ok(()) => Ok(()),
+        Err(NoAnswer::NotStarted(_)) => carry_out(framework, &task),
+        Err(no_answer) => Err(no_answer.to_string()),
+    };
+    attempt(Task::Works).map_err(|problem| format!("a small program does not run: {problem}"))?;
+    attempt(Task::Joins).map_err(|problem| {
+        format!(
+            "a program that joins its results is refused here, as some systems do (rule ANE-021), and packed \
+             programs need it; use --device ane: {problem}"
+        )
+    })?;
+    // Statistics are a comfort, and asking for them crashes where they are made otherwise: only in a child.
+    let times = trials.ask::<()>(&Task::Times.request(&options.library)).is_ok();
+    Ok(Ways { times })
+}
+
+impl Device for InMemDevice {
+    fn name(&self) -> &str {
+        IN_MEMORY
+    }
+
+    fn describe(&self) -> String {
+        let times =
+            if self.shared.ways.times { "time as the engine tells it" } else { "time as the host sees it" };
+        format!(
+            "{}, _ANEInMemoryModel; a surface in and a surface out for each binding; at most {} programs a process; \
+             {times}",
+            self.options.system, self.options.max_programs
+        )
+    }
+
+    fn element(&self) -> Element {
+        Element::F16
+    }
+
+    fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    fn compile(&self, name: &str, program: &Program) -> Result<Executable> {
+        let begun = Instant::now();
+        let (packing, model) = self.load(program).map_err(|problem| Error::Compile {
+            device: IN_MEMORY.to_owned(),
+            program: name.to_owned(),
+            problem,
+        })?;
+        self.shared.books.counters.compiled();
+        let loaded =
+            Loaded { shared: self.shared.clone(), name: name.into(), packing, model: Arc::new(model) };
+        Ok(Executable::new(self, name, Arc::new(program.clone()), begun.elapsed(), Box::new(loaded)))
+    }
+
+    fn alloc(&self, shape: &[usize]) -> Result<Buffer> {
+        let fail = |bytes: usize, problem: String| Error::Alloc {
+            device: IN_MEMORY.to_owned(),
+            shape: shape.to_vec(),
+            bytes,
+            problem,
+        };
+        let bytes = shape.iter().try_fold(2_usize, |bytes, extent| bytes.checked_mul(*extent));
+        // A pointer may not span more than this.
+        if bytes.is_none_or(|bytes| bytes > isize::MAX as usize) {
+            return Err(fail(usize::MAX, "it is larger than the address space".to_owned()));
+        }
+        Ok(Buffer::new(Arc::new(InMemBuffer::new(self.shared.books.clone(), shape))))
+    }
+
+    fn telemetry(&self) -> Telemetry {
+        self.shared.books.counters.snapshot()
+    }
+}

@@ -1,0 +1,16 @@
+//! The device `ane-inmem`: `_ANEInMemoryModel` and its companions, through messages of Objective-C.
+
+mod buffer;
+mod device;
+mod folder;
+mod framework;
+mod model;
+//mod planted;
+mod program;
+mod surface;
+mod ways;
+
+pub use device::{IN_MEMORY, InMemDevice};
+pub use framework::{NEURAL_ENGINE, check_framework};
+
+pub(crate) use ways::{Request, answer};

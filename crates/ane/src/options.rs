@@ -1,0 +1,49 @@
+//! How a device of Apple's is opened.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use mil::lint::Chip;
+
+use crate::{ChildCommand, Machine};
+
+/// How a device is opened.
+#[derive(Clone)]
+pub struct Options {
+    /// The library with the route's symbols or classes.
+    pub library: PathBuf,
+    /// Whose limits and rules hold.
+    pub chip: Chip,
+    /// Chip and version of the system, as what is learnt is filed.
+    pub system: String,
+    /// Where what is learnt and, if they can be opened again, compiled bundles are kept.
+    pub folder: PathBuf,
+    /// How to start a child process that tries; `None` tries in this process.
+    pub child: Option<ChildCommand>,
+    /// How long a child may take. ANEForge waited 162 s for eight layers in one program.
+    pub limit: Duration,
+    /// The most programs to have loaded, and the most to compile where that is counted: loading fails from 128
+    /// on (ANEForge), compiling after about 119 (Orion); rule ANE-004 advises 100, and programs that are
+    /// compiled later need some as well.
+    pub max_programs: usize,
+    /// How long to wait with the next compile after one was refused (rule ANE-017).
+    pub back_off: Duration,
+}
+
+impl Options {
+    /// For this machine, with the library at `library`, keeping what is learnt in `folder`.
+    pub fn here(library: impl Into<PathBuf>, folder: &Path) -> Options {
+        let machine = Machine::here();
+        Options {
+            library: library.into(),
+            // What the oldest chip takes, a newer one takes too.
+            chip: machine.chip.unwrap_or(Chip::M1),
+            system: format!("{}, {}", machine.name, machine.system),
+            folder: folder.to_owned(),
+            child: None,
+            limit: Duration::from_secs(240),
+            max_programs: 100,
+            back_off: Duration::from_secs(15),
+        }
+    }
+}
