@@ -5,80 +5,17 @@ mod common;
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
-use common::{Done, Place};
+use common::machine::{Machine, done, ok};
 use serde_json::Value;
-
-/// A place with a stand-in.
-struct Machine {
-    place: Place,
-    library: PathBuf,
-}
-
-impl Machine {
-    fn new() -> Machine {
-        let place = Place::new();
-        let library = standin::copy_to(&place.path(""));
-        Machine { place, library }
-    }
-
-    /// A training of 6 steps on the device `ane`, under a profile and with bad luck; `more` is added.
-    fn train(&self, name: &str, profile: &str, fault: &str, more: &[&str]) -> Command {
-        let mut args = self.place.train(name, "6steps", &["--device", "ane:m4", "--set", "log_every=1"]);
-        args.extend(more);
-        self.command(&args, profile, fault)
-    }
-
-    fn command(&self, args: &[&str], profile: &str, fault: &str) -> Command {
-        let mut command = self.place.command(args);
-        command
-            .env("ANNEAL_ESPRESSO", &self.library)
-            .env("ANNEAL_STANDIN_PROFILE", profile)
-            .env("ANNEAL_STANDIN_FAULT", fault)
-            .env("ANNEAL_STANDIN_TRACE", self.place.path("trace"))
-            .env("ANNEAL_COMPILE_LIMIT", "3");
-        command
-    }
-
-    fn violations(&self) -> Vec<String> {
-        let trace = fs::read_to_string(self.place.path("trace")).unwrap_or_default();
-        trace.lines().filter(|line| line.contains("VIOLATION")).map(str::to_owned).collect()
-    }
-
-    fn lines(&self, run: &str, file: &str) -> Vec<Value> {
-        let text = fs::read_to_string(self.place.path(run).join(file)).expect("a run's file");
-        text.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
-    }
-
-    /// Loss and norm of each step: the whole computation, to the last bit.
-    fn losses(&self, run: &str) -> Vec<(f64, f64)> {
-        let number = |line: &Value, key: &str| line[key].as_f64().expect("a number");
-        self.lines(run, "metrics.jsonl").iter().map(|m| (number(m, "loss"), number(m, "grad_norm"))).collect()
-    }
-
-    fn choices(&self, run: &str) -> String {
-        let events = self.lines(run, "events.jsonl");
-        events.iter().filter(|e| e["event"] == "choice").map(|e| format!("{}\n", e["what"])).collect()
-    }
-}
-
-fn done(mut command: Command) -> Done {
-    command.output().expect("the binary runs").into()
-}
-
-fn ok(command: Command) -> Done {
-    let done = done(command);
-    assert_eq!(done.code, Some(0), "{}{}", done.stdout, done.stderr);
-    done
-}
 
 /// Oracle: the interpreter. The engine is handed text and gives back halves; not a bit is lost between.
 #[test]
 fn a_run_on_the_engine_has_the_losses_of_the_interpreter_on_every_cut() {
     for cut in ["whole", "attn|ffn", "ten"] {
-        let machine = Machine::new();
+        let machine = Machine::with_espresso();
         let cut = format!("cut={cut}");
         let sim = ["--device", "sim:m4", "--set", "log_every=1", "--set", &cut];
         machine.place.ok(&machine.place.train("sim", "6steps", &sim));
@@ -96,7 +33,7 @@ fn a_run_on_the_engine_has_the_losses_of_the_interpreter_on_every_cut() {
 /// The ladder: what is refused is told, remembered and not tried again.
 #[test]
 fn a_refused_cut_is_told_and_remembered() {
-    let machine = Machine::new();
+    let machine = Machine::with_espresso();
     let tiny = ["--preset", "tiny"];
     let mut args = vec!["train", "--data", "text.txt", "--budget", "1steps", "--device", "ane:m4", "--out"];
     args.extend(["first", "--set", "model.vocab_size=300"]);
@@ -127,7 +64,7 @@ fn a_compiler_that_hangs_or_crashes_is_survived() {
         ("compile-refuse", "ANECCompile() FAILED"),
         ("load-refuse", "programs are loaded"),
     ] {
-        let machine = Machine::new();
+        let machine = Machine::with_espresso();
         done(machine.train("run", "M5/ANEForge", fault, &[]))
             .expect_one_error(&["ane cannot be used", wanted]);
         assert!(!machine.place.path("run").exists(), "{fault}: nothing had begun");
@@ -138,7 +75,7 @@ fn a_compiler_that_hangs_or_crashes_is_survived() {
         ("compile-crash=-backward/", "the child process ended with signal"),
         ("compile-refuse=-backward/", "ANECCompile() FAILED"),
     ] {
-        let machine = Machine::new();
+        let machine = Machine::with_espresso();
         ok(machine.train("run", "M5/ANEForge", fault, &[]));
         let told = machine.choices("run");
         assert!(
@@ -152,7 +89,7 @@ fn a_compiler_that_hangs_or_crashes_is_survived() {
 /// Bundles that were kept may be damaged, or of no use after a restart of the system's service.
 #[test]
 fn a_kept_bundle_that_no_longer_loads_is_compiled_again() {
-    let machine = Machine::new();
+    let machine = Machine::with_espresso();
     ok(machine.train("first", "hypothetical/generous", "", &[]));
     let bundles = machine.place.path("cache/engine/bundles");
     let texts = || -> Vec<PathBuf> {
@@ -178,7 +115,7 @@ fn a_kept_bundle_that_no_longer_loads_is_compiled_again() {
 #[test]
 fn a_compile_that_somebody_ends_is_not_remembered_as_refused() {
     use nix::sys::signal::{Signal, kill};
-    let machine = Machine::new();
+    let machine = Machine::with_espresso();
     let mut command = machine.train("run", "M5/ANEForge", "compile-hang=-backward/", &[]);
     command.env("ANNEAL_COMPILE_LIMIT", "60");
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the binary runs");
@@ -212,7 +149,7 @@ fn a_compile_that_somebody_ends_is_not_remembered_as_refused() {
 /// A compiler that refuses everything all of a sudden says nothing about the program that it refuses first.
 #[test]
 fn a_refusal_is_remembered_only_while_the_compiler_works() {
-    let machine = Machine::new();
+    let machine = Machine::with_espresso();
     ok(machine.train("first", "M5/ANEForge", "", &["--set", "cut=ten"]));
     let wanted = ["ANECCompile() FAILED", "a small program that is known to run is refused as well"];
     done(machine.train("second", "M5/ANEForge", "compile-refuse", &["--set", "cut=whole"]))
@@ -224,7 +161,7 @@ fn a_refusal_is_remembered_only_while_the_compiler_works() {
 
 #[test]
 fn a_run_that_fails_in_the_middle_goes_on_where_it_was() {
-    let machine = Machine::new();
+    let machine = Machine::with_espresso();
     ok(machine.train("sound", "M5/ANEForge", "", &[]));
     // Two layers and a head: some step in the middle.
     ok(machine.train("once", "M5/ANEForge", "execute-error@23", &[]));
@@ -247,7 +184,7 @@ fn a_run_that_fails_in_the_middle_goes_on_where_it_was() {
 
 #[test]
 fn devices_say_what_is_there_and_what_is_missing() {
-    let machine = Machine::new();
+    let machine = Machine::with_espresso();
     let there = ok(machine.command(&["devices"], "M5/ANEForge", "")).stdout;
     for name in ["ane", "gpu", "bnns"] {
         assert!(there.lines().any(|line| line.starts_with(&format!("{name:<10} yes"))), "{there}");

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use libloading::os::unix::Library;
 
-/// A copy of the library that is loaded from a folder of its own, so that its state is its own.
+/// A library that is loaded; that of the `e5rt` symbols from a folder of its own, so that its state is its own.
 pub struct StandIn {
     folder: tempfile::TempDir,
+    path: PathBuf,
     library: Library,
 }
 
@@ -19,9 +20,22 @@ impl StandIn {
     pub fn new(profile: &str) -> StandIn {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = crate::copy_to(folder.path());
-        // SAFETY: the library's initialisers do nothing.
+        StandIn::load(folder, path, profile)
+    }
+
+    /// The library of the Objective-C route under this profile. A process has its classes once, so all
+    /// instances are the same.
+    ///
+    /// # Panics
+    /// As [`StandIn::new`].
+    pub fn of_objective_c(profile: &str) -> StandIn {
+        StandIn::load(tempfile::tempdir().expect("a temporary folder"), crate::objective_c(), profile)
+    }
+
+    fn load(folder: tempfile::TempDir, path: PathBuf, profile: &str) -> StandIn {
+        // SAFETY: the libraries' initialisers define classes, or do nothing.
         let library = unsafe { Library::new(&path) }.expect("a library that was just built");
-        let stand_in = StandIn { folder, library };
+        let stand_in = StandIn { folder, path, library };
         stand_in.set("anneal_standin_set_profile", profile);
         stand_in
     }
@@ -80,10 +94,10 @@ impl StandIn {
 
     /// The library's file.
     pub fn path(&self) -> PathBuf {
-        self.folder.path().join(crate::FILE_NAME)
+        self.path.clone()
     }
 
-    /// The folder that it lies in, which goes with it.
+    /// A folder of its own, which goes with it.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }

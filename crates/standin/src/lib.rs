@@ -48,6 +48,22 @@ use std::path::{Path, PathBuf};
 /// The library's file name on this system.
 pub const FILE_NAME: &str = if cfg!(target_os = "macos") { "libstandin.dylib" } else { "libstandin.so" };
 
+/// The library of the Objective-C route that was built beside the running test.
+///
+/// # Panics
+/// When it was not built, which cargo does not do by itself for another crate's tests.
+pub fn objective_c() -> PathBuf {
+    let own = std::env::current_exe().expect("a process knows its program");
+    let built = own.ancestors().skip(1).take(2).map(|dir| dir.join("examples/libane_objc.so"));
+    built.into_iter().find(|path| path.exists()).unwrap_or_else(|| {
+        panic!(
+            "there is no libane_objc.so beside {}; `cargo build -p anneal-standin --features objc --example \
+             ane_objc` makes it",
+            own.display()
+        )
+    })
+}
+
 /// The library that was built beside the running test, copied to a name of its own: each copy that is
 /// loaded has a state of its own.
 ///

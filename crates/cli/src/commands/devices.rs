@@ -30,17 +30,20 @@ pub(crate) fn run(args: &DevicesArgs, out: &mut dyn Write) -> Result {
         writeln!(out, "{}{cores}, {}", machine.name, machine.system)?;
     }
     for entry in &ENTRIES {
-        let missing = entry.missing();
-        let mut about = json!({ "name": entry.name, "what": entry.what, "available": missing.is_none() });
+        let asked = DeviceArgs { device: Some(entry.name.to_owned()), ..DeviceArgs::default() };
+        // What is there may still not work: an engine that refuses a small program, a chip without the route.
+        let opened = match entry.missing() {
+            Some(why) => Err(why),
+            None => device_choice::open(&asked, None).map(|choice| choice.device).map_err(why_not),
+        };
+        let mut about = json!({ "name": entry.name, "what": entry.what, "available": opened.is_ok() });
         let mut line = format!("{:<10} ", entry.name);
-        match missing {
-            Some(why) => {
+        match opened {
+            Err(why) => {
                 line += &format!("no   {}; {why}", entry.what);
                 about["why_not"] = why.into();
             }
-            None => {
-                let asked = DeviceArgs { device: Some(entry.name.to_owned()), ..DeviceArgs::default() };
-                let device = device_choice::open(&asked, None)?.device;
+            Ok(device) => {
                 about["describe"] = device.describe().into();
                 about["element"] = device.element().dtype().mil_name().into();
                 line += &format!("yes  {}: {}", entry.what, device.describe());
@@ -54,4 +57,12 @@ pub(crate) fn run(args: &DevicesArgs, out: &mut dyn Write) -> Result {
         if args.json { writeln!(out, "{about}")? } else { writeln!(out, "{line}")? }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Why a device could not be opened; the line names it already.
+fn why_not(error: device::Error) -> String {
+    match error {
+        device::Error::Unavailable { problem, .. } => problem,
+        error => error.to_string(),
+    }
 }

@@ -266,9 +266,10 @@ fn all_answers(name: &str) -> Result<Value> {
     let asked = DeviceArgs { device: Some(name.to_owned()), ..DeviceArgs::default() };
     let device = device_choice::open(&asked, None)?.device;
     let device = device.as_ref();
-    let chip = Machine::here().chip.map_or("m4".to_owned(), |chip| format!("{chip:?}").to_lowercase());
+    let here = || Machine::here().chip.map_or("m4".to_owned(), |chip| format!("{chip:?}").to_lowercase());
+    let chip = name.split_once(':').map_or_else(here, |(_, chip)| chip.to_owned());
     // gpu and bnns have no quirks of an engine.
-    let profile = if name == "ane" {
+    let profile = if name.starts_with("ane") {
         Profile::by_name(&chip).expect("every chip has a profile")
     } else {
         Profile::exact()

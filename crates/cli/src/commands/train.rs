@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use cpu::CpuDevice;
+use device::Device;
 use serde_json::json;
 use train::{DEFAULT_PRESET, Outcome, RunOptions, Start, Summary, UserConfig, run_dir, train_run};
 
@@ -147,10 +148,10 @@ fn stop_on_signals(progress: &Progress) -> Result<Arc<AtomicBool>> {
 fn finished(summary: &Summary, choice: &Choice, as_json: bool, out: &mut dyn Write) -> Result {
     if as_json {
         let mut sample = String::new();
-        write_sample(&summary.run, choice, &mut |text| {
+        write_sample(summary, choice, &mut |text| {
             sample.push_str(text);
             Ok(())
-        })?;
+        });
         let mut result = serde_json::to_value(summary)?;
         result["event"] = "result".into();
         result["outcome"] = "finished".into();
@@ -173,20 +174,32 @@ fn finished(summary: &Summary, choice: &Choice, as_json: bool, out: &mut dyn Wri
         writeln!(out, "skipped  {skipped_steps} steps, whose gradients could not be used")?;
     }
     writeln!(out, "\nThe model writes:\n")?;
-    write_sample(run, choice, &mut |text| {
+    write_sample(summary, choice, &mut |text| {
         out.write_all(text.as_bytes())?;
         Ok(out.flush()?)
-    })?;
+    });
     writeln!(out, "\n\nMore of it:\n  {}", own_command(&["generate"], run))?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// A text from the weights that the run has saved.
-fn write_sample(run: &Path, choice: &Choice, emit: generate::Emit<'_>) -> Result<()> {
-    let trained = train::load_trained(run)?;
-    let mut decoder = generate::open_decoder(&trained, &choice.device)?;
-    generate::write_text(&mut decoder, &trained.tokenizer, "", &SAMPLE, emit)?;
-    Ok(())
+/// A text from the weights that the run has saved, written where the run ended. The run is over and saved, so
+/// that a text which cannot be written is only said.
+fn write_sample(summary: &Summary, choice: &Choice, emit: generate::Emit<'_>) {
+    let mut write = || -> Result<()> {
+        let device: Arc<dyn Device> = if summary.device == choice.device.name() {
+            choice.device.clone()
+        } else {
+            // The run has left its device for this one.
+            Arc::new(CpuDevice::new(0))
+        };
+        let trained = train::load_trained(&summary.run)?;
+        let mut decoder = generate::open_decoder(&trained, &device)?;
+        generate::write_text(&mut decoder, &trained.tokenizer, "", &SAMPLE, emit)?;
+        Ok(())
+    };
+    if let Err(error) = write() {
+        eprintln!("note: nothing is written: {error}");
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! A place to run the real binary in: a folder of its own with a little text and a cache.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
+pub mod machine;
+
 use std::io::{BufRead, BufReader, Lines};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};

@@ -304,16 +304,10 @@ pub(crate) fn request(inputs: &[&Surface<'_>], outputs: &[&Surface<'_>]) -> Obje
 impl Driver {
     /// Opens the library that was built beside this test.
     pub(crate) fn open() -> Driver {
-        let own = std::env::current_exe().expect("a process knows its program");
-        let built = own
-            .ancestors()
-            .nth(2)
-            .expect("tests are in a folder of the target")
-            .join("examples/libane_objc.so");
+        let built = standin::objective_c();
         // SAFETY: loading it defines classes, which nothing else in this process does.
-        let library = unsafe { Library::open(Some(&built), RTLD_NOW | RTLD_LOCAL) }.unwrap_or_else(|error| {
-            panic!("{}: {error}; it is built by `cargo test` without `--test`", built.display())
-        });
+        let library = unsafe { Library::open(Some(&built), RTLD_NOW | RTLD_LOCAL) }
+            .unwrap_or_else(|error| panic!("{}: {error}", built.display()));
         Driver { library }
     }
 

@@ -238,7 +238,8 @@ fn text(string: Id) -> String {
 }
 
 impl Classes {
-    fn find(missing: &mut Vec<&'static str>) -> Option<Classes> {
+    /// Those that the process has.
+    pub(super) fn find(missing: &mut Vec<&'static str>) -> Option<Classes> {
         let mut find = |name: &'static CStr| {
             let class = AnyClass::get(name);
             if class.is_none() {

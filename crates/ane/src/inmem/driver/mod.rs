@@ -1,11 +1,13 @@
 //! The device `ane-inmem`: `_ANEInMemoryModel` and its companions, through messages of Objective-C.
 
+mod between;
 mod buffer;
 mod device;
 mod folder;
 mod framework;
 mod model;
-//mod planted;
+#[cfg(all(test, not(target_vendor = "apple")))]
+mod planted;
 mod program;
 mod surface;
 mod ways;
