@@ -5,13 +5,6 @@ use half::f16;
 use crate::inmem::Place;
 
 impl Place {
-    /// Gives every element of the tensor in `surface` the same value.
-    pub(super) fn fill(self, value: f16, surface: &mut [f16]) {
-        for start in self.row_starts() {
-            surface[start..start + self.columns].fill(value);
-        }
-    }
-
     /// Copies the tensor from its place in one surface to its place `to` in another, whose rows may have
     /// another length.
     pub(super) fn copy(self, surface: &[f16], to: Place, other: &mut [f16]) {

@@ -69,7 +69,7 @@ impl InMemDevice {
             max_axis: SurfaceLimits::of(options.chip).columns,
             max_programs: Some(options.max_programs),
             accumulate: false,
-            // Two surfaces share nothing.
+            // Two surfaces share nothing: a pair would be copied from the one to the other in each run.
             inout: false,
         };
         let books = Arc::new(Books {

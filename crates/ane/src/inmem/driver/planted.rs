@@ -143,6 +143,13 @@ fn noticed(profile: &str, plant: fn(&mut Calls)) -> Result<(), String> {
         if (telemetry.compiles, telemetry.dispatches) != (2, 12) {
             return Err(format!("{telemetry:?}"));
         }
+        // 12 first inputs and 8 second ones go in, each once; 12 pairs of outputs and a sum come out, and 3
+        // outputs go on to another program.
+        let (large, small) = (64 * 128 * 2, 64 * 64 * 2);
+        let copied = (telemetry.bytes_written, telemetry.bytes_read);
+        if copied != (20 * large, 12 * (large + small) + large + 3 * large) {
+            return Err(format!("bytes in and out: {copied:?}"));
+        }
         let after = (trace("compile model#"), trace("run model#"));
         if (after.0 - before.0, after.1 - before.1) != (2, 12) {
             return Err(format!("{before:?} compiles and runs became {after:?}"));
@@ -511,4 +518,41 @@ fn a_process_compiles_no_more_than_it_may() {
     // Two for finding out what the framework does.
     assert_eq!(compiled, 98);
     assert!(told.contains("has compiled 100 programs") && told.contains("ANE-004"), "{told}");
+}
+
+/// Reading a buffer has no result to fail by.
+#[test]
+fn a_surface_that_cannot_be_read_is_told_by_the_next_run() {
+    let test = "a_surface_that_cannot_be_read_is_told_by_the_next_run";
+    if std::env::var(CHILD).is_err() {
+        assert_eq!(alone(test, "yes"), Ok(()));
+        return;
+    }
+    unsafe extern "C-unwind" fn busy(surface: SurfaceRef, options: u32, seed: *mut u32) -> i32 {
+        if FIRST.get() == 1 {
+            -536_870_187
+        } else {
+            unsafe { (sound().surface_lock)(surface, options, seed) }
+        }
+    }
+    let stand_in = StandIn::of_objective_c(MADERIX);
+    let framework = Framework::with_calls(&stand_in.path(), |calls| {
+        SOUND.get_or_init(|| calls.clone());
+        calls.surface_lock = busy;
+    });
+    let device = InMemDevice::with_framework(options(&stand_in), framework).unwrap();
+    let program = program(1);
+    let executable = device.compile("program", &program).unwrap();
+    let buffers: Vec<Buffer> = program.ports().map(|port| device.alloc(&port.ty.shape).unwrap()).collect();
+    let bindings: Vec<_> =
+        program.ports().zip(&buffers).map(|(port, buffer)| Binding::new(port.name, buffer)).collect();
+    let invocation = executable.bind(&bindings).unwrap();
+    invocation.run().unwrap();
+    FIRST.set(1);
+    assert!(buffers[2].to_vec().iter().all(|value| value.is_nan()));
+    FIRST.set(0);
+    let told = invocation.run().unwrap_err().to_string();
+    assert!(told.contains("IOSurfaceLock answered -536870187"), "{told}");
+    invocation.run().unwrap();
+    assert!(buffers[2].to_vec().iter().all(|value| *value == 0.0));
 }
