@@ -1,8 +1,10 @@
 //! Each rule of the linter has a program that breaks it and one that does not. Oracle: the numbers
 //! in the statement of the rule.
 
-use mil::lint::{Check, Chip, Place, RULES, Route, Severity};
-use mil::text::{self, ParseOptions};
+use mil::lint::{Check, Chip, Finding, Place, Plan, Route, Severity, Slot, rules};
+use mil::ops::conv::PadType;
+use mil::ops::elementwise::GeluMode;
+use mil::text::{self, ParseOptions, WriteOptions, Written};
 use mil::{Builder, Element, Op, Program, ValueId};
 
 fn build(make: impl FnOnce(&mut Builder) -> mil::Result<ValueId>) -> Program {
@@ -76,6 +78,80 @@ fn parse(text: &str) -> Program {
     text::parse(text, &ParseOptions::default()).unwrap_or_else(|error| panic!("{error}"))
 }
 
+/// A program of two inputs of `shape` and what `make` makes of them.
+fn of_two(
+    shapes: [&[usize]; 2],
+    make: impl FnOnce(&mut Builder, ValueId, ValueId) -> mil::Result<ValueId>,
+) -> Program {
+    build(|b| {
+        let a = b.input("a", shapes[0])?;
+        let w = b.input("w", shapes[1])?;
+        make(b, a, w)
+    })
+}
+
+fn of_one(shape: &[usize], make: impl FnOnce(&mut Builder, ValueId) -> mil::Result<ValueId>) -> Program {
+    build(|b| {
+        let a = b.input("a", shape)?;
+        make(b, a)
+    })
+}
+
+fn conv(x: &[usize], weight: &[usize], groups: i32, constant: bool) -> Program {
+    of_one(x, |b, a| {
+        let w = if constant { b.full(weight, 0.5) } else { b.input("w", weight)? };
+        let op = Op::Conv {
+            strides: vec![1, 1],
+            pad_type: PadType::Valid,
+            pad: vec![0; 4],
+            dilations: vec![1, 1],
+            groups,
+        };
+        b.push1(op, &[a, w])
+    })
+}
+
+/// A softmax of each of `count` rows of an input.
+fn softmaxes(count: usize, positions: usize) -> Program {
+    of_one(&[1, 16, 1, positions], |b, a| {
+        let mut x = a;
+        for _ in 0..count {
+            x = b.push1(Op::Softmax { axis: -1 }, &[x])?;
+        }
+        Ok(x)
+    })
+}
+
+/// The root of a sum of squares: by a reduction, or by a product with ones.
+fn norm(reduced: bool) -> Program {
+    of_one(&[1, 512, 1, 16], |b, a| {
+        let squares = b.mul(a, a)?;
+        let sum = if reduced {
+            b.push1(Op::ReduceSum { axes: vec![1], keep_dims: true }, &[squares])?
+        } else {
+            b.wide_sum(squares, 1)?
+        };
+        let mean = b.scale(sum, 1.0 / 512.0)?;
+        b.push1(Op::Rsqrt { epsilon: 1e-5 }, &[mean])
+    })
+}
+
+/// Two slices of an axis, joined the other way round; `negated` as a rotation does it.
+fn rotated(shape: &[usize], axis: usize, negated: bool) -> Program {
+    of_one(shape, |b, a| {
+        let mut size = shape.to_vec();
+        size[axis] /= 2;
+        let mut begin = vec![0; shape.len()];
+        let first = b.slice(a, &begin, &size)?;
+        begin[axis] = size[axis];
+        let mut second = b.slice(a, &begin, &size)?;
+        if negated {
+            second = b.scale(second, -1.0)?;
+        }
+        b.concat(&[second, first], axis)
+    })
+}
+
 struct Case {
     rule: &'static str,
     chip: Chip,
@@ -86,7 +162,7 @@ struct Case {
 }
 
 fn cases() -> Vec<Case> {
-    use Chip::{M1, M2, M3, M4};
+    use Chip::{M1, M2, M3, M4, M5};
     use Route::{Ane, AneInMem};
     use Severity::{Error, Info, Warning};
     let case = |rule, chip, route, severity, broken, kept| Case { rule, chip, route, severity, broken, kept };
@@ -98,6 +174,257 @@ fn cases() -> Vec<Case> {
         case("ANE-030", M4, AneInMem, Error, relu("a", &[1, 64, 1, 24]), relu("a", &[1, 64, 1, 32])),
         case("ANE-030", M4, Ane, Info, relu("a", &[1, 64, 1, 24]), relu("a", &[1, 64, 1, 32])),
         case("ANE-031", M1, AneInMem, Error, matmul(16, 48, 16), matmul(16, 64, 16)),
+        case("ANE-021", M4, AneInMem, Warning, rotated(&[1, 64, 1, 64], 1, false), relu("a", &[1, 16])),
+        case(
+            "ANE-032",
+            M1,
+            AneInMem,
+            Error,
+            of_two([&[1, 64, 64], &[1, 64, 64]], |b, a, w| b.matmul(w, a, false, false)),
+            of_two([&[1, 64, 64], &[1, 64, 64]], |b, a, w| b.matmul(a, w, false, false)),
+        ),
+        case(
+            "ANE-033",
+            M1,
+            AneInMem,
+            Error,
+            of_one(&[1, 64, 64], |b, a| {
+                let ones = b.full(&[1, 64, 64], 1.0);
+                b.matmul(ones, a, false, false)
+            }),
+            of_two([&[1, 64, 64], &[1, 64, 64]], |b, a, w| b.matmul(a, w, false, false)),
+        ),
+        case(
+            "ANE-037",
+            M4,
+            AneInMem,
+            Error,
+            of_one(&[1, 16], |b, a| b.push1(Op::Gelu { mode: GeluMode::Exact }, &[a])),
+            of_one(&[1, 16], |b, a| b.push1(Op::Tanh, &[a])),
+        ),
+        case("ANE-038", M4, AneInMem, Warning, norm(true), norm(false)),
+        case(
+            "ANE-038-M1",
+            M1,
+            AneInMem,
+            Error,
+            norm(false),
+            of_one(&[1, 16], |b, a| b.push1(Op::Sqrt, &[a])),
+        ),
+        case(
+            "ANE-039",
+            M1,
+            AneInMem,
+            Error,
+            of_two([&[1, 64, 16], &[1, 64, 16]], |b, a, w| {
+                let root = b.push1(Op::Sqrt, &[w])?;
+                b.real_div(a, root)
+            }),
+            of_two([&[1, 64, 16], &[1, 64, 16]], |b, a, w| {
+                let root = b.push1(Op::Sqrt, &[w])?;
+                b.add(a, root)
+            }),
+        ),
+        case(
+            "ANE-041",
+            M1,
+            AneInMem,
+            Error,
+            of_two([&[1, 64, 16], &[1, 64, 1]], |b, a, w| b.mul(a, w)),
+            of_two([&[1, 64, 16], &[1, 1, 16]], |b, a, w| b.mul(a, w)),
+        ),
+        case(
+            "ANE-041",
+            M1,
+            AneInMem,
+            Error,
+            of_two([&[1, 1, 16], &[1, 64, 16]], |b, a, w| b.mul(a, w)),
+            of_two([&[1, 64, 16], &[1, 64, 16]], |b, a, w| b.mul(a, w)),
+        ),
+        case(
+            "ANE-042",
+            M1,
+            AneInMem,
+            Error,
+            of_two([&[1, 64, 16], &[1, 1, 1]], |b, a, w| b.mul(a, w)),
+            of_one(&[1, 64, 16], |b, a| b.scale(a, 2.0)),
+        ),
+        case(
+            "ANE-046",
+            M4,
+            AneInMem,
+            Error,
+            conv(&[1, 32_000, 1, 16], &[16, 32_000, 1, 1], 1, true),
+            conv(&[1, 16, 1, 16], &[32_000, 16, 1, 1], 1, true),
+        ),
+        case(
+            "ANE-047",
+            M1,
+            Ane,
+            Error,
+            conv(&[1, 16, 16, 32], &[16, 16, 1, 14], 1, true),
+            conv(&[1, 16, 32, 32], &[16, 16, 15, 13], 1, true),
+        ),
+        case(
+            "ANE-047",
+            M5,
+            Ane,
+            Error,
+            conv(&[1, 16, 16, 32], &[16, 16, 1, 16], 1, true),
+            conv(&[1, 16, 16, 32], &[16, 16, 1, 15], 1, true),
+        ),
+        case(
+            "ANE-048",
+            M4,
+            Ane,
+            Warning,
+            conv(&[1, 16, 1, 16], &[16, 16, 1, 1], 1, false),
+            conv(&[1, 16, 1, 16], &[16, 16, 1, 1], 1, true),
+        ),
+        case(
+            "ANE-048-BATCH",
+            M4,
+            Ane,
+            Error,
+            conv(&[2, 16, 1, 16], &[16, 16, 1, 1], 1, false),
+            conv(&[1, 16, 1, 16], &[16, 16, 1, 1], 1, false),
+        ),
+        case(
+            "ANE-048-BATCH",
+            M4,
+            AneInMem,
+            Error,
+            conv(&[1, 16, 1, 16], &[16, 8, 1, 1], 2, false),
+            conv(&[2, 16, 1, 16], &[16, 8, 1, 1], 2, true),
+        ),
+        case(
+            "ANE-049",
+            M5,
+            Ane,
+            Error,
+            of_one(&[1, 16, 1, 64], |b, a| {
+                let max = b.push1(Op::ReduceMax { axes: vec![3], keep_dims: true }, &[a])?;
+                b.scale(max, 0.0)
+            }),
+            of_one(&[1, 16, 1, 64], |b, a| {
+                let max = b.push1(Op::ReduceMax { axes: vec![3], keep_dims: true }, &[a])?;
+                b.sub(max, max)
+            }),
+        ),
+        case(
+            "ANE-050",
+            M4,
+            Ane,
+            Error,
+            of_one(&[1, 16, 1, 96], |b, a| {
+                let square = b.push1(Op::Square, &[a])?;
+                b.push1(Op::Tanh, &[square])
+            }),
+            of_one(&[1, 16, 1, 96], |b, a| {
+                let square = b.mul(a, a)?;
+                b.push1(Op::Tanh, &[square])
+            }),
+        ),
+        case(
+            "ANE-055",
+            M1,
+            Ane,
+            Error,
+            rotated(&[1, 64, 1, 64], 3, false),
+            rotated(&[1, 64, 1, 64], 1, false),
+        ),
+        case(
+            "ANE-061",
+            M4,
+            Ane,
+            Warning,
+            of_one(&[1, 16], |b, a| b.push1(Op::Rsqrt { epsilon: 1e-12 }, &[a])),
+            of_one(&[1, 16], |b, a| b.push1(Op::Rsqrt { epsilon: 1e-7 }, &[a])),
+        ),
+        case(
+            "ANE-062",
+            M4,
+            AneInMem,
+            Warning,
+            of_one(&[1, 16], |b, a| {
+                let mask = b.full(&[1, 16], f32::NEG_INFINITY);
+                b.add(a, mask)
+            }),
+            of_one(&[1, 16], |b, a| {
+                let mask = b.full(&[1, 16], -65_504.0);
+                b.add(a, mask)
+            }),
+        ),
+        case("ANE-065", M4, AneInMem, Warning, softmaxes(1, 1_152), softmaxes(1, 1_024)),
+        case("ANE-066", M4, AneInMem, Info, matmul(16, 5_120, 16), matmul(16, 4_096, 16)),
+        case("ANE-068", M4, Ane, Warning, softmaxes(8, 64), softmaxes(7, 64)),
+        case(
+            "ANE-069",
+            M1,
+            Ane,
+            Warning,
+            conv(&[129, 16, 1, 16], &[16, 16, 1, 1], 1, true),
+            conv(&[128, 16, 1, 16], &[16, 16, 1, 1], 1, true),
+        ),
+        case(
+            "ANE-079",
+            M3,
+            AneInMem,
+            Error,
+            rotated(&[1, 16, 32, 2], 3, true),
+            rotated(&[1, 16, 32, 2], 1, true),
+        ),
+        case(
+            "ANE-CAST",
+            M5,
+            Ane,
+            Error,
+            of_one(&[1, 16], |b, a| b.push1(Op::Cast { dtype: mil::DType::F16 }, &[a])),
+            of_one(&[1, 16], |b, a| {
+                let cast = b.push1(Op::Cast { dtype: mil::DType::F16 }, &[a])?;
+                b.scale(cast, 1.0)
+            }),
+        ),
+        case(
+            "ANE-INT32",
+            M1,
+            Ane,
+            Error,
+            of_one(&[1, 16], |b, a| {
+                let whole = b.push1(Op::Cast { dtype: mil::DType::I32 }, &[a])?;
+                b.push1(Op::Cast { dtype: mil::DType::F16 }, &[whole])
+            }),
+            of_one(&[1, 16], |b, a| b.push1(Op::Cast { dtype: mil::DType::F16 }, &[a])),
+        ),
+        case(
+            "ANE-SELECT",
+            M4,
+            Ane,
+            Warning,
+            of_two([&[1, 16], &[1, 16]], |b, a, w| {
+                let more = b.push1(Op::Greater, &[a, w])?;
+                let zero = b.scalar(0.0);
+                b.select(more, a, zero)
+            }),
+            of_two([&[1, 16], &[1, 16]], |b, a, w| {
+                let more = b.push1(Op::Greater, &[a, w])?;
+                b.select(more, a, w)
+            }),
+        ),
+        case(
+            "ANE-SQRT",
+            M1,
+            Ane,
+            Warning,
+            of_one(&[1, 16], |b, a| {
+                let root = b.push1(Op::Sqrt, &[a])?;
+                b.scale(root, 2.0)
+            }),
+            of_one(&[1, 16], |b, a| {
+                let twice = b.scale(a, 2.0)?;
+                b.push1(Op::Sqrt, &[twice])
+            }),
+        ),
         case("ANE-036", M4, AneInMem, Error, constant_output(), relu("a", &[1, 16])),
         case("ANE-040", M1, AneInMem, Error, transpose(&[1, 16, 1, 32], &[0, 2, 1, 3]), relu("a", &[1, 16])),
         case("ANE-043", M1, AneInMem, Warning, relu("mean", &[1, 16]), relu("a", &[1, 16])),
@@ -142,6 +469,180 @@ fn cases() -> Vec<Case> {
     ]
 }
 
+/// One slot: name, columns of a surface of 64 channels, bytes.
+type SlotOf = (&'static str, usize, usize);
+
+struct PlanCase {
+    rule: &'static str,
+    chip: Chip,
+    route: Route,
+    severity: Severity,
+    broken: Planned,
+    kept: Planned,
+}
+
+/// What a plan is made of.
+#[derive(Clone)]
+struct Planned {
+    inputs: Vec<SlotOf>,
+    outputs: Vec<SlotOf>,
+    written: Written,
+    compiled: usize,
+    loaded: usize,
+}
+
+impl Planned {
+    fn lint(&self, chip: Chip, route: Route) -> Vec<Finding> {
+        let slots = |slots: &[SlotOf]| -> Vec<Slot> {
+            let slot = |(port, columns, bytes): &SlotOf| Slot {
+                port: (*port).to_owned(),
+                shape: vec![1, 64, 1, *columns],
+                bytes: *bytes,
+            };
+            slots.iter().map(slot).collect()
+        };
+        let plan = Plan {
+            inputs: slots(&self.inputs),
+            outputs: slots(&self.outputs),
+            written: &self.written,
+            compiled: self.compiled,
+            loaded: self.loaded,
+        };
+        plan.lint(chip, route)
+    }
+
+    fn with(&self, change: impl FnOnce(&mut Planned)) -> Planned {
+        let mut changed = self.clone();
+        change(&mut changed);
+        changed
+    }
+}
+
+fn plan_cases() -> Vec<PlanCase> {
+    use Chip::{M1, M4};
+    use Route::{Ane, AneInMem};
+    use Severity::{Error, Warning};
+    // Two constants of 32 elements in one blob file, and a product.
+    let program = of_one(&[1, 64, 1, 64], |b, a| {
+        let parts = [1.0, 2.0].map(|first| {
+            let values = (0..64).map(|i| first + i as f32 / 64.0);
+            b.constant(mil::Constant::float(Element::F16, &[1, 64, 1, 1], values))
+        });
+        let scaled = b.mul(a, parts[0])?;
+        let moved = b.add(scaled, parts[1])?;
+        b.matmul(moved, a, false, true)
+    });
+    let written = text::write(&program, &WriteOptions::default()).expect("it can be written");
+    let legacy = text::write(&program, &WriteOptions::legacy()).expect("it can be written");
+    assert_eq!((written.weights.len(), legacy.weights.len()), (1, 2));
+    let packed = Planned {
+        inputs: vec![("a0", 384, 49_152)],
+        outputs: vec![("z0", 384, 49_152)],
+        written,
+        compiled: 99,
+        loaded: 99,
+    };
+    let changed = |change: fn(&mut Written)| packed.with(|plan| change(&mut plan.written));
+    let inputs = |slots: &[SlotOf]| packed.with(|plan| plan.inputs = slots.to_vec());
+    let outputs = |slots: &[SlotOf]| packed.with(|plan| plan.outputs = slots.to_vec());
+    let case =
+        |rule, chip, route, severity, broken, kept| PlanCase { rule, chip, route, severity, broken, kept };
+    let sound = || packed.clone();
+    let (one, two) = (49_152, 98_304);
+    vec![
+        case("ANE-004", M4, AneInMem, Error, packed.with(|plan| plan.compiled = 100), sound()),
+        case("ANE-004", M4, Ane, Error, packed.with(|plan| plan.loaded = 100), sound()),
+        case(
+            "ANE-007",
+            M4,
+            Ane,
+            Error,
+            changed(|written| written.text = written.text.replacen("uint64(64)", "uint64(128)", 1)),
+            sound(),
+        ),
+        case("ANE-008", M4, AneInMem, Error, changed(|written| written.weights[0].bytes[72] = 0), sound()),
+        case("ANE-009", M1, AneInMem, Error, sound(), packed.with(|plan| plan.written = legacy.clone())),
+        case("ANE-022", M4, AneInMem, Warning, outputs(&[("y0", 384, one), ("z0", 384, two)]), sound()),
+        case(
+            "ANE-023",
+            M4,
+            AneInMem,
+            Warning,
+            inputs(&[("a0", 384, one), ("b0", 384, two)]),
+            inputs(&[("a0", 384, two), ("b0", 384, two)]),
+        ),
+        case("ANE-024", M4, AneInMem, Warning, outputs(&[("z0", 384, one), ("y0", 384, one)]), sound()),
+        case(
+            "ANE-025",
+            M4,
+            AneInMem,
+            Warning,
+            inputs(&[("b0", 384, one), ("a0", 384, one)]),
+            inputs(&[("a0", 384, one), ("b0", 384, one)]),
+        ),
+        case(
+            "ANE-026",
+            M1,
+            AneInMem,
+            Error,
+            inputs(&[("a0", 384, two), ("b0", 384, one)]),
+            inputs(&[("a0", 384, one), ("b0", 384, two)]),
+        ),
+        case(
+            "ANE-026",
+            M1,
+            AneInMem,
+            Error,
+            outputs(&[("y0", 384, one), ("z0", 384, two)]),
+            outputs(&[("y0", 384, two), ("z0", 384, one)]),
+        ),
+        case("ANE-027", M4, AneInMem, Warning, inputs(&[("a0", 384, one), ("b0", 384, one)]), sound()),
+        case(
+            "ANE-028",
+            M1,
+            AneInMem,
+            Warning,
+            packed.with(|plan| {
+                plan.inputs = vec![("a0", 384, one), ("b0", 384, 8 * one)];
+                plan.outputs = vec![("y0", 384, one), ("z0", 384, one)];
+            }),
+            packed.with(|plan| plan.inputs = vec![("a0", 384, one), ("b0", 384, 8 * one)]),
+        ),
+        case("ANE-029", M4, AneInMem, Error, inputs(&[("a0", 383, 49_024)]), sound()),
+        case("ANE-029", M4, AneInMem, Error, inputs(&[("a0", 48, one)]), inputs(&[("a0", 64, one)])),
+        case(
+            "ANE-034",
+            M4,
+            AneInMem,
+            Error,
+            changed(|written| {
+                let matmul = written.text.find("= matmul(").expect("it has one");
+                let (before, after) = written.text.split_at(matmul);
+                let flag = after.split_once("transpose_x = ").expect("it is written").1;
+                let name = flag.split([',', ')']).next().expect("it has a name").to_owned();
+                let after = after.replacen(&format!("transpose_x = {name}"), "transpose_x = bool(false)", 1);
+                written.text = format!("{before}{after}");
+            }),
+            sound(),
+        ),
+        case("ANE-INPUTS", M1, AneInMem, Error, inputs(&[("a0", 384, one), ("b0", 384, one)]), sound()),
+    ]
+}
+
+#[test]
+fn each_rule_finds_the_plan_that_breaks_it_and_nothing_else() {
+    for case in plan_cases() {
+        let found = |plan: &Planned| -> Vec<Finding> {
+            let findings = plan.lint(case.chip, case.route).into_iter();
+            findings.filter(|finding| finding.rule == case.rule).collect()
+        };
+        let broken = found(&case.broken);
+        assert!(!broken.is_empty(), "{} does not find its example", case.rule);
+        assert!(broken.iter().all(|f| f.severity == case.severity), "{broken:?}");
+        assert!(found(&case.kept).is_empty(), "{}: {:?}", case.rule, found(&case.kept));
+    }
+}
+
 #[test]
 fn each_rule_finds_what_breaks_it_and_nothing_else() {
     for case in cases() {
@@ -156,13 +657,18 @@ fn each_rule_finds_what_breaks_it_and_nothing_else() {
 }
 
 #[test]
-fn every_rule_that_looks_at_programs_has_a_case() {
-    let cases = cases();
-    for rule in RULES {
+fn every_rule_that_looks_at_something_has_a_case() {
+    let (cases, plans) = (cases(), plan_cases());
+    for rule in rules() {
         let has_case = cases.iter().any(|case| case.rule == rule.id);
         assert_eq!(has_case, matches!(rule.check, Check::Program(_)), "{}", rule.id);
+        let has_plan = plans.iter().any(|case| case.rule == rule.id);
+        assert_eq!(has_plan, matches!(rule.check, Check::Plan(_)), "{}", rule.id);
+        for text in [rule.statement, rule.symptom, rule.remedy, rule.source] {
+            assert!(!text.is_empty(), "{}", rule.id);
+        }
         assert!(!rule.routes.is_empty() && !rule.chips.is_empty(), "{}", rule.id);
-        assert!(RULES.iter().filter(|other| other.id == rule.id).count() == 1, "{}", rule.id);
+        assert!(rules().filter(|other| other.id == rule.id).count() == 1, "{}", rule.id);
     }
 }
 
@@ -205,7 +711,8 @@ fn composites_are_looked_into() {
         b.push1(Op::RmsNorm { axis: 1, eps: 1e-5 }, &[a, w])
     });
     let findings = norm.lint(Chip::M4, Route::AneInMem);
-    assert!(findings.iter().all(|f| f.rule == "ANE-030"), "{findings:?}");
+    // Its root depends on the largest magnitude of a column.
+    assert!(findings.iter().all(|f| ["ANE-030", "ANE-038"].contains(&f.rule)), "{findings:?}");
     let wide = norm.lint(Chip::M4, Route::Ane);
     assert!(wide.iter().all(|f| f.severity == Severity::Info), "{wide:?}");
 }

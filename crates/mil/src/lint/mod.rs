@@ -1,9 +1,11 @@
 //! The linter: what the engine rule catalogue says about a program before any compiler sees it.
 //!
-//! A rule is data: an id, a statement, where it was seen, and a check. [`RULES`] is the list;
-//! [`Program::lint`] runs what applies to a chip and a route over the program in primitive ops.
-//! Ids `ANE-nnn` are those of the catalogue of facts that the project keeps; `ANE-RANK` and
-//! `ANE-AXIS` stand for two lines of its table of tensor rules that have no number.
+//! A rule is data: an id, a statement, how its breach shows, where it was seen, and a check. [`rules`] lists
+//! them; [`Program::lint`] runs what applies to a chip and a route over the program in primitive ops,
+//! [`Plan::lint`] over what a driver is about to do with one.
+//! Ids `ANE-nnn` are those of the catalogue of facts that the project keeps; ids with words stand for lines of
+//! its tables that have no number. A finding from one chip is applied to the others of its route for which
+//! nothing else is reported; findings that contradict one another are warnings with both sources.
 //!
 //! ```
 //! use mil::lint::{Chip, Route, Severity};
@@ -20,11 +22,36 @@
 
 use std::fmt;
 
-use crate::{Program, Stmt, TensorType, ValueId};
+use crate::{Op, Program, Stmt, TensorType, ValueId};
 
-mod rules;
+mod forms;
+mod numerics;
+mod plan;
+mod process;
+mod shapes;
 
-pub use rules::RULES;
+pub use plan::{MAX_PROGRAMS, Plan, Slot};
+
+const EVERY_CHIP: &[Chip] = &Chip::ALL;
+const M1_ONLY: &[Chip] = &[Chip::M1];
+const M1_M2: &[Chip] = &[Chip::M1, Chip::M2];
+const M1_M3: &[Chip] = &[Chip::M1, Chip::M2, Chip::M3];
+const M3_ONLY: &[Chip] = &[Chip::M3];
+const M3_ON: &[Chip] = &[Chip::M3, Chip::M4, Chip::M5];
+const M4_ON: &[Chip] = &[Chip::M4, Chip::M5];
+
+/// The whole catalogue.
+pub fn rules() -> impl Iterator<Item = &'static Rule> {
+    [process::RULES, plan::RULES, shapes::RULES, forms::RULES, numerics::RULES].into_iter().flatten()
+}
+
+/// The rule of this id.
+pub fn rule(id: &str) -> Option<&'static Rule> {
+    rules().find(|rule| rule.id == id)
+}
+
+/// Where something was found, and what.
+type Findings = Vec<(Place, String)>;
 
 /// A generation of Apple Silicon. M(n) carries engine H(n + 12).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -125,6 +152,8 @@ pub struct Rule {
     pub id: &'static str,
     /// What holds.
     pub statement: &'static str,
+    /// What happens where it does not.
+    pub symptom: &'static str,
     /// What to do.
     pub remedy: &'static str,
     /// Which project found it, on what.
@@ -142,7 +171,11 @@ pub struct Rule {
 pub enum Check {
     /// By looking at a program.
     Program(fn(&Subject<'_>) -> Vec<(Place, String)>),
-    /// No [`Program`] can break it; this says why.
+    /// By looking at what a driver is about to do with one.
+    Plan(fn(&Plan<'_>) -> Vec<(Place, String)>),
+    /// It is about calls; this says how the drivers keep it.
+    Driver(&'static str),
+    /// No [`Program`] can break it, or only its values do; this says why.
     Always(&'static str),
 }
 
@@ -189,8 +222,27 @@ impl Subject<'_> {
         self.program.inputs().iter().chain(results).copied()
     }
 
-    fn statements(&self) -> impl Iterator<Item = (usize, &Stmt)> {
-        self.program.stmts().iter().enumerate()
+    fn is_constant(&self, id: ValueId) -> bool {
+        self.producer(id).is_some_and(|producer| matches!(producer.op, Op::Const(_)))
+    }
+
+    /// What `check` has to say about each statement.
+    fn each(&self, check: impl Fn(&Stmt) -> Option<String>) -> Findings {
+        let stmts = self.program.stmts().iter().enumerate();
+        stmts.filter_map(|(index, stmt)| Some((self.place(index), check(stmt)?))).collect()
+    }
+
+    /// What `check` has to say about rows, contraction and columns of each matmul.
+    fn each_matmul(&self, check: impl Fn([(&'static str, usize); 3]) -> Option<String>) -> Findings {
+        self.each(|stmt| {
+            let Op::Matmul { transpose_x, .. } = stmt.op else {
+                return None;
+            };
+            let x = &self.ty(stmt.args[0]).shape;
+            let z = &self.ty(stmt.results[0]).shape;
+            let contraction = x[x.len() - if transpose_x { 2 } else { 1 }];
+            check([("rows", z[z.len() - 2]), ("contraction", contraction), ("columns", z[z.len() - 1])])
+        })
     }
 }
 
@@ -206,7 +258,7 @@ const UNSUPPORTED: [(Route, Chip, &[&str]); 2] = [
 pub fn against(chip: Chip, route: Route) -> impl Iterator<Item = &'static Rule> {
     let ids =
         UNSUPPORTED.iter().filter(move |(r, c, _)| (*r, *c) == (route, chip)).flat_map(|(.., ids)| *ids);
-    ids.filter_map(|id| RULES.iter().find(|rule| rule.id == *id))
+    ids.filter_map(|id| rule(id))
 }
 
 impl Program {
@@ -216,25 +268,30 @@ impl Program {
         let expanded = self.expand_all();
         let program = expanded.as_ref().unwrap_or(self);
         let subject = Subject { program, chip, route, producers: program.producers() };
-        let mut findings = Vec::new();
-        for rule in RULES.iter().filter(|rule| rule.chips.contains(&chip)) {
-            let Some((_, severity)) = rule.routes.iter().find(|(r, _)| *r == route) else {
-                continue;
-            };
-            let Check::Program(check) = rule.check else {
-                continue;
-            };
-            findings.extend(check(&subject).into_iter().map(|(place, message)| Finding {
-                rule: rule.id,
-                severity: *severity,
-                place,
-                message,
-                remedy: rule.remedy,
-            }));
-        }
-        findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
-        findings
+        findings_of(chip, route, |check| match check {
+            Check::Program(check) => check(&subject),
+            _ => Vec::new(),
+        })
     }
+}
+
+/// What the rules of a chip and a route find by `run`, worst first.
+fn findings_of(chip: Chip, route: Route, run: impl Fn(&Check) -> Findings) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for rule in rules().filter(|rule| rule.chips.contains(&chip)) {
+        let Some((_, severity)) = rule.routes.iter().find(|(r, _)| *r == route) else {
+            continue;
+        };
+        findings.extend(run(&rule.check).into_iter().map(|(place, message)| Finding {
+            rule: rule.id,
+            severity: *severity,
+            place,
+            message,
+            remedy: rule.remedy,
+        }));
+    }
+    findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+    findings
 }
 
 #[cfg(test)]
