@@ -17,6 +17,7 @@
 //!
 //! What it refuses: arithmetic, and knowledge of what the programs are for.
 
+mod check;
 mod child;
 mod e5rt;
 mod explain;
@@ -27,6 +28,7 @@ mod machine;
 mod options;
 mod trials;
 
+pub use check::findings;
 pub use child::{ChildCommand, Ended, NoAnswer, answer, run_limited};
 pub use e5rt::{Backend, CallError, E5rtDevice, ESPRESSO, LoadError, OpenOrder, Ways, check_library};
 #[cfg(any(target_vendor = "apple", feature = "gnustep"))]

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use mil::lint::Chip;
+use mil::lint::{Chip, MAX_PROGRAMS};
 
 use crate::{ChildCommand, Machine};
 
@@ -22,9 +22,8 @@ pub struct Options {
     pub child: Option<ChildCommand>,
     /// How long a child may take. ANEForge waited 162 s for eight layers in one program.
     pub limit: Duration,
-    /// The most programs to have loaded, and the most to compile where that is counted: loading fails from 128
-    /// on (ANEForge), compiling after about 119 (Orion); rule ANE-004 advises 100, and programs that are
-    /// compiled later need some as well.
+    /// The most operations to have loaded for bindings; programs that are compiled later need some as well
+    /// (rule ANE-004).
     pub max_programs: usize,
     /// How long to wait with the next compile after one was refused (rule ANE-017).
     pub back_off: Duration,
@@ -42,7 +41,7 @@ impl Options {
             folder: folder.to_owned(),
             child: None,
             limit: Duration::from_secs(240),
-            max_programs: 100,
+            max_programs: MAX_PROGRAMS,
             back_off: Duration::from_secs(15),
         }
     }

@@ -161,7 +161,7 @@ fn every_preset_finds_its_surfaces() {
                         let what = format!("{preset}, {batch} x {seq_len}, {}, {chip:?}", segment.name);
                         let packing = Packing::new(&segment.program, limits)
                             .unwrap_or_else(|error| panic!("{what}: {error}"));
-                        let findings = packing.program().lint(chip, Route::AneInMem);
+                        let findings = ane::findings(&segment.program, chip, Route::AneInMem);
                         let refused = findings.iter().find(|f| f.severity == Severity::Error);
                         assert!(refused.is_none(), "{what}: {}", refused.unwrap());
                     }

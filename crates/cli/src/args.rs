@@ -266,6 +266,7 @@ pub(crate) struct DevicesArgs {
 pub(crate) enum MilCommand {
     Print(MilPrintArgs),
     Lint(MilLintArgs),
+    Rules(MilRulesArgs),
     Export(MilExportArgs),
     Estimate(EstimateArgs),
 }
@@ -334,6 +335,22 @@ pub(crate) struct MilLintArgs {
     #[arg(long, value_enum, default_value_t = RouteName::Ane)]
     pub(crate) route: RouteName,
     /// Print one JSON object, for programs
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// List what is known about the Neural Engine and its compilers, or one rule of it in full
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+EXAMPLES:
+  anneal mil rules
+  anneal mil rules ANE-054 ANE-057
+  anneal mil rules --json | jq -r 'select(.routes.ane == \"error\") | .id'")]
+pub(crate) struct MilRulesArgs {
+    /// The rules to tell in full
+    #[arg(value_name = "RULE")]
+    pub(crate) ids: Vec<String>,
+    /// Print one JSON object per rule, for programs
     #[arg(long)]
     pub(crate) json: bool,
 }

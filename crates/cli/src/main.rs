@@ -37,6 +37,7 @@ fn main() -> ExitCode {
         Command::Devices(args) => devices::run(args, out),
         Command::Mil(MilCommand::Print(args)) => mil::print(args, out),
         Command::Mil(MilCommand::Lint(args)) => mil::run_lint(args, out),
+        Command::Mil(MilCommand::Rules(args)) => mil::rules(args, out),
         Command::Mil(MilCommand::Export(args)) => mil_export::run(args, out),
         Command::Mil(MilCommand::Estimate(args)) => estimate::run(args, out),
         Command::Bench(args) => bench::run(args, out),

@@ -123,6 +123,10 @@ fn programs_are_printed_and_linted() {
             (&false.into(), &(if chip == "m1" { "ANE-040" } else { "ANE-054" }).into())
         );
     }
+    // In the form in which the route takes them: packed, so that last axes are multiples of 16.
+    let packed = place.run(&["mil", "lint", "--preset", "odd", "--route", "ane-inmem", "--json"]);
+    assert_eq!(packed.code, Some(0), "{}", packed.stdout);
+    assert!(rules(&packed).contains(&"ANE-021".into()), "{}", packed.stdout);
     // The head's programs and those of decoding are looked at too.
     let all = place.run(&["mil", "lint", "--preset", "odd", "--json"]);
     assert_eq!(all.code, Some(0));
@@ -226,4 +230,24 @@ fn an_early_reader_is_no_error() {
     drop(child.stdout.take());
     let done: common::Done = child.wait_with_output().expect("it ends").into();
     assert_eq!((done.code, done.stderr.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn rules_are_listed_and_told_in_full() {
+    let place = Place::new();
+    let listed = place.ok(&["mil", "rules"]).stdout;
+    let of_rule =
+        |id: &str| listed.lines().find(|line| line.starts_with(id)).unwrap_or_else(|| panic!("{id}"));
+    assert!(of_rule("ANE-054").contains("w/-") && of_rule("ANE-054").contains("M1-M2"), "{listed}");
+    for number in 1..=80 {
+        of_rule(&format!("ANE-{number:03}"));
+    }
+    let told = place.ok(&["mil", "rules", "ane-054"]).stdout;
+    for part in ["4,094", "infinity", "ANEForge, M1, M1 Max, M2 Pro", "what to do", "warning"] {
+        assert!(told.contains(part), "{told}");
+    }
+    let objects = place.ok(&["mil", "rules", "--json"]).json();
+    assert_eq!(objects.len() + 3, listed.lines().count());
+    assert!(objects.iter().all(|rule| !rule["symptom"].as_str().expect("a text").is_empty()));
+    place.fails(&["mil", "rules", "ANE-999"], &["there is no rule ANE-999", "anneal mil rules"]);
 }

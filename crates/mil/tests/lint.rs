@@ -502,13 +502,14 @@ impl Planned {
             slots.iter().map(slot).collect()
         };
         let plan = Plan {
+            route,
             inputs: slots(&self.inputs),
             outputs: slots(&self.outputs),
             written: &self.written,
             compiled: self.compiled,
             loaded: self.loaded,
         };
-        plan.lint(chip, route)
+        plan.lint(chip)
     }
 
     fn with(&self, change: impl FnOnce(&mut Planned)) -> Planned {
@@ -551,7 +552,7 @@ fn plan_cases() -> Vec<PlanCase> {
     let (one, two) = (49_152, 98_304);
     vec![
         case("ANE-004", M4, AneInMem, Error, packed.with(|plan| plan.compiled = 100), sound()),
-        case("ANE-004", M4, Ane, Error, packed.with(|plan| plan.loaded = 100), sound()),
+        case("ANE-004", M4, Ane, Error, packed.with(|plan| plan.loaded = 128), sound()),
         case(
             "ANE-007",
             M4,

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use device::{Buffer, Device, Error, Executable, Limits, Result, Telemetry};
-use mil::lint::{Chip, Route, Severity};
-use mil::text::{self, WriteOptions};
+use mil::lint::{Chip, Route};
+use mil::text;
 use mil::{DType, Element, PortKind, Program};
 
 use super::buffer::E5rtBuffer;
@@ -18,6 +18,7 @@ use super::espresso::{
 use super::program::{Loaded, PortSpec, Shared};
 use super::trying::{Request, Task};
 use super::ways::{self, Ways};
+use crate::check;
 use crate::child::{self, NoAnswer};
 use crate::explain::explain;
 use crate::options::Options;
@@ -101,7 +102,7 @@ impl E5rtDevice {
         Error::Compile { device: self.name().to_owned(), program: program.to_owned(), problem }
     }
 
-    /// What this driver or the catalogue refuses before any compiler sees it.
+    /// What this driver refuses before the program is written.
     fn check(&self, program: &Program) -> std::result::Result<(), String> {
         if program.element() != Element::F16 {
             return Err(format!(
@@ -112,19 +113,18 @@ impl E5rtDevice {
         if let Some(port) = program.ports().find(|port| port.ty.dtype != DType::F16) {
             return Err(format!("port `{}` is {}; ports are fp16 (rule ANE-072)", port.name, port.ty));
         }
-        if self.backend != Backend::Ane {
-            return Ok(());
-        }
-        let findings = program.lint(self.options.chip, Route::Ane);
-        match findings.iter().find(|finding| finding.severity == Severity::Error) {
-            Some(finding) => Err(format!("{:?} does not take it: {finding}", self.options.chip)),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     /// The program on the device, from a bundle that was kept or compiled in this process.
     fn prepare(&self, name: &str, program: &Program, ports: &[PortSpec]) -> Prepared {
-        let written = text::write(program, &WriteOptions::ane()).map_err(|error| error.to_string())?;
+        let options = check::write_options(Route::Ane);
+        let written = text::write(program, &options).map_err(|error| error.to_string())?;
+        if self.backend == Backend::Ane {
+            let counts = (self.compiled.load(Ordering::Relaxed), self.shared.loaded.load(Ordering::Relaxed));
+            let chip = self.options.chip;
+            check::refuse_errors(chip, &check::lint(program, &written, chip, Route::Ane, counts))?;
+        }
         let key = key(&written);
         self.trials.refused_before(&key)?;
         let kept = self.options.folder.join("bundles").join(&key);
@@ -137,8 +137,7 @@ impl E5rtDevice {
         let number = self.compiled.fetch_add(1, Ordering::Relaxed);
         let dir = self.work.path().join(format!("{number:03}-{}", file_name(name)));
         let bundle_dir = bundles::dir(&dir);
-        let mil =
-            text::write_to_dir(program, &dir, &WriteOptions::ane()).map_err(|error| error.to_string())?;
+        let mil = text::write_to_dir(program, &dir, &options).map_err(|error| error.to_string())?;
         let begun = Instant::now();
         let compile = || Task::Compile { mil: mil.clone(), bundle_dir: bundle_dir.clone() };
         let control = || Task::Ways { dir: self.work.path().join(format!("{number:03}-control")) };

@@ -3,14 +3,14 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use mil::lint::{self, Chip, Finding, Place, Route, Rule, Severity};
+use mil::lint::{self, Check, Chip, Finding, Place, Route, Rule, Severity};
 use mil::text::{self, WriteOptions};
-use mil::{Element, Segment};
+use mil::{Element, Program, Segment};
 use model::{ModelConfig, Taps, presets};
 use serde_json::{Value, json};
 
 use crate::Result;
-use crate::args::{ChipName, LayerArgs, MilLintArgs, MilPrintArgs, RouteName};
+use crate::args::{ChipName, LayerArgs, MilLintArgs, MilPrintArgs, MilRulesArgs, RouteName};
 use crate::units;
 
 /// The exit status of a lint for a chip on which the route itself does not work.
@@ -70,6 +70,95 @@ pub(crate) fn print(args: &MilPrintArgs, out: &mut dyn Write) -> Result {
     Ok(ExitCode::SUCCESS)
 }
 
+/// `anneal mil rules`: the catalogue, or one rule of it in full.
+pub(crate) fn rules(args: &MilRulesArgs, out: &mut dyn Write) -> Result {
+    let ids: Vec<String> = args.ids.iter().map(|id| id.to_uppercase()).collect();
+    for (id, given) in ids.iter().zip(&args.ids) {
+        if lint::rule(id).is_none() {
+            return Err(format!("there is no rule {given}; `anneal mil rules` lists them").into());
+        }
+    }
+    let mut rules: Vec<&Rule> =
+        lint::rules().filter(|rule| ids.is_empty() || ids.iter().any(|id| id == rule.id)).collect();
+    rules.sort_by_key(|rule| rule.id);
+    for rule in rules {
+        if args.json {
+            writeln!(out, "{}", rule_object(rule))?;
+        } else if ids.is_empty() {
+            writeln!(out, "{:<13} {:<9} {:<6} {}", rule.id, severities(rule), chips(rule), rule.statement)?;
+        } else {
+            rule_in_full(rule, out)?;
+        }
+    }
+    if ids.is_empty() && !args.json {
+        writeln!(
+            out,
+            "\nseverity on ane/ane-inmem: e an error, w a warning, i a remark, - none; one rule in full:"
+        )?;
+        writeln!(out, "  anneal mil rules ANE-054")?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn rule_in_full(rule: &Rule, out: &mut dyn Write) -> std::io::Result<()> {
+    writeln!(out, "{}: {}", rule.id, rule.statement)?;
+    writeln!(out, "  otherwise  {}", rule.symptom)?;
+    writeln!(out, "  what to do {}", rule.remedy)?;
+    writeln!(out, "  source     {}", rule.source)?;
+    writeln!(out, "  chips      {}", chips(rule))?;
+    for (route, severity) in rule.routes {
+        writeln!(out, "  {:<10} {}", route_name(*route), severity_name(*severity))?;
+    }
+    writeln!(out, "  checked    {}", checked(rule))
+}
+
+fn rule_object(rule: &Rule) -> Value {
+    let routes: serde_json::Map<String, Value> = rule
+        .routes
+        .iter()
+        .map(|(route, severity)| (route_name(*route).to_owned(), severity_name(*severity).into()))
+        .collect();
+    let chips: Vec<String> = rule.chips.iter().map(|chip| format!("{chip:?}").to_lowercase()).collect();
+    json!({
+        "id": rule.id, "statement": rule.statement, "symptom": rule.symptom, "remedy": rule.remedy,
+        "source": rule.source, "routes": routes, "chips": chips, "checked": checked(rule),
+    })
+}
+
+fn checked(rule: &Rule) -> String {
+    match rule.check {
+        Check::Program(_) => "on every program".to_owned(),
+        Check::Plan(_) => "before a program is compiled: its slots, surfaces and blob files".to_owned(),
+        Check::Driver(how) => format!("by the drivers: {how}"),
+        Check::Always(why) => format!("by nothing: {why}"),
+    }
+}
+
+fn route_name(route: Route) -> &'static str {
+    match route {
+        Route::Ane => "ane",
+        Route::AneInMem => "ane-inmem",
+    }
+}
+
+/// A letter for each route.
+fn severities(rule: &Rule) -> String {
+    let letter = |route| {
+        let severity = rule.routes.iter().find(|(r, _)| *r == route).map(|(_, severity)| *severity);
+        severity.map_or("-", |severity| &severity_name(severity)[..1])
+    };
+    format!("{}/{}", letter(Route::Ane), letter(Route::AneInMem))
+}
+
+/// `M1-M5`, `M3`.
+fn chips(rule: &Rule) -> String {
+    match rule.chips {
+        [chip] => format!("{chip:?}"),
+        [first, .., last] => format!("{first:?}-{last:?}"),
+        [] => String::new(),
+    }
+}
+
 pub(crate) fn run_lint(args: &MilLintArgs, out: &mut dyn Write) -> Result {
     let programs = match (&args.file, &args.preset) {
         (Some(path), _) => {
@@ -91,9 +180,14 @@ pub(crate) fn run_lint(args: &MilLintArgs, out: &mut dyn Write) -> Result {
         RouteName::AneInmem => Route::AneInMem,
     };
     let against: Vec<&Rule> = lint::against(chip, route).collect();
+    // A file may be packed already; programs of ours are looked at as the driver would hand them over.
+    let look = |program: &Program| match args.file {
+        Some(_) => program.lint(chip, route),
+        None => ane::findings(program, chip, route),
+    };
     let found: Vec<(&str, Finding)> = programs
         .iter()
-        .flat_map(|s| s.program.lint(chip, route).into_iter().map(|finding| (s.name.as_str(), finding)))
+        .flat_map(|s| look(&s.program).into_iter().map(|finding| (s.name.as_str(), finding)))
         .collect();
     let count = |severity| found.iter().filter(|(_, f)| f.severity == severity).count();
     let [errors, warnings, infos] = [Severity::Error, Severity::Warning, Severity::Info].map(count);
@@ -124,7 +218,11 @@ pub(crate) fn run_lint(args: &MilLintArgs, out: &mut dyn Write) -> Result {
 }
 
 fn severity(finding: &Finding) -> &'static str {
-    match finding.severity {
+    severity_name(finding.severity)
+}
+
+fn severity_name(severity: Severity) -> &'static str {
+    match severity {
         Severity::Info => "info",
         Severity::Warning => "warning",
         Severity::Error => "error",
@@ -147,7 +245,8 @@ fn object(program: &str, finding: &Finding) -> Value {
     json!({
         "program": program, "rule": finding.rule, "severity": severity(finding),
         "place": place(finding), "statement": index,
-        "message": finding.message, "remedy": finding.remedy,
+        "message": finding.message, "symptom": lint::rule(finding.rule).map(|rule| rule.symptom),
+        "remedy": finding.remedy,
     })
 }
 

@@ -7,9 +7,11 @@ use super::{Check, Chip, EVERY_CHIP, Finding, Findings, M1_ONLY, M3_ON, Place, R
 use crate::blob;
 use crate::text::Written;
 
-/// The most programs that a driver plans for: loading fails from 128 on (ANEForge), compiling in memory after
-/// about 119 (maderix/ANE, Orion).
+/// The most programs that a process plans to compile in memory, and to load: compiling fails after about 119
+/// (maderix/ANE, Orion), loading from 128 on (ANEForge), and some room is left.
 pub const MAX_PROGRAMS: usize = 100;
+/// How many programs a process can have loaded (ANEForge).
+const MAX_LOADED: usize = 128;
 /// The smallest surface (Orion: `[768, 16]` halves).
 const MIN_SURFACE_BYTES: usize = 49_152;
 /// The narrowest (ane crate).
@@ -32,6 +34,8 @@ pub struct Slot {
 /// What a driver is about to do with one program.
 #[derive(Debug, Clone)]
 pub struct Plan<'a> {
+    /// By which route.
+    pub route: Route,
     /// In the order of their slots.
     pub inputs: Vec<Slot>,
     /// In the order of their slots.
@@ -45,9 +49,9 @@ pub struct Plan<'a> {
 }
 
 impl Plan<'_> {
-    /// What the catalogue says about it on `chip` by `route`, worst first.
-    pub fn lint(&self, chip: Chip, route: Route) -> Vec<Finding> {
-        findings_of(chip, route, |check| match check {
+    /// What the catalogue says about it on `chip`, worst first.
+    pub fn lint(&self, chip: Chip) -> Vec<Finding> {
+        findings_of(chip, self.route, |check| match check {
             Check::Plan(check) => check(self),
             _ => Vec::new(),
         })
@@ -65,10 +69,12 @@ pub(super) const RULES: &[Rule] = &[
         routes: &[(Ane, Error), (AneInMem, Error)],
         chips: EVERY_CHIP,
         check: Check::Plan(|plan| {
-            let most = plan.compiled.max(plan.loaded);
-            let message =
-                format!("this process has compiled {} and loaded {} programs", plan.compiled, plan.loaded);
-            if most >= MAX_PROGRAMS { vec![(Place::Program, message)] } else { Vec::new() }
+            let in_memory = plan.route == AneInMem && plan.compiled >= MAX_PROGRAMS;
+            let message = format!(
+                "this process has compiled {} programs, of which {} are loaded",
+                plan.compiled, plan.loaded
+            );
+            if in_memory || plan.loaded >= MAX_LOADED { vec![(Place::Program, message)] } else { Vec::new() }
         }),
     },
     Rule {

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use device::{Buffer, Device, Error, Executable, Limits, Result, Telemetry};
-use mil::lint::{Route, Severity, against};
-use mil::text::{self, WriteOptions};
+use mil::lint::{Route, against};
+use mil::text;
 use mil::{Element, Program};
 
 use super::buffer::{Books, InMemBuffer, Trouble};
@@ -14,6 +14,7 @@ use super::framework::Framework;
 use super::model::{Model, compiles};
 use super::program::{Loaded, Shared};
 use super::ways::{Task, Ways, carry_out};
+use crate::check;
 use crate::child::NoAnswer;
 use crate::explain::explain;
 use crate::inmem::{Packing, SurfaceLimits};
@@ -82,31 +83,16 @@ impl InMemDevice {
         Ok(InMemDevice { options, limits, shared, trials, work, written, compiling })
     }
 
-    /// The packed program, if neither this driver nor the catalogue has anything against it.
-    fn pack(&self, program: &Program) -> std::result::Result<Packing, String> {
-        let packing =
-            Packing::new(program, SurfaceLimits::of(self.options.chip)).map_err(|error| error.to_string())?;
-        let findings = packing.program().lint(self.options.chip, Route::AneInMem);
-        match findings.iter().find(|finding| finding.severity == Severity::Error) {
-            Some(finding) => Err(format!("{:?} does not take it: {finding}", self.options.chip)),
-            None => Ok(packing),
-        }
-    }
-
     fn load(&self, program: &Program) -> std::result::Result<(Packing, Model), String> {
-        let packing = self.pack(program)?;
-        let options = WriteOptions::default();
+        let chip = self.options.chip;
+        let packing = Packing::new(program, SurfaceLimits::of(chip)).map_err(|error| error.to_string())?;
+        let options = check::write_options(Route::AneInMem);
         let written = text::write(packing.program(), &options).map_err(|error| error.to_string())?;
+        let counts = (compiles(), 0);
+        let findings = check::lint(packing.program(), &written, chip, Route::AneInMem, counts);
+        check::refuse_errors(chip, &findings)?;
         let key = key(&written);
         self.trials.refused_before(&key)?;
-        let most = self.options.max_programs;
-        if compiles() >= most {
-            return Err(format!(
-                "this process has compiled {} programs, and the framework fails in silence after about 119 (rule \
-                 ANE-004); {most} is the most that are tried: start again, or take a coarser cut",
-                compiles()
-            ));
-        }
         let dir = self.work.path().join(format!("{:03}", self.written.fetch_add(1, Ordering::Relaxed)));
         text::write_to_dir(packing.program(), &dir, &options).map_err(|error| error.to_string())?;
         let begun = Instant::now();
