@@ -157,10 +157,7 @@ fn every_preset_finds_its_surfaces() {
             for cut in Cut::ALL {
                 for segment in model::programs(&config, cut, Taps::Keep, batch, Element::F16).unwrap() {
                     for chip in [Chip::M3, Chip::M4] {
-                        let limits = SurfaceLimits::of(chip);
                         let what = format!("{preset}, {batch} x {seq_len}, {}, {chip:?}", segment.name);
-                        let packing = Packing::new(&segment.program, limits)
-                            .unwrap_or_else(|error| panic!("{what}: {error}"));
                         let findings = ane::findings(&segment.program, chip, Route::AneInMem);
                         let refused = findings.iter().find(|f| f.severity == Severity::Error);
                         assert!(refused.is_none(), "{what}: {}", refused.unwrap());

@@ -261,6 +261,16 @@ pub(crate) fn int_div(x: i32, y: i32) -> i32 {
     if y == 0 { 0 } else { x.wrapping_div(y) }
 }
 
+/// x to the power of y, rounded once: x^-0.5 and [`rsqrt`] are two spellings of one number.
+pub(crate) fn pow(x: f32, y: f32) -> f32 {
+    f64::from(x).powf(f64::from(y)) as f32
+}
+
+/// 1 / sqrt(x), rounded once.
+pub(crate) fn rsqrt(x: f32) -> f32 {
+    (1.0 / f64::from(x).sqrt()) as f32
+}
+
 /// x to the power of y; 0 for a negative y, unless x is 1 or -1.
 pub(crate) fn int_pow(x: i32, y: i32) -> i32 {
     match u32::try_from(y) {

@@ -207,7 +207,7 @@ fn evaluate<'a>(m: &Machine, op: &Op, ty: &TensorType, args: &[&Value<'a>]) -> V
         Op::RealDiv => binary(m, ty, args, |x, y| x / y, elementwise::int_div),
         Op::Maximum => binary(m, ty, args, elementwise::maximum, i32::max),
         Op::Minimum => binary(m, ty, args, elementwise::minimum, i32::min),
-        Op::Pow => binary(m, ty, args, f32::powf, elementwise::int_pow),
+        Op::Pow => binary(m, ty, args, elementwise::pow, elementwise::int_pow),
         Op::Equal => compare(ty, args, |x, y| x == y, |x, y| x == y),
         Op::NotEqual => compare(ty, args, |x, y| x != y, |x, y| x != y),
         Op::Greater => compare(ty, args, |x, y| x > y, |x, y| x > y),
@@ -224,7 +224,7 @@ fn evaluate<'a>(m: &Machine, op: &Op, ty: &TensorType, args: &[&Value<'a>]) -> V
         Op::Sqrt => unary(m, ty, x(), f32::sqrt),
         Op::Rsqrt { epsilon } => {
             let epsilon = attribute(ty, *epsilon);
-            unary(m, ty, x(), |x| 1.0 / (x + epsilon).sqrt())
+            unary(m, ty, x(), |x| elementwise::rsqrt(x + epsilon))
         }
         Op::Tanh => unary(m, ty, x(), f32::tanh),
         Op::Sigmoid => unary(m, ty, x(), elementwise::sigmoid),

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
-use mil::lint::{Route, Severity};
+use mil::lint::Route;
 use mil::{DType, Op, PortKind, Program};
 use sim::{Interpreter, Profile as Arithmetic};
 
@@ -72,9 +72,7 @@ pub fn compile(path: &Path, backend: Backend, profile: &Profile) -> Result<Progr
         return Ok(program);
     }
     let findings = program.lint(profile.chip, profile.route);
-    let refused = findings
-        .iter()
-        .find(|finding| finding.severity == Severity::Error && profile.refuses.contains(&finding.rule));
+    let refused = findings.iter().find(|finding| profile.refuses.contains(&finding.rule));
     if let Some(finding) = refused {
         return Err(format!("ANECCompile() FAILED: {finding}"));
     }

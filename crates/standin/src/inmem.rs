@@ -98,7 +98,13 @@ impl InMem {
             "transpose",
         ],
         refuses_constant_matmul: true,
-        silent: &[("ANE-031", Silent::Zeros), ("ANE-043", Silent::Zeros)],
+        silent: &[
+            ("ANE-031", Silent::Zeros),
+            ("ANE-039", Silent::Zeros),
+            ("ANE-041", Silent::Zeros),
+            ("ANE-042", Silent::Zeros),
+            ("ANE-043", Silent::Zeros),
+        ],
         loads_from_folder: true,
         ..InMem::PLAIN
     };

@@ -49,10 +49,25 @@ pub struct Profile {
 }
 
 /// What ANEForge found refused on every chip.
-const ANEFORGE: &[&str] = &["ANE-RANK", "ANE-AXIS", "ANE-036", "ANE-052", "ANE-071", "ANE-072", "ANE-075"];
+const ANEFORGE: &[&str] = &[
+    "ANE-RANK",
+    "ANE-AXIS",
+    "ANE-047",
+    "ANE-048-BATCH",
+    "ANE-049",
+    "ANE-050",
+    "ANE-052",
+    "ANE-071",
+    "ANE-072",
+    "ANE-075",
+    "ANE-CAST",
+    "ANE-INT32",
+];
 
 /// What the in-memory route refuses wherever it was seen. Axis limits are those of the chip.
-const IN_MEMORY: &[&str] = &["ANE-RANK", "ANE-AXIS", "ANE-036"];
+const IN_MEMORY: &[&str] = &["ANE-RANK", "ANE-AXIS", "ANE-036", "ANE-046", "ANE-079"];
+/// And what rustane found besides.
+const RUSTANE: &[&str] = &["ANE-RANK", "ANE-AXIS", "ANE-036", "ANE-038", "ANE-046", "ANE-079"];
 
 /// The name of the profile that holds unless another is asked for.
 pub const DEFAULT: &str = "M5/ANEForge";
@@ -138,18 +153,21 @@ impl Profile {
             ),
             in_memory(
                 "M4/rustane",
-                "rustane on M4 Max: a last axis that is no multiple of 16 corrupts in silence",
+                "rustane on M4 Max: a last axis that is no multiple of 16 corrupts in silence; roots of what a \
+                 reduction gave are refused",
                 Chip::M4,
                 Arithmetic::m4(),
                 InMem::RUSTANE,
-            ),
+            )
+            .refusing(RUSTANE),
             in_memory(
                 "M3/rustane",
                 "rustane's report from an M3 Ultra: concat is refused; the rest is its M4 Max",
                 Chip::M3,
                 Arithmetic::m3(),
                 InMem::RUSTANE_M3,
-            ),
+            )
+            .refusing(RUSTANE),
             in_memory(
                 "M4/ane-crate",
                 "the ane crate on M1 to M5: slots as declared, a last axis below 64 is an inference error",
@@ -166,6 +184,10 @@ impl Profile {
                 InMem::ANEGPT,
             ),
         ]
+    }
+
+    fn refusing(self, refuses: &'static [&'static str]) -> Profile {
+        Profile { refuses, ..self }
     }
 
     /// The profile of this name.

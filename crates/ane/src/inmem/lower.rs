@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use mil::{Builder, Element, Program, Result, ValueId};
+use mil::{Builder, Element, Op, Program, Result, ValueId};
 
 use super::layout::{Place, Surface};
 
@@ -18,8 +18,9 @@ pub(super) struct Sides<'a> {
     pub(super) output: &'a Surface,
 }
 
-/// `program` with the ports that `sides` describes in one input and one output.
+/// `program` in primitive ops, with the ports that `sides` describes in one input and one output.
 pub(super) fn lower(program: &Program, sides: Sides<'_>) -> Result<Program> {
+    let program = &program.expand_all()?;
     let mut b = Builder::new(Element::F16);
     let surface = b.input(INPUT, &sides.input.shape())?;
     let mut map: HashMap<ValueId, ValueId> = HashMap::new();
@@ -28,13 +29,30 @@ pub(super) fn lower(program: &Program, sides: Sides<'_>) -> Result<Program> {
     }
     for stmt in program.stmts() {
         let args: Vec<ValueId> = stmt.args.iter().map(|arg| map[arg]).collect();
-        let results = b.push(stmt.op.clone(), &args)?;
+        let results = match power(&stmt.op) {
+            Some(exponent) => {
+                let exponent = b.scalar(exponent);
+                b.push(Op::Pow, &[args[0], exponent])?
+            }
+            None => b.push(stmt.op.clone(), &args)?,
+        };
         map.extend(stmt.results.iter().copied().zip(results));
     }
     let results: Vec<ValueId> = program.outputs().iter().map(|id| map[id]).collect();
     let joined = fill(&mut b, sides.output, &results)?;
     b.output(OUTPUT, joined)?;
     b.finish()
+}
+
+/// The exponent of a root that is the same as a power: on an M4 roots of what a reduction gave did not compile
+/// (rustane, rule ANE-038), and kernels that trained there write `pow`. A root with an epsilon stays, as a sum of
+/// its own would be rounded once more.
+fn power(op: &Op) -> Option<f32> {
+    match op {
+        Op::Rsqrt { epsilon } if *epsilon == 0.0 => Some(-0.5),
+        Op::Sqrt => Some(0.5),
+        _ => None,
+    }
 }
 
 /// The tensor of `shape` at `place`: surface `[1, channels, 1, columns]` -> `shape`.
