@@ -102,8 +102,8 @@ impl std::fmt::Display for NoAnswer {
 
 /// How a child ended.
 pub struct Ended {
-    /// Its status.
-    pub status: std::process::ExitStatus,
+    /// Its status; `None` when it took too long and was ended.
+    pub status: Option<std::process::ExitStatus>,
     /// What it printed.
     pub stdout: String,
     /// What it complained of.
@@ -113,7 +113,7 @@ pub struct Ended {
 /// Runs a command with `input` for at most `limit`.
 ///
 /// # Errors
-/// [`NoAnswer::TooLong`], [`NoAnswer::NotStarted`].
+/// [`NoAnswer::NotStarted`].
 pub fn run_limited(command: &mut Command, input: &str, limit: Duration) -> Result<Ended, NoAnswer> {
     let lost = |what: &str, error: std::io::Error| NoAnswer::NotStarted(format!("{what}: {error}"));
     let mut child = command
@@ -127,20 +127,20 @@ pub fn run_limited(command: &mut Command, input: &str, limit: Duration) -> Resul
     let complained = collect(child.stderr.take().expect("its errors are a pipe"));
     // A child that ends before it has read everything shows that by its own end.
     let _ = { stdin }.write_all(input.as_bytes());
-    match wait(&mut child, limit) {
-        Ok(Some(status)) => Ok(Ended {
-            status,
-            stdout: said.join().unwrap_or_default(),
-            stderr: complained.join().unwrap_or_default(),
-        }),
-        Ok(None) => {
-            // It may be stuck in the system; that it cannot be ended changes nothing for us.
-            let _ = child.kill();
-            let _ = child.wait();
-            Err(NoAnswer::TooLong(limit))
-        }
-        Err(error) => Err(lost("the child process cannot be waited for", error)),
+    let status = match wait(&mut child, limit) {
+        Ok(status) => status,
+        Err(error) => return Err(lost("the child process cannot be waited for", error)),
+    };
+    if status.is_none() {
+        // It may be stuck in the system; that it cannot be ended changes nothing for us.
+        let _ = child.kill();
+        let _ = child.wait();
     }
+    Ok(Ended {
+        status,
+        stdout: said.join().unwrap_or_default(),
+        stderr: complained.join().unwrap_or_default(),
+    })
 }
 
 /// The parent's side: asks a child and waits for at most `limit`.
@@ -151,17 +151,14 @@ pub(crate) fn ask<T: DeserializeOwned>(
 ) -> Result<T, NoAnswer> {
     let text = serde_json::to_string(request).expect("requests are plain data");
     let ended = run_limited(&mut (command.0)(), &text, limit)?;
+    let Some(status) = ended.status else { return Err(NoAnswer::TooLong(limit)) };
     match ended.stdout.lines().rev().find_map(|line| serde_json::from_str::<Reply<T>>(line).ok()) {
         Some(Reply::Done(value)) => Ok(value),
         Some(Reply::Failed(problem)) => Err(NoAnswer::Failed(with_complaint(problem, &ended.stderr))),
         None => {
-            let problem = format!("the child process ended with {} and without an answer", ended.status);
+            let problem = format!("the child process ended with {status} and without an answer");
             let problem = with_complaint(problem, &ended.stderr);
-            Err(if from_outside(ended.status) {
-                NoAnswer::Ended(problem)
-            } else {
-                NoAnswer::Crashed(problem)
-            })
+            Err(if from_outside(status) { NoAnswer::Ended(problem) } else { NoAnswer::Crashed(problem) })
         }
     }
 }

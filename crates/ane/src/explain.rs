@@ -50,6 +50,43 @@ const KNOWN: &[Known] = &[
     },
     Known { call: "", message: "Invalid E5 path", meaning: "no bundle was found at that path", rules: &[] },
     Known {
+        call: "",
+        message: "0x50004",
+        meaning: "too many programs are loaded, or some were not released",
+        rules: &["ANE-004"],
+    },
+    Known {
+        call: "compileWithQoS",
+        message: "",
+        meaning: "the program was refused; without a text it is often the number of compiles in one process, and \
+                  `anneal mil lint --route ane-inmem` names the rules that a program breaks, if they are known",
+        rules: &["ANE-004", "ANE-003"],
+    },
+    Known {
+        call: "loadWithQoS",
+        message: "",
+        meaning: "the program could not be loaded onto the engine; too many loaded programs are the usual reason",
+        rules: &["ANE-004"],
+    },
+    Known {
+        call: "evaluateWithQoS",
+        message: "",
+        meaning: "the run failed; what the outputs hold is not to be used",
+        rules: &["ANE-019"],
+    },
+    Known {
+        call: "modelWithMILText",
+        message: "",
+        meaning: "the framework takes the text or the weights not as they are handed over",
+        rules: &["ANE-001", "ANE-002"],
+    },
+    Known {
+        call: "IOSurfaceCreate",
+        message: "",
+        meaning: "the system gives no surface; fewer sequences at a time need smaller ones",
+        rules: &["ANE-018"],
+    },
+    Known {
         call: "e5rt_e5_compiler_compile",
         message: "",
         meaning: "the program was refused; `anneal mil lint` names the rules that it breaks, if they are known",

@@ -47,8 +47,7 @@ impl Known {
     /// Reads `path` for `system`. A file that is missing or means nothing is as good as an empty one: all
     /// that it holds can be found out again.
     pub(crate) fn read(path: &Path, system: &str) -> Known {
-        let all = std::fs::read_to_string(path).ok().and_then(|text| serde_json::from_str(&text).ok());
-        Known { path: path.to_owned(), system: system.to_owned(), all: Mutex::new(all.unwrap_or_default()) }
+        Known { path: path.to_owned(), system: system.to_owned(), all: Mutex::new(read(path)) }
     }
 
     /// The file.
@@ -81,12 +80,26 @@ impl Known {
     /// some time and nothing else.
     fn change(&self, change: impl FnOnce(&mut System)) {
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        // Another process may have learnt something since.
+        for (system, theirs) in read(&self.path) {
+            let ours = all.entry(system).or_default();
+            ours.ways = ours.ways.take().or(theirs.ways);
+            for (program, verdict) in theirs.programs {
+                ours.programs.entry(program).or_insert(verdict);
+            }
+        }
         change(all.entry(self.system.clone()).or_default());
         if let (Some(folder), Ok(text)) = (self.path.parent(), serde_json::to_string_pretty(&*all)) {
             let _ = std::fs::create_dir_all(folder);
             let _ = mil::blob::write_whole(&self.path, text.as_bytes());
         }
     }
+}
+
+/// What is in the file; nothing when it cannot be read.
+fn read(path: &Path) -> BTreeMap<String, System> {
+    let all = std::fs::read_to_string(path).ok().and_then(|text| serde_json::from_str(&text).ok());
+    all.unwrap_or_default()
 }
 
 /// Milliseconds, as they are kept.
@@ -114,6 +127,13 @@ mod tests {
         assert_eq!(again.verdict("p"), Some(Verdict::Refused { problem: "too long".to_owned() }));
         assert_eq!(again.verdict("q"), Some(Verdict::Accepted { ms: 1.5 }));
         assert_eq!(Known::read(&path, "M4, macOS 26.2, ane").verdict("p"), None);
+
+        // Two processes at once: neither loses what the other has learnt.
+        let (first, second) = (Known::read(&path, "M4"), Known::read(&path, "M4"));
+        first.learn("r", Verdict::Accepted { ms: 1.0 });
+        second.learn("s", Verdict::Accepted { ms: 1.0 });
+        let both = Known::read(&path, "M4");
+        assert!(both.verdict("r").is_some() && both.verdict("s").is_some());
 
         std::fs::write(&path, "{ no json").unwrap();
         assert_eq!(Known::read(&path, "M4, macOS 26.1, ane").ways::<[bool; 2]>(), None);

@@ -12,8 +12,8 @@ use crate::{ChildCommand, Machine};
 pub struct Options {
     /// The library with the route's symbols or classes.
     pub library: PathBuf,
-    /// Whose limits and rules hold.
-    pub chip: Chip,
+    /// Whose limits and rules hold; `None` when the chip is one that the catalogue does not know.
+    pub chip: Option<Chip>,
     /// Chip and version of the system, as what is learnt is filed.
     pub system: String,
     /// Where what is learnt and, if they can be opened again, compiled bundles are kept.
@@ -35,8 +35,7 @@ impl Options {
         let machine = Machine::here();
         Options {
             library: library.into(),
-            // What the oldest chip takes, a newer one takes too.
-            chip: machine.chip.unwrap_or(Chip::M1),
+            chip: machine.chip,
             system: format!("{}, {}", machine.name, machine.system),
             folder: folder.to_owned(),
             child: None,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use mil::text;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use sha2::{Digest, Sha256};
 
 use crate::child::{self, ChildCommand, NoAnswer, Request};
@@ -35,19 +35,21 @@ impl Trials {
         }
     }
 
-    /// What was found out about the route; by `find`, if it is not known yet.
+    /// What was found out about the route; by `find`, if it is not known yet. It is remembered if `find` is sure.
     ///
     /// # Errors
     /// As `find`.
-    pub(crate) fn ways<T>(&self, find: impl FnOnce() -> Result<T, String>) -> Result<T, String>
+    pub(crate) fn ways<T>(&self, find: impl FnOnce() -> Result<(T, bool), String>) -> Result<T, String>
     where
         T: DeserializeOwned + Serialize,
     {
         if let Some(ways) = self.known.ways() {
             return Ok(ways);
         }
-        let ways = find()?;
-        self.known.learn_ways(&ways);
+        let (ways, is_sure) = find()?;
+        if is_sure {
+            self.known.learn_ways(&ways);
+        }
         Ok(ways)
     }
 
@@ -82,17 +84,17 @@ impl Trials {
     ///
     /// # Errors
     /// What the child was told.
-    pub(crate) fn try_first<T: DeserializeOwned>(
+    pub(crate) fn try_first(
         &self,
         key: &str,
-        request: impl FnOnce() -> Request,
+        request: impl FnOnce() -> Result<Request, String>,
         control: impl FnOnce() -> Request,
     ) -> Result<(), String> {
         if self.child.is_none() || matches!(self.known.verdict(key), Some(Verdict::Accepted { .. })) {
             return Ok(());
         }
         self.wait();
-        match self.ask::<()>(&request()) {
+        match self.ask::<()>(&request()?) {
             // Without a child nothing is known, and the run would rather try than give up.
             Ok(()) | Err(NoAnswer::NotStarted(_)) => Ok(()),
             Err(NoAnswer::Ended(problem)) => Err(problem),
@@ -100,7 +102,7 @@ impl Trials {
                 self.note_refusal();
                 let problem = no_answer.to_string();
                 self.wait();
-                if let Err(also) = self.ask::<T>(&control()) {
+                if let Err(also) = self.ask::<IgnoredAny>(&control()) {
                     return Err(format!(
                         "{problem}; a small program that is known to run is refused as well ({also}), so nothing is remembered"
                     ));
@@ -140,10 +142,10 @@ impl Trials {
 /// What a program is known by: its text and its constants.
 pub(crate) fn key(written: &text::Written) -> String {
     let mut hash = Sha256::new();
-    hash.update(written.text.as_bytes());
-    for file in &written.weights {
-        hash.update(file.path.as_bytes());
-        hash.update(&file.bytes);
+    let files = written.weights.iter().flat_map(|file| [file.path.as_bytes(), &file.bytes]);
+    for part in std::iter::once(written.text.as_bytes()).chain(files) {
+        hash.update(part.len().to_le_bytes());
+        hash.update(part);
     }
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -84,7 +84,7 @@ fn check_surfaces(packing: &Packing, limits: SurfaceLimits) {
         };
         assert_eq!(port, Some(&TensorType::new(DType::F16, &surface.shape())));
         assert!(surface.bytes() >= MIN_BYTES && surface.columns >= MIN_COLUMNS, "{surface:?}");
-        assert!(surface.columns.is_multiple_of(STEP), "{surface:?}");
+        assert!(surface.columns.is_multiple_of(MIN_COLUMNS), "{surface:?}");
         assert!(surface.channels <= limits.channels && surface.columns <= limits.columns, "{surface:?}");
         let mut taken = vec![false; surface.numel()];
         let mut used = 0;

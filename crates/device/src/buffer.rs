@@ -17,9 +17,15 @@ pub trait RawBuffer: Send + Sync {
     /// Converts `values` into the buffer.
     fn write_f32(&self, values: &[f32]);
     /// Converts the buffer into `values`.
-    fn read_f32(&self, values: &mut [f32]);
+    ///
+    /// # Errors
+    /// [`Error::Read`] when the device does not let the host at it.
+    fn read_f32(&self, values: &mut [f32]) -> Result<()>;
     /// Adds the buffer to `sums`.
-    fn add_to_f32(&self, sums: &mut [f32]);
+    ///
+    /// # Errors
+    /// As [`RawBuffer::read_f32`].
+    fn add_to_f32(&self, sums: &mut [f32]) -> Result<()>;
     /// Calls `update` on the buffer's own memory when it is `f32` in host memory; otherwise
     /// returns false without a call.
     fn map_f32(&self, update: &mut dyn FnMut(&mut [f32])) -> bool {
@@ -88,27 +94,30 @@ impl Buffer {
     /// Converts the buffer into `values` (row-major).
     ///
     /// # Errors
-    /// [`Error::Length`] when the lengths differ.
+    /// [`Error::Length`] when the lengths differ; [`Error::Read`].
     pub fn read_f32(&self, values: &mut [f32]) -> Result<()> {
         self.check(values.len())?;
-        self.0.read_f32(values);
-        Ok(())
+        self.0.read_f32(values)
     }
 
     /// Adds the buffer to `sums` in f32.
     ///
     /// # Errors
-    /// [`Error::Length`] when the lengths differ.
+    /// [`Error::Length`] when the lengths differ; [`Error::Read`].
     pub fn add_to_f32(&self, sums: &mut [f32]) -> Result<()> {
         self.check(sums.len())?;
-        self.0.add_to_f32(sums);
-        Ok(())
+        self.0.add_to_f32(sums)
     }
 
     /// The buffer's contents, row-major.
+    ///
+    /// # Panics
+    /// When it cannot be read; [`Buffer::read_f32`] says why instead.
     pub fn to_vec(&self) -> Vec<f32> {
         let mut values = vec![0.0; self.numel()];
-        self.0.read_f32(&mut values);
+        if let Err(error) = self.0.read_f32(&mut values) {
+            panic!("{error}");
+        }
         values
     }
 
@@ -202,18 +211,20 @@ impl RawBuffer for HostBuffer {
         self.counters.wrote(self.bytes(), start.elapsed());
     }
 
-    fn read_f32(&self, values: &mut [f32]) {
+    fn read_f32(&self, values: &mut [f32]) -> Result<()> {
         let start = Instant::now();
         values.copy_from_slice(&self.read());
         self.counters.read(self.bytes(), start.elapsed());
+        Ok(())
     }
 
-    fn add_to_f32(&self, sums: &mut [f32]) {
+    fn add_to_f32(&self, sums: &mut [f32]) -> Result<()> {
         let start = Instant::now();
         for (sum, value) in sums.iter_mut().zip(self.read().iter()) {
             *sum += value;
         }
         self.counters.read(self.bytes(), start.elapsed());
+        Ok(())
     }
 
     fn map_f32(&self, update: &mut dyn FnMut(&mut [f32])) -> bool {

@@ -49,6 +49,16 @@ pub enum Error {
         /// Elements in the caller's slice.
         actual: usize,
     },
+    /// What a buffer holds could not be read.
+    #[error("{device}: reading a buffer of shape {shape:?}: {problem}")]
+    Read {
+        /// The device's name.
+        device: String,
+        /// The buffer's shape.
+        shape: Vec<usize>,
+        /// What the device answered.
+        problem: String,
+    },
     /// A run failed; what its output buffers hold is not to be used.
     #[error("{device}: running `{program}`: {problem}")]
     Run {

@@ -16,6 +16,8 @@ pub struct Telemetry {
     pub bytes_read: u64,
     /// Nanoseconds in programs.
     pub run_ns: u64,
+    /// Of them those that the engine itself worked, where it tells.
+    pub engine_ns: u64,
     /// Nanoseconds in writes and reads.
     pub copy_ns: u64,
 }
@@ -29,6 +31,7 @@ impl Telemetry {
             bytes_written: self.bytes_written - earlier.bytes_written,
             bytes_read: self.bytes_read - earlier.bytes_read,
             run_ns: self.run_ns - earlier.run_ns,
+            engine_ns: self.engine_ns - earlier.engine_ns,
             copy_ns: self.copy_ns - earlier.copy_ns,
         }
     }
@@ -42,6 +45,7 @@ pub struct Counters {
     bytes_written: AtomicU64,
     bytes_read: AtomicU64,
     run_ns: AtomicU64,
+    engine_ns: AtomicU64,
     copy_ns: AtomicU64,
 }
 
@@ -55,6 +59,11 @@ impl Counters {
     pub fn ran(&self, time: Duration) {
         self.dispatches.fetch_add(1, Ordering::Relaxed);
         self.run_ns.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
+    }
+
+    /// Adds what the engine told of a run's time.
+    pub fn engine_ran(&self, time: Duration) {
+        self.engine_ns.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
     }
 
     /// Counts a copy from the host.
@@ -78,6 +87,7 @@ impl Counters {
             bytes_written: get(&self.bytes_written),
             bytes_read: get(&self.bytes_read),
             run_ns: get(&self.run_ns),
+            engine_ns: get(&self.engine_ns),
             copy_ns: get(&self.copy_ns),
         }
     }

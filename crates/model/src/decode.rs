@@ -270,7 +270,9 @@ impl Decoder {
         let mut logits = Vec::with_capacity(config.vocab_size);
         for (run, tile) in &self.heads {
             run.run()?;
-            logits.extend(tile.to_vec());
+            let start = logits.len();
+            logits.resize(start + tile.numel(), 0.0);
+            tile.read_f32(&mut logits[start..])?;
         }
         self.position += 1;
         Ok(logits)

@@ -294,9 +294,9 @@ impl<'o> Session<'o> {
         mut work: impl FnMut(&mut Trainer) -> Result<T>,
     ) -> Result<T> {
         let failure = |error: &Error| match error {
-            Error::Model(model::Error::Device(failed @ device::Error::Run { .. })) => {
-                Some(failed.to_string())
-            }
+            Error::Model(model::Error::Device(
+                failed @ (device::Error::Run { .. } | device::Error::Read { .. }),
+            )) => Some(failed.to_string()),
             _ => None,
         };
         let step = self.trainer.spent().steps;

@@ -65,6 +65,9 @@ pub struct Timings {
     pub total: f64,
     /// In the device's programs.
     pub programs: f64,
+    /// Of them, those that the engine itself worked; not there where it does not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub engine: Option<f64>,
     /// In copies to and from the device, conversion included.
     pub copies: f64,
     /// Neither in programs nor in copies: on the host.
@@ -252,6 +255,7 @@ impl Trainer {
             ms: Timings {
                 total: seconds * 1e3,
                 programs: telemetry.run_ns as f64 / 1e6,
+                engine: (telemetry.engine_ns > 0).then(|| telemetry.engine_ns as f64 / 1e6),
                 copies: telemetry.copy_ns as f64 / 1e6,
                 host: (seconds * 1e3 - (telemetry.run_ns + telemetry.copy_ns) as f64 / 1e6).max(0.0),
                 update: update_begun.elapsed().as_secs_f64() * 1e3,

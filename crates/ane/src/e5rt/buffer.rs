@@ -105,16 +105,18 @@ impl RawBuffer for E5rtBuffer {
         self.counters.wrote(self.bytes(), start.elapsed());
     }
 
-    fn read_f32(&self, values: &mut [f32]) {
+    fn read_f32(&self, values: &mut [f32]) -> device::Result<()> {
         let start = Instant::now();
         self.read(|halves| halves.convert_to_f32_slice(values));
         self.counters.read(self.bytes(), start.elapsed());
+        Ok(())
     }
 
-    fn add_to_f32(&self, sums: &mut [f32]) {
+    fn add_to_f32(&self, sums: &mut [f32]) -> device::Result<()> {
         let start = Instant::now();
         self.read(|halves| add_halves(halves, sums));
         self.counters.read(self.bytes(), start.elapsed());
+        Ok(())
     }
 
     fn as_any(&self) -> &dyn Any {

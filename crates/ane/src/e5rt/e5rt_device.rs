@@ -27,6 +27,8 @@ use crate::trials::{Trials, key};
 /// A device behind Espresso's `e5rt` interface.
 pub struct E5rtDevice {
     backend: Backend,
+    /// Whose rules hold: what the oldest chip takes, one that is not known takes too.
+    chip: Chip,
     options: Options,
     limits: Limits,
     espresso: Espresso,
@@ -67,8 +69,9 @@ impl E5rtDevice {
             .ways(|| find_ways(backend, &options, &espresso, &trials, work.path()))
             .map_err(unavailable)?;
         let engine = backend == Backend::Ane;
+        let chip = options.chip.unwrap_or(Chip::M1);
         let limits = Limits {
-            max_axis: if engine && options.chip <= Chip::M3 { 16_384 } else { 65_536 },
+            max_axis: if engine && chip <= Chip::M3 { 16_384 } else { 65_536 },
             max_programs: Some(options.max_programs),
             accumulate: false,
             inout: true,
@@ -83,6 +86,7 @@ impl E5rtDevice {
         });
         Ok(E5rtDevice {
             backend,
+            chip,
             limits,
             espresso,
             trials,
@@ -122,7 +126,7 @@ impl E5rtDevice {
         let written = text::write(program, &options).map_err(|error| error.to_string())?;
         if self.backend == Backend::Ane {
             let counts = (self.compiled.load(Ordering::Relaxed), self.shared.loaded.load(Ordering::Relaxed));
-            let chip = self.options.chip;
+            let chip = self.chip;
             check::refuse_errors(chip, &check::lint(program, &written, chip, Route::Ane, counts))?;
         }
         let key = key(&written);
@@ -142,7 +146,7 @@ impl E5rtDevice {
         let compile = || Task::Compile { mil: mil.clone(), bundle_dir: bundle_dir.clone() };
         let control = || Task::Ways { dir: self.work.path().join(format!("{number:03}-control")) };
         let request = |task| request(self.backend, &self.options, task);
-        self.trials.try_first::<Ways>(&key, || request(compile()), || request(control()))?;
+        self.trials.try_first(&key, || Ok(request(compile())), || request(control()))?;
         let compiled = self.trials.compile(|| {
             Compiled::compile(&self.espresso, self.backend, &mil, &bundle_dir)
                 .map_err(|error| explain(&error))
@@ -307,16 +311,18 @@ fn find_ways(
     espresso: &Espresso,
     trials: &Trials,
     work: &Path,
-) -> std::result::Result<Ways, String> {
+) -> std::result::Result<(Ways, bool), String> {
     let dir = work.join("probe");
     let mut ways = match trials.ask::<Ways>(&request(backend, options, Task::Ways { dir: dir.clone() })) {
         Ok(ways) => ways,
-        Err(NoAnswer::NotStarted(_)) => return ways::probe(espresso, backend, &dir),
+        Err(NoAnswer::NotStarted(_)) => return Ok((ways::probe(espresso, backend, &dir)?, true)),
         Err(no_answer) => return Err(format!("a small program does not run: {no_answer}")),
     };
     // That it does not work is the answer that ANEForge found.
-    ways.reopens = trials.ask(&request(backend, options, Task::Reopen { dir })).ok();
-    Ok(ways)
+    let reopens = trials.ask(&request(backend, options, Task::Reopen { dir }));
+    let is_sure = !matches!(reopens, Err(NoAnswer::Ended(_) | NoAnswer::NotStarted(_)));
+    ways.reopens = reopens.ok();
+    Ok((ways, is_sure))
 }
 
 /// A name that every file system takes.

@@ -20,7 +20,7 @@ fn lane() -> MutexGuard<'static, ()> {
 
 /// A call that did not succeed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{call} answered {code}{}", .message.as_ref().map(|m| format!(" ({m})")).unwrap_or_default())]
+#[error("{call} answered {}{}", shown(*.code), .message.as_ref().map(|m| format!(" ({m})")).unwrap_or_default())]
 pub struct CallError {
     /// The function's name.
     pub call: &'static str,
@@ -28,6 +28,12 @@ pub struct CallError {
     pub code: i64,
     /// What Espresso said about it, where it can be asked.
     pub message: Option<String>,
+}
+
+/// A code as people look it up: large ones are known by their hexadecimal form.
+fn shown(code: i64) -> String {
+    // Codes of the kernel are 32 bits with the highest one set.
+    if code.unsigned_abs() < 16 { code.to_string() } else { format!("{code} ({:#x})", code as u32) }
 }
 
 type Result<T> = std::result::Result<T, CallError>;

@@ -108,7 +108,7 @@ fn noticed(profile: &str, plant: impl FnOnce(&mut Symbols)) -> Result<(), String
     plant(&mut symbols);
     let folder = stand_in.folder().join("engine");
     let options = || Options {
-        chip: Chip::M4,
+        chip: Some(Chip::M4),
         system: "a stand-in".to_owned(),
         back_off: Duration::ZERO,
         ..Options::here(stand_in.path(), &folder)

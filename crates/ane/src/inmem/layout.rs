@@ -19,7 +19,9 @@ use mil::lint::Chip;
 /// Every tensor begins and ends at a multiple of this many columns, and so does a surface: other last axes
 /// were silently corrupted on an M4 Max (rustane, rule ANE-030).
 pub const STEP: usize = 16;
-/// The narrowest surface, in columns (ane crate, M1 to M5, rule ANE-029: error 0x1d below).
+/// The narrowest surface, in columns (ane crate, M1 to M5, rule ANE-029: error 0x1d below). Rows are multiples of
+/// it, 128 bytes: nobody knows how far apart the engine takes the rows of others to lie, and a shift would be
+/// silent.
 pub const MIN_COLUMNS: usize = 64;
 /// The smallest surface, in bytes (Orion, M4 Max, rule ANE-029: `[768, 16]` ran, less gave error 0x1d).
 pub const MIN_BYTES: usize = 49_152;
@@ -236,7 +238,7 @@ fn of_height(
     }
     let taken: usize = bands.iter().map(|band| band.width).sum();
     let least = MIN_BYTES.div_ceil(ELEMENT_BYTES).div_ceil(height).next_multiple_of(STEP);
-    let stride = taken.max(least).max(MIN_COLUMNS);
+    let stride = taken.max(least).next_multiple_of(MIN_COLUMNS);
     if stride > limits.columns {
         return None;
     }

@@ -10,7 +10,7 @@ use standin::StandIn;
 /// Options of a device that tries everything in this process.
 pub fn options(stand_in: &StandIn) -> Options {
     Options {
-        chip: Chip::M4,
+        chip: Some(Chip::M4),
         system: "a stand-in".to_owned(),
         back_off: Duration::ZERO,
         ..Options::here(stand_in.path(), &stand_in.folder().join("engine"))

@@ -19,10 +19,12 @@ use sim::{Profile, SimDevice};
 use crate::Result;
 use crate::args::{DeviceArgs, DevicesArgs};
 use crate::commands::bench_engine::smallest;
-use crate::device_choice::{self, ENTRIES};
+use crate::device_choice::{self, COMPILE_LIMIT_VARIABLE, ENTRIES};
 
-/// How long one device may take for all of its answers.
-const LIMIT: Duration = Duration::from_secs(300);
+/// How long one device may take for all of its answers; those that it has given by then are kept.
+const LIMIT: Duration = Duration::from_secs(1200);
+/// How long a compile may take here: the programs are small.
+const COMPILE_LIMIT: &str = "60";
 /// Runs whose latency is taken.
 const RUNS: usize = 200;
 /// How many values of an answer are kept.
@@ -218,7 +220,13 @@ fn answer(
         program.ports().zip(&buffers).map(|(port, buffer)| Binding::new(port.name, buffer)).collect();
     executable.bind(&bindings)?.run()?;
     let outputs = program.ports().zip(&buffers).filter(|(port, _)| port.kind == PortKind::Output);
-    Ok(outputs.map(|(port, buffer)| (port.name.to_owned(), buffer.to_vec())).collect())
+    outputs
+        .map(|(port, buffer)| {
+            let mut values = vec![0.0; buffer.numel()];
+            buffer.read_f32(&mut values)?;
+            Ok((port.name.to_owned(), values))
+        })
+        .collect()
 }
 
 /// The largest difference over the largest magnitude, among values that are finite in both; and whether all
@@ -261,8 +269,8 @@ fn entry(device: &dyn Device, sim: &dyn Device, program: &Program, input: fn(usi
     json!({ "outputs": outputs })
 }
 
-/// Everything that one device answers.
-fn all_answers(name: &str) -> Result<Value> {
+/// Everything that one device answers: a line about it, one for each question, and one with its latency.
+fn all_answers(name: &str, out: &mut dyn Write) -> Result<()> {
     let asked = DeviceArgs { device: Some(name.to_owned()), ..DeviceArgs::default() };
     let device = device_choice::open(&asked, None)?.device;
     let device = device.as_ref();
@@ -275,14 +283,15 @@ fn all_answers(name: &str) -> Result<Value> {
         Profile::exact()
     };
     let sim = SimDevice::with_element(profile.clone(), device.element());
-    let mut answers = Vec::new();
+    writeln!(out, "{}", json!({ "describe": device.describe(), "sim_profile": profile.name }))?;
     for question in QUESTIONS {
         let mut b = Builder::new(device.element());
         (question.build)(&mut b)?;
         let mut answer = entry(device, &sim, &b.finish()?, question.input);
         answer["id"] = question.id.into();
         answer["asks"] = question.asks.into();
-        answers.push(answer);
+        writeln!(out, "{answer}")?;
+        out.flush()?;
     }
     // Which programs of a layer compile, and how far they are from the interpreter.
     let mut config = presets::by_name("tiny")?;
@@ -293,13 +302,12 @@ fn all_answers(name: &str) -> Result<Value> {
             let mut answer = entry(device, &sim, &segment.program, |i| ((i * 37) % 101) as f32 / 512.0 - 0.1);
             answer["id"] = format!("layer/{}/{}", cut.name(), segment.name).into();
             answer["asks"] = "whether a layer's program compiles, and its error".into();
-            answers.push(answer);
+            writeln!(out, "{answer}")?;
+            out.flush()?;
         }
     }
-    Ok(json!({
-        "device": name, "describe": device.describe(), "sim_profile": profile.name,
-        "latency_us": latency(device)?, "answers": answers,
-    }))
+    writeln!(out, "{}", json!({ "latency_us": latency(device)? }))?;
+    Ok(())
 }
 
 /// The median time of the smallest program in microseconds.
@@ -324,7 +332,7 @@ fn latency(device: &dyn Device) -> Result<f64> {
 
 /// The child's side: one device, on standard output.
 pub(crate) fn answer_for(name: &str, out: &mut dyn Write) -> Result {
-    writeln!(out, "{}", all_answers(name)?)?;
+    all_answers(name, out)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -362,13 +370,40 @@ fn ask_child(name: &str) -> Value {
     };
     let mut command = Command::new(own);
     command.args(["devices", "--self-test-device", name]);
+    if std::env::var_os(COMPILE_LIMIT_VARIABLE).is_none() {
+        command.env(COMPILE_LIMIT_VARIABLE, COMPILE_LIMIT);
+    }
     match ane::run_limited(&mut command, "", LIMIT) {
-        Ok(done) => match serde_json::from_str(done.stdout.trim()) {
-            Ok(answers) => answers,
-            Err(_) => fail(format!("the child process ended with {}: {}", done.status, done.stderr.trim())),
-        },
+        Ok(done) => gather(name, &done),
         Err(no_answer) => fail(no_answer.to_string()),
     }
+}
+
+/// What a child has said, whether it came to its end or not.
+fn gather(name: &str, done: &ane::Ended) -> Value {
+    let mut gathered = json!({ "device": name });
+    let mut answers = Vec::new();
+    for line in done.stdout.lines() {
+        match serde_json::from_str::<Value>(line) {
+            Ok(answer) if answer["id"].is_string() => answers.push(answer),
+            Ok(Value::Object(about)) => {
+                gathered.as_object_mut().expect("made as one").extend(about);
+            }
+            // The last line of a child that was ended.
+            _ => {}
+        }
+    }
+    if !done.status.is_some_and(|status| status.success()) {
+        let how = match done.status {
+            Some(status) => format!("the child process ended with {status}"),
+            None => format!("the child process took longer than {} s and was ended", LIMIT.as_secs()),
+        };
+        let said = done.stderr.trim();
+        let said = if said.is_empty() { String::new() } else { format!(": {said}") };
+        gathered["error"] = format!("{how}, after {} answers{said}", answers.len()).into();
+    }
+    gathered["answers"] = answers.into();
+    gathered
 }
 
 /// One line for people.
@@ -376,10 +411,11 @@ fn summary(name: &str, answers: &Value) -> String {
     if let Some(why) = answers["why_not"].as_str() {
         return format!("{name:<10} not here: {why}");
     }
-    if let Some(error) = answers["error"].as_str() {
-        return format!("{name:<10} failed: {error}");
-    }
+    let failed = answers["error"].as_str().map(|error| format!("failed: {error}"));
     let all = answers["answers"].as_array().map_or(&[][..], Vec::as_slice);
+    if let (Some(failed), true) = (&failed, all.is_empty()) {
+        return format!("{name:<10} {failed}");
+    }
     let outputs = || all.iter().filter_map(|answer| answer["outputs"].as_array()).flatten();
     let equal = all
         .iter()
@@ -387,11 +423,12 @@ fn summary(name: &str, answers: &Value) -> String {
         .count();
     let refused = all.iter().filter(|answer| answer["error"].is_string()).count();
     let largest = outputs().filter_map(|output| output["error"].as_f64()).fold(0.0, f64::max);
+    let end = failed
+        .unwrap_or_else(|| format!("{:.0} us a run", answers["latency_us"].as_f64().unwrap_or(f64::NAN)));
     format!(
-        "{name:<10} {} questions: {equal} answered as sim does, {} otherwise (error up to {largest:.1e}), {refused} refused; {:.0} us a run",
+        "{name:<10} {} questions: {equal} answered as sim does, {} otherwise (error up to {largest:.1e}), {refused} refused; {end}",
         all.len(),
         all.len() - equal - refused,
-        answers["latency_us"].as_f64().unwrap_or(f64::NAN)
     )
 }
 

@@ -3,41 +3,26 @@
 //! A program of this route sees one surface, so a tensor that several programs read lies in several surfaces. A
 //! buffer knows where its latest values are: with the host, after a write, or in the surface of the program
 //! that computed them last. Whoever reads them next has them copied from there, once for each change. So
-//! weights that nobody changes stay where they are, and nothing is kept twice by the host.
+//! weights that nobody changes stay where they are, and what programs compute is not kept by the host.
 
 use std::any::Any;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use device::{Counters, RawBuffer};
+use device::{Counters, Error, RawBuffer, Result};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
 use super::surface::IoSurface;
 use crate::CallError;
+use crate::explain::explain;
 use crate::halves::add_halves;
 use crate::inmem::Place;
-
-/// The first failure of a device where nobody could be told; the next run tells it.
-#[derive(Debug, Default)]
-pub(super) struct Trouble(Mutex<Option<CallError>>);
-
-impl Trouble {
-    fn note(&self, error: CallError) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-    }
-
-    /// Tells it, once.
-    pub(super) fn take(&self) -> Option<CallError> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-}
 
 /// What all buffers of a device share.
 pub(super) struct Books {
     pub(super) device: Arc<str>,
     pub(super) counters: Arc<Counters>,
-    pub(super) trouble: Trouble,
 }
 
 /// One tensor, row-major.
@@ -85,12 +70,12 @@ impl InMemBuffer {
     ///
     /// # Errors
     /// When the surface that they are in cannot be locked.
-    pub(super) fn copy_to(&self, place: Place, surface: &mut [f16]) -> Result<u64, CallError> {
+    pub(super) fn copy_to(&self, place: Place, surface: &mut [f16]) -> std::result::Result<u64, CallError> {
         let begun = Instant::now();
         let latest = self.latest();
         match &latest.at {
-            // As surfaces are when they are new.
-            At::Zero => {}
+            // As surfaces are when they are new: nothing to copy.
+            At::Zero => return Ok(latest.version),
             At::Host(halves) => place.write(halves, surface),
             At::Surface { surface: other, place: from } => {
                 other.read(|halves| from.copy(halves, place, surface))?;
@@ -115,22 +100,15 @@ impl InMemBuffer {
         self.numel * size_of::<f16>()
     }
 
-    /// Lets the host at values in a surface with `read`; what cannot be read is told by the next run, and is
-    /// no number until then.
-    fn read_surface(
-        &self,
-        surface: &IoSurface,
-        values: &mut [f32],
-        begun: Instant,
-        read: impl FnOnce(&[f16], &mut [f32]),
-    ) {
-        match surface.read(|halves| read(halves, values)) {
-            Ok(()) => self.books.counters.read(self.bytes(), begun.elapsed()),
-            Err(error) => {
-                self.books.trouble.note(error);
-                values.fill(f32::NAN);
-            }
-        }
+    /// Lets the host at values in a surface with `read`.
+    fn read_surface(&self, surface: &IoSurface, begun: Instant, read: impl FnOnce(&[f16])) -> Result<()> {
+        surface.read(read).map_err(|error| Error::Read {
+            device: self.books.device.to_string(),
+            shape: self.shape.clone(),
+            problem: explain(&error),
+        })?;
+        self.books.counters.read(self.bytes(), begun.elapsed());
+        Ok(())
     }
 }
 
@@ -159,26 +137,28 @@ impl RawBuffer for InMemBuffer {
         self.books.counters.wrote(0, begun.elapsed());
     }
 
-    fn read_f32(&self, values: &mut [f32]) {
+    fn read_f32(&self, values: &mut [f32]) -> Result<()> {
         let begun = Instant::now();
         match &self.latest().at {
             At::Zero => values.fill(0.0),
             At::Host(halves) => halves.convert_to_f32_slice(values),
             At::Surface { surface, place } => {
-                self.read_surface(surface, values, begun, |halves, values| place.read(halves, values));
+                self.read_surface(surface, begun, |halves| place.read(halves, values))?;
             }
         }
+        Ok(())
     }
 
-    fn add_to_f32(&self, sums: &mut [f32]) {
+    fn add_to_f32(&self, sums: &mut [f32]) -> Result<()> {
         let begun = Instant::now();
         match &self.latest().at {
             At::Zero => {}
             At::Host(halves) => add_halves(halves, sums),
             At::Surface { surface, place } => {
-                self.read_surface(surface, sums, begun, |halves, sums| place.add_to_f32(halves, sums));
+                self.read_surface(surface, begun, |halves| place.add_to_f32(halves, sums))?;
             }
         }
+        Ok(())
     }
 
     fn as_any(&self) -> &dyn Any {

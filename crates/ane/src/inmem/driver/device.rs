@@ -1,15 +1,15 @@
 //! The device.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use device::{Buffer, Device, Error, Executable, Limits, Result, Telemetry};
-use mil::lint::{Route, against};
+use mil::lint::{Chip, Route, against};
 use mil::text;
 use mil::{Element, Program};
 
-use super::buffer::{Books, InMemBuffer, Trouble};
+use super::buffer::{Books, InMemBuffer};
 use super::framework::Framework;
 use super::model::{Model, compiles};
 use super::program::{Loaded, Shared};
@@ -27,14 +27,13 @@ pub const IN_MEMORY: &str = "ane-inmem";
 /// A device behind `_ANEInMemoryModel`.
 pub struct InMemDevice {
     options: Options,
+    chip: Chip,
     limits: Limits,
     shared: Arc<Shared>,
     trials: Trials,
     /// Texts for child processes.
     work: tempfile::TempDir,
     written: AtomicUsize,
-    /// Models are made one at a time.
-    compiling: Mutex<()>,
 }
 
 impl InMemDevice {
@@ -50,15 +49,16 @@ impl InMemDevice {
 
     /// As [`InMemDevice::open`], with a framework that is loaded.
     pub(super) fn with_framework(options: Options, framework: Framework) -> Result<InMemDevice> {
-        let rules: Vec<String> = against(options.chip, Route::AneInMem)
-            .map(|rule| format!("{}: {}", rule.id, rule.statement))
-            .collect();
+        let Some(chip) = options.chip else {
+            let problem = "this chip is none that the catalogue of rules knows; say which it is to be taken for: \
+                           --device ane-inmem:m5";
+            return Err(unavailable(problem.to_owned()));
+        };
+        let rules: Vec<String> =
+            against(chip, Route::AneInMem).map(|rule| format!("{}: {}", rule.id, rule.statement)).collect();
         if !rules.is_empty() {
-            let problem = format!(
-                "this route does not work on {:?}: {}; use --device ane",
-                options.chip,
-                rules.join("; ")
-            );
+            let problem =
+                format!("this route does not work on {:?}: {}; use --device ane", chip, rules.join("; "));
             return Err(unavailable(problem));
         }
         let work = tempfile::Builder::new().prefix("anneal-").tempdir().map_err(|error| {
@@ -67,24 +67,19 @@ impl InMemDevice {
         let trials = Trials::new(&options, IN_MEMORY);
         let ways = trials.ways(|| find_ways(&options, &framework, &trials)).map_err(unavailable)?;
         let limits = Limits {
-            max_axis: SurfaceLimits::of(options.chip).columns,
+            max_axis: SurfaceLimits::of(chip).columns,
             max_programs: Some(options.max_programs),
             accumulate: false,
             // Two surfaces share nothing: a pair would be copied from the one to the other in each run.
             inout: false,
         };
-        let books = Arc::new(Books {
-            device: IN_MEMORY.into(),
-            counters: Arc::default(),
-            trouble: Trouble::default(),
-        });
-        let shared = Arc::new(Shared { framework, books, ways, lane: Mutex::new(()) });
-        let (written, compiling) = (AtomicUsize::new(0), Mutex::new(()));
-        Ok(InMemDevice { options, limits, shared, trials, work, written, compiling })
+        let books = Arc::new(Books { device: IN_MEMORY.into(), counters: Arc::default() });
+        let shared = Arc::new(Shared { framework, books, ways });
+        Ok(InMemDevice { options, chip, limits, shared, trials, work, written: AtomicUsize::new(0) })
     }
 
     fn load(&self, program: &Program) -> std::result::Result<(Packing, Model), String> {
-        let chip = self.options.chip;
+        let chip = self.chip;
         let packing = Packing::new(program, SurfaceLimits::of(chip)).map_err(|error| error.to_string())?;
         let options = check::write_options(Route::AneInMem);
         let written = text::write(packing.program(), &options).map_err(|error| error.to_string())?;
@@ -93,15 +88,17 @@ impl InMemDevice {
         check::refuse_errors(chip, &findings)?;
         let key = key(&written);
         self.trials.refused_before(&key)?;
-        let dir = self.work.path().join(format!("{:03}", self.written.fetch_add(1, Ordering::Relaxed)));
-        text::write_to_dir(packing.program(), &dir, &options).map_err(|error| error.to_string())?;
         let begun = Instant::now();
+        let times = self.shared.ways.times;
         let request = |task: Task| task.request(&self.options.library);
-        self.trials.try_first::<()>(&key, || request(Task::Compile(dir.clone())), || request(Task::Works))?;
-        let _compiling = self.compiling.lock().unwrap_or_else(PoisonError::into_inner);
+        let compile = || -> std::result::Result<_, String> {
+            let dir = self.work.path().join(format!("{:03}", self.written.fetch_add(1, Ordering::Relaxed)));
+            text::write_to_dir(packing.program(), &dir, &options).map_err(|error| error.to_string())?;
+            Ok(request(Task::Compile { dir, times }))
+        };
+        self.trials.try_first(&key, compile, || request(Task::Works))?;
         let model = self.trials.compile(|| {
-            Model::new(&self.shared.framework, &written, self.shared.ways.times)
-                .map_err(|error| explain(&error))
+            Model::new(&self.shared.framework, &written, times).map_err(|error| explain(&error))
         })?;
         self.trials.accept(&key, begun.elapsed());
         Ok((packing, model))
@@ -113,7 +110,11 @@ fn unavailable(problem: String) -> Error {
 }
 
 /// Tries the small programs, each in a child; or in this process.
-fn find_ways(options: &Options, framework: &Framework, trials: &Trials) -> std::result::Result<Ways, String> {
+fn find_ways(
+    options: &Options,
+    framework: &Framework,
+    trials: &Trials,
+) -> std::result::Result<(Ways, bool), String> {
     let attempt = |task: Task| match trials.ask::<()>(&task.clone().request(&options.library)) {
         Ok(()) => Ok(()),
         Err(NoAnswer::NotStarted(_)) => carry_out(framework, &task),
@@ -127,8 +128,9 @@ fn find_ways(options: &Options, framework: &Framework, trials: &Trials) -> std::
         )
     })?;
     // Statistics are a comfort, and asking for them crashes where they are made otherwise: only in a child.
-    let times = trials.ask::<()>(&Task::Times.request(&options.library)).is_ok();
-    Ok(Ways { times })
+    let times = trials.ask::<()>(&Task::Times.request(&options.library));
+    let is_sure = matches!(times, Ok(()) | Err(NoAnswer::Failed(_) | NoAnswer::Crashed(_)));
+    Ok((Ways { times: times.is_ok() }, is_sure))
 }
 
 impl Device for InMemDevice {

@@ -15,7 +15,8 @@ pub(super) struct Folder {
 }
 
 impl Folder {
-    /// The folder at `path`, made if it is not there.
+    /// The folder at `path`, made if it is not there. If nobody else needs it, it is empty: what a process left
+    /// that was killed while it compiled is cleared away.
     ///
     /// # Errors
     /// What the system says.
@@ -23,6 +24,12 @@ impl Folder {
         let lock_path = path.with_extension("anneal-lock");
         let lock = loop {
             let lock = File::options().create(true).write(true).truncate(false).open(&lock_path)?;
+            if lock.try_lock().is_ok() {
+                if path.exists() && is_at(&lock, &lock_path) {
+                    fs::remove_dir_all(&path)?;
+                }
+                lock.unlock()?;
+            }
             lock.lock_shared()?;
             // Whoever cleared the folder away while we waited has removed this file, and it protects nothing.
             if is_at(&lock, &lock_path) {
@@ -60,6 +67,16 @@ fn is_at(file: &File, path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_killed_process_left_is_cleared_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("0a1b_2c3d");
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("net.plist"), "half").unwrap();
+        let _folder = Folder::at(path.clone()).unwrap();
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
+    }
 
     #[test]
     fn the_last_one_clears_it_away() {

@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 #[cfg(not(target_vendor = "apple"))]
@@ -116,6 +116,8 @@ struct Loaded {
     calls: Calls,
     classes: Classes,
     keys: Keys,
+    /// One compile, run or unload at a time, in the order in which they are asked for (rule ANE-012).
+    lane: Mutex<()>,
 }
 
 // SAFETY: functions, classes and constant strings, which are of no thread.
@@ -154,7 +156,7 @@ impl Framework {
         std::mem::forget(libraries);
         match (calls, classes, keys) {
             (Some(calls), Some(classes), Some(keys)) => {
-                Ok(Framework(Arc::new(Loaded { calls, classes, keys })))
+                Ok(Framework(Arc::new(Loaded { calls, classes, keys, lane: Mutex::new(()) })))
             }
             _ => Err(LoadError::Symbols { path: path.display().to_string(), missing }),
         }
@@ -176,10 +178,23 @@ impl Framework {
         &self.0.classes
     }
 
+    /// Keeps other compiles, runs and unloads away while it is held.
+    pub(super) fn lane(&self) -> MutexGuard<'_, ()> {
+        self.0.lane.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The folder in which compilers look for programs.
-    pub(super) fn temporary_directory(&self) -> PathBuf {
+    ///
+    /// # Errors
+    /// When the system names none.
+    pub(super) fn temporary_directory(&self) -> Result<PathBuf, CallError> {
         // SAFETY: it takes nothing and answers a string.
-        autoreleasepool(|_| PathBuf::from(text(unsafe { (self.calls().temporary_directory)() })))
+        let path = autoreleasepool(|_| text(unsafe { (self.calls().temporary_directory)() }));
+        if path.is_empty() {
+            let message = Some("it names no folder".to_owned());
+            return Err(CallError { call: "NSTemporaryDirectory", code: 0, message });
+        }
+        Ok(PathBuf::from(path))
     }
 
     /// A surface of `bytes` bytes and nothing else; null when it cannot be had.
@@ -202,6 +217,15 @@ impl Framework {
     }
 }
 
+/// Writes a file whole or not at all. One that is there as it should be is left alone: another process may be
+/// compiling from it now.
+fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    if std::fs::read(path).is_ok_and(|there| there == bytes) {
+        return Ok(());
+    }
+    mil::blob::write_whole(path, bytes).map_err(|error| std::io::Error::other(error.to_string()))
+}
+
 /// Calls something that answers BOOL and, through its last argument, an error.
 ///
 /// # Errors
@@ -215,8 +239,7 @@ pub(super) fn outcome(call: &'static str, body: impl FnOnce(*mut Id) -> Bool) ->
         return Err(CallError { call, code: 0, message: None });
     }
     // SAFETY: what is not nil is an `NSError`, which the pool keeps.
-    let (code, description): (isize, Id) =
-        unsafe { (msg_send![error, code], msg_send![error, localizedDescription]) };
+    let (code, description): (isize, Id) = unsafe { (msg_send![error, code], msg_send![error, description]) };
     Err(CallError { call, code: code as i64, message: Some(text(description)) })
 }
 
@@ -394,7 +417,7 @@ impl Symbols<'_> {
             unload: messages::unload,
             surface_object: messages::surface_object,
             request: messages::request,
-            write_file: |path, bytes| std::fs::write(path, bytes),
+            write_file: write_whole,
         })
     }
 

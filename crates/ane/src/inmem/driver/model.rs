@@ -36,8 +36,7 @@ pub(super) struct Model {
     options: Object,
 }
 
-// SAFETY: objects whose references are counted atomically; messages go to the model one at a time, as the device
-// runs one program at a time and compiles under a lock of its own.
+// SAFETY: objects whose references are counted atomically; messages go to the framework one at a time, in its lane.
 unsafe impl Send for Model {}
 // SAFETY: as above.
 unsafe impl Sync for Model {}
@@ -48,6 +47,7 @@ impl Model {
     /// # Errors
     /// The call that failed, and what was said.
     pub(super) fn new(framework: &Framework, written: &Written, times: bool) -> Result<Model, CallError> {
+        let _lane = framework.lane();
         autoreleasepool(|_| Model::compile_and_load(framework, written, times))
     }
 
@@ -102,12 +102,14 @@ impl Model {
         Ok(Model { framework: framework.clone(), _folder: folder, object, options })
     }
 
-    /// Runs `request`.
+    /// Runs `request`, by whoever has the [lane](Framework::lane).
     ///
     /// # Errors
     /// What was said; outputs then hold anything.
     pub(super) fn evaluate(&self, request: &Request) -> Result<(), CallError> {
         let evaluate = self.framework.calls().evaluate;
+        // No thread of the host looks at what the engine writes.
+        let (_reading, _writing) = (request.input.reading(), request.output.writing());
         autoreleasepool(|_| {
             // SAFETY: the model is loaded, and the request keeps its surfaces.
             outcome("evaluateWithQoS:options:request:error:", |error| unsafe {
@@ -120,6 +122,7 @@ impl Model {
 impl Drop for Model {
     fn drop(&mut self) {
         let unload = self.framework.calls().unload;
+        let _lane = self.framework.lane();
         // Nobody can be told, and the process may go on without the place.
         let _ = autoreleasepool(|_| {
             // SAFETY: it is loaded.
@@ -130,7 +133,7 @@ impl Drop for Model {
 
 /// The folder that the compiler reads (rule ANE-003), with the text and the files of the weights.
 fn fill(framework: &Framework, hex: &str, written: &Written) -> Result<Folder, CallError> {
-    let dir = framework.temporary_directory().join(hex);
+    let dir = framework.temporary_directory()?.join(hex);
     let lost = |path: &Path, error: std::io::Error| CallError {
         call: "writing the program for the compiler",
         code: error.raw_os_error().unwrap_or_default().into(),

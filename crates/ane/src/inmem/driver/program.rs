@@ -20,8 +20,6 @@ pub(super) struct Shared {
     pub(super) framework: Framework,
     pub(super) books: Arc<Books>,
     pub(super) ways: Ways,
-    /// Runs happen one at a time, in the order in which they are submitted (rule ANE-012).
-    pub(super) lane: Mutex<()>,
 }
 
 /// A program on the engine.
@@ -79,9 +77,9 @@ impl RawExecutable for Loaded {
 struct InMemInvocation {
     shared: Arc<Shared>,
     name: Arc<str>,
-    /// Released before the model is.
-    request: Request,
+    /// Unloaded, if nobody else has it, before surfaces and request are released (ANEgpt).
     model: Arc<Model>,
+    request: Request,
     inputs: Vec<(Buffer, Place)>,
     outputs: Vec<(Buffer, Place)>,
     /// Which version of each input its surface holds.
@@ -115,24 +113,24 @@ impl InMemInvocation {
     }
 
     fn run(&self) -> std::result::Result<(), CallError> {
-        if let Some(error) = self.shared.books.trouble.take() {
-            return Err(error);
-        }
         self.stage()?;
         let begun = Instant::now();
         self.model.evaluate(&self.request)?;
-        let time = self.request.hardware_time().unwrap_or(begun.elapsed());
+        let time = begun.elapsed();
         for (buffer, place) in &self.outputs {
             inmem(buffer).is_now_at(&self.request.output, *place);
         }
         self.shared.books.counters.ran(time);
+        if let Some(time) = self.request.hardware_time() {
+            self.shared.books.counters.engine_ran(time);
+        }
         Ok(())
     }
 }
 
 impl RawInvocation for InMemInvocation {
     fn submit(&self) -> Result<Ticket> {
-        let _lane = lock(&self.shared.lane);
+        let _lane = self.shared.framework.lane();
         self.run().map_err(|error| Error::Run {
             device: self.shared.books.device.to_string(),
             program: self.name.to_string(),

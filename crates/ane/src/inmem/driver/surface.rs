@@ -1,6 +1,6 @@
 //! IOSurfaces: memory that engine and host share, under locks.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use half::f16;
@@ -19,8 +19,7 @@ pub(super) struct IoSurface {
     framework: Framework,
     raw: SurfaceRef,
     bytes: usize,
-    /// One writer or several readers at a time among the host's threads; the framework's own locks keep the
-    /// engine away, and know no threads.
+    /// One writer or several readers at a time: threads of the host, and runs.
     access: RwLock<()>,
 }
 
@@ -57,6 +56,16 @@ impl IoSurface {
         Ok(Arc::new(surface))
     }
 
+    /// Keeps writers away while it is held.
+    pub(super) fn reading(&self) -> RwLockReadGuard<'_, ()> {
+        self.access.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps everybody away while it is held.
+    pub(super) fn writing(&self) -> RwLockWriteGuard<'_, ()> {
+        self.access.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// As requests take it.
     ///
     /// # Errors
@@ -76,7 +85,7 @@ impl IoSurface {
     /// # Errors
     /// When it cannot be locked.
     pub(super) fn read<T>(&self, read: impl FnOnce(&[f16]) -> T) -> Result<T, CallError> {
-        let _reading = self.access.read().unwrap_or_else(PoisonError::into_inner);
+        let _reading = self.reading();
         // SAFETY: see `locked`; no writer is here.
         self.locked(READ_ONLY, |front| read(unsafe { std::slice::from_raw_parts(front, self.numel()) }))
     }
@@ -86,7 +95,7 @@ impl IoSurface {
     /// # Errors
     /// When it cannot be locked.
     pub(super) fn write<T>(&self, write: impl FnOnce(&mut [f16]) -> T) -> Result<T, CallError> {
-        let _writing = self.access.write().unwrap_or_else(PoisonError::into_inner);
+        let _writing = self.writing();
         // SAFETY: see `locked`; nobody else is here.
         self.locked(0, |front| write(unsafe { std::slice::from_raw_parts_mut(front, self.numel()) }))
     }

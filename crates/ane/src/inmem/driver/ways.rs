@@ -43,8 +43,13 @@ pub(super) enum Task {
     Times,
     /// Run one whose results are joined, as those of most packed programs are.
     Joins,
-    /// Compile and load the program in this folder, as [`text::write_to_dir`] leaves it, without running it.
-    Compile(PathBuf),
+    /// Compile and load the program in `dir`, as [`text::write_to_dir`] leaves it, without running it.
+    Compile {
+        /// The folder.
+        dir: PathBuf,
+        /// With statistics.
+        times: bool,
+    },
 }
 
 /// The child's side.
@@ -62,12 +67,12 @@ pub(crate) fn answer(request: &Request) -> Result<serde_json::Value, String> {
 /// What failed.
 pub(super) fn carry_out(framework: &Framework, task: &Task) -> Result<(), String> {
     match task {
-        Task::Works => run_small(framework, small(1), false),
-        Task::Times => run_small(framework, small(1), true),
-        Task::Joins => run_small(framework, small(2), false),
-        Task::Compile(dir) => {
+        Task::Works => run_small(framework, &plain_product(), false),
+        Task::Times => run_small(framework, &plain_product(), true),
+        Task::Joins => run_small(framework, &joined_products(), false),
+        Task::Compile { dir, times } => {
             let written = read_dir(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
-            Model::new(framework, &written, false).map(drop).map_err(|error| explain(&error))
+            Model::new(framework, &written, *times).map(drop).map_err(|error| explain(&error))
         }
     }
 }
@@ -93,54 +98,88 @@ fn read_dir(dir: &Path) -> std::io::Result<Written> {
     Ok(Written { text: std::fs::read_to_string(dir.join(text::FILE_NAME))?, weights })
 }
 
-/// Its shape: 48 KiB, the smallest surface that every source accepts, so that nothing is joined.
-const SHAPE: [usize; 4] = [1, 64, 1, 384];
-const NUMEL: usize = 64 * 384;
-
-/// x w + x, so many times.
-fn small(outputs: usize) -> mil::Result<Program> {
-    let mut b = Builder::new(Element::F16);
-    let x = b.input("x", &SHAPE)?;
-    let w = b.input("w", &SHAPE)?;
-    for output in 0..outputs {
-        let product = b.mul(x, w)?;
-        let sum = b.add(product, x)?;
-        b.output(&format!("y{output}"), sum)?;
-    }
-    b.finish()
+/// A small program, and what it makes of whole numbers, which halves hold exactly.
+struct Small {
+    program: mil::Result<Program>,
+    /// Elements of each input and each output.
+    numel: (Vec<usize>, Vec<usize>),
+    /// Element `i` of each output, if element `i` of input 0 is `x(i)` and all of input 1 are `w`.
+    expected: fn(i: usize, w: f32) -> Vec<f32>,
 }
 
-/// Runs a small program twice, with other factors the second time: small whole numbers, exact in f16.
-fn run_small(framework: &Framework, program: mil::Result<Program>, times: bool) -> Result<(), String> {
+/// Element `i` of the first input.
+fn x(i: usize) -> f32 {
+    (i % 7) as f32 - 3.0
+}
+
+/// y = x w + x on 48 KiB, the smallest surface that every source accepts, so that nothing is joined.
+fn plain_product() -> Small {
+    let shape = [1, 64, 1, 384];
+    let build = || {
+        let mut b = Builder::new(Element::F16);
+        let (x, w) = (b.input("x", &shape)?, b.input("w", &shape)?);
+        let product = b.mul(x, w)?;
+        let sum = b.add(product, x)?;
+        b.output("y", sum)?;
+        b.finish()
+    };
+    let numel = 64 * 384;
+    Small { program: build(), numel: (vec![numel; 2], vec![numel]), expected: |i, w| vec![x(i) * w + x(i)] }
+}
+
+/// y = x w + x and z = 2 w with x [1, 96, 1, 80] and w [1, 96, 1, 1]: several bands beside one another, a column
+/// that is padded, and results that are joined.
+fn joined_products() -> Small {
+    let build = || {
+        let mut b = Builder::new(Element::F16);
+        let (x, w) = (b.input("x", &[1, 96, 1, 80])?, b.input("w", &[1, 96, 1, 1])?);
+        let product = b.mul(x, w)?;
+        let sum = b.add(product, x)?;
+        b.output("y", sum)?;
+        let twice = b.scale(w, 2.0)?;
+        b.output("z", twice)?;
+        b.finish()
+    };
+    Small {
+        program: build(),
+        numel: (vec![96 * 80, 96], vec![96 * 80, 96]),
+        expected: |i, w| vec![x(i) * w + x(i), 2.0 * w],
+    }
+}
+
+/// Runs a small program twice, with another factor the second time.
+fn run_small(framework: &Framework, small: &Small, times: bool) -> Result<(), String> {
     let told = |error: CallError| explain(&error);
-    let packing = program
-        .map_err(|error| error.to_string())
-        // Two inputs of this size fit every chip.
-        .and_then(|program| {
-            Packing::new(&program, SurfaceLimits::of(Chip::M1)).map_err(|error| error.to_string())
-        })?;
+    let program = small.program.as_ref().map_err(|error| error.to_string())?;
+    // Inputs of this size fit every chip.
+    let packing = Packing::new(program, SurfaceLimits::of(Chip::M1)).map_err(|error| error.to_string())?;
     let written =
         text::write(packing.program(), &WriteOptions::default()).map_err(|error| error.to_string())?;
     let model = Model::new(framework, &written, times).map_err(told)?;
     let surface = |kind| IoSurface::new(framework, packing.surface(kind).bytes()).map_err(told);
     let (input, output) = (surface(PortKind::Input)?, surface(PortKind::Output)?);
     let run = Run::new(framework, input, output, times).map_err(told)?;
+    let ports = |kind| packing.ports().iter().filter(move |port| port.kind == kind);
     for factor in [2.0, 5.0] {
-        let x: Vec<f32> = (0..NUMEL).map(|i| (i % 7) as f32 - 3.0).collect();
+        let first: Vec<f32> = (0..small.numel.0[0]).map(x).collect();
+        let second = vec![factor; small.numel.0[1]];
         run.input
             .write(|halves| {
-                for (port, values) in packing.ports().iter().zip([&x, &vec![factor; NUMEL]]) {
+                for (port, values) in ports(PortKind::Input).zip([&first, &second]) {
                     port.place.write(values, halves);
                 }
             })
             .map_err(told)?;
         // So that an old result is not taken for a new one.
         run.output.write(|halves| halves.fill(f16::from_f32(-1000.0))).map_err(told)?;
-        model.evaluate(&run).map_err(told)?;
-        for port in packing.ports().iter().filter(|port| port.kind == PortKind::Output) {
-            let mut found = vec![0.0; NUMEL];
+        {
+            let _lane = framework.lane();
+            model.evaluate(&run).map_err(told)?;
+        }
+        for (at, (port, numel)) in ports(PortKind::Output).zip(&small.numel.1).enumerate() {
+            let mut found = vec![0.0; *numel];
             run.output.read(|halves| port.place.read(halves, &mut found)).map_err(told)?;
-            if found.iter().zip(&x).any(|(found, x)| *found != x * (factor + 1.0)) {
+            if found.iter().enumerate().any(|(i, found)| *found != (small.expected)(i, factor)[at]) {
                 return Err("it computes a small product wrongly".to_owned());
             }
         }
