@@ -30,6 +30,24 @@ fn a_run_on_the_engine_has_the_losses_of_the_interpreter_on_every_cut() {
     }
 }
 
+#[test]
+fn long_sequences_train() {
+    let machine = Machine::with_espresso();
+    // Enough to validate on.
+    let text = machine.place.path("text.txt");
+    fs::write(&text, fs::read_to_string(&text).expect("it is there").repeat(2)).expect("a small file");
+    for seq_len in ["model.seq_len=1024", "model.seq_len=2048"] {
+        let more = ["--set", "eval.final_windows=1", "--set", seq_len];
+        let sim = [&["--device", "sim:m4", "--set", "log_every=1"], &more[..]].concat();
+        machine.place.ok(&machine.place.train("sim", "1steps", &sim));
+        ok(machine.train_for("1steps", "ane", "M5/ANEForge", "", &more));
+        assert_eq!(machine.losses("ane"), machine.losses("sim"), "{seq_len}");
+        for run in ["sim", "ane"] {
+            fs::remove_dir_all(machine.place.path(run)).expect("a run's folder");
+        }
+    }
+}
+
 /// The ladder: what is refused is told, remembered and not tried again.
 #[test]
 fn a_refused_cut_is_told_and_remembered() {

@@ -33,6 +33,44 @@ fn a_run_on_the_engine_has_the_losses_of_the_interpreter_on_every_cut() {
     }
 }
 
+/// One program that the compiler refuses, by the shape of its surface: a finer cut is taken.
+#[test]
+fn a_refused_cut_is_told_and_a_finer_one_taken() {
+    let machine = Machine::with_neural_engine();
+    let mut config = model::presets::by_name("odd").expect("the preset of these tests");
+    config.vocab_size = 300;
+    let programs = model::programs(&config, model::Cut::Whole, model::Taps::Keep, 4, mil::Element::F16);
+    let backward = programs.expect("it is whole").into_iter().find(|segment| segment.name == "backward");
+    let limits = ane::SurfaceLimits::of(mil::lint::Chip::M4);
+    let packing = ane::Packing::new(&backward.expect("a layer has one").program, limits).expect("it packs");
+    let [_, channels, _, columns] = packing.surface(mil::PortKind::Input).shape();
+    // A fault is a word of a list that commas divide.
+    let fault = format!("compile-refuse= {columns}]> a0");
+    ok(machine.train("run", "M4/rustane", &fault, &[]));
+    let told = machine.choices("run");
+    let wanted = "cut whole: refused: ane-inmem: compiling `backward`";
+    assert!(told.contains(wanted), "{channels} x {columns}: {told}");
+    assert!(told.contains("ANECCompile() FAILED") && told.contains("cut attn|ffn: 4 programs"), "{told}");
+}
+
+#[test]
+fn long_sequences_train() {
+    let machine = Machine::with_neural_engine();
+    // Enough to validate on.
+    let text = machine.place.path("text.txt");
+    fs::write(&text, fs::read_to_string(&text).expect("it is there").repeat(2)).expect("a small file");
+    for seq_len in ["model.seq_len=1024", "model.seq_len=2048"] {
+        let more = ["--set", "eval.final_windows=1", "--set", seq_len];
+        let sim = [&["--device", "sim:m4", "--set", "log_every=1"], &more[..]].concat();
+        machine.place.ok(&machine.place.train("sim", "1steps", &sim));
+        ok(machine.train_for("1steps", "ane", "M4/maderix", "", &more));
+        assert_eq!(machine.losses("ane"), machine.losses("sim"), "{seq_len}");
+        for run in ["sim", "ane"] {
+            fs::remove_dir_all(machine.place.path(run)).expect("a run's folder");
+        }
+    }
+}
+
 /// Surfaces that cannot be had and loads that fail at first are tried again; a run that fails in the middle goes
 /// on where it was.
 #[test]

@@ -35,7 +35,11 @@ impl Machine {
 
     /// A training of 6 steps on the device, under a profile and with bad luck; `more` is added.
     pub fn train(&self, name: &str, profile: &str, fault: &str, more: &[&str]) -> Command {
-        let mut args = self.place.train(name, "6steps", &["--device", self.device, "--set", "log_every=1"]);
+        self.train_for("6steps", name, profile, fault, more)
+    }
+
+    pub fn train_for(&self, budget: &str, name: &str, profile: &str, fault: &str, more: &[&str]) -> Command {
+        let mut args = self.place.train(name, budget, &["--device", self.device, "--set", "log_every=1"]);
         args.extend(more);
         self.command(&args, profile, fault)
     }
@@ -66,9 +70,10 @@ impl Machine {
     }
 
     /// Loss and norm of each step: the whole computation, to the last bit.
-    pub fn losses(&self, run: &str) -> Vec<(f64, f64)> {
-        let number = |line: &Value, key: &str| line[key].as_f64().expect("a number");
-        self.lines(run, "metrics.jsonl").iter().map(|m| (number(m, "loss"), number(m, "grad_norm"))).collect()
+    /// A norm that is no number, of a step that was skipped, is null.
+    pub fn losses(&self, run: &str) -> Vec<[Value; 2]> {
+        let metrics = self.lines(run, "metrics.jsonl").into_iter();
+        metrics.map(|step| ["loss", "grad_norm"].map(|key| step[key].clone())).collect()
     }
 
     pub fn choices(&self, run: &str) -> String {
