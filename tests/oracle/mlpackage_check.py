@@ -33,7 +33,7 @@ from coremltools.converters.mil.frontend.milproto.load import load as build_anew
 from coremltools.converters.mil.mil import types  # noqa: E402
 from coremltools.proto import FeatureTypes_pb2  # noqa: E402
 
-NUMPY = {"fp16": np.dtype("<f2"), "fp32": np.dtype("<f4"), "int32": np.dtype("<i4"), "bool": np.dtype("?")}
+NUMPY = {"fp16": np.dtype("<f2"), "fp32": np.dtype("<f4"), "int32": np.dtype("<i4"), "int8": np.dtype("i1"), "bool": np.dtype("?")}
 
 
 class Difference(Exception):
@@ -49,6 +49,9 @@ def same(what, found, expected):
 
 TYPE = r"(?:tensor<\w+, \[[\d, ]*\]>|\w+)"
 STATEMENT = re.compile(rf"^({TYPE} \w+(?:, {TYPE} \w+)*) = (\w+)\((.*)\)\[name = [^(]*\(\"(\w+)\"\)(?:, val = (.*))?\];$")
+# A constant that is kept as int8: all that it is made of stands in the brackets.
+AFFINE = re.compile(rf"^({TYPE} \w+) = constexpr_affine_dequantize\(\)\[(.*)\];$")
+ATTRIBUTE = re.compile(rf"(axis|quantized_data|scale|zero_point) = ({TYPE})(\((?:BLOBFILE\([^)]*\([^)]*\)[^)]*\([^)]*\)\)|[^()]*)\))")
 DECLARED = re.compile(rf"({TYPE}) (\w+)")
 BLOB = re.compile(r"BLOBFILE\(path = [^(]*\(\"@model_path/([^\"]*)\"\), offset = [^(]*\((\d+)\)\)")
 
@@ -84,7 +87,7 @@ def parse_value(text, ty, folder):
     if name == "string":
         return inner.strip('"')
     words = re.findall(r"[^\[\], ]+", inner)
-    read = {"bool": lambda w: w == "true", "int32": int}.get(name, lambda w: float.fromhex(w))
+    read = {"bool": lambda w: w == "true", "int32": int, "int8": int}.get(name, lambda w: float.fromhex(w))
     return np.array([read(w) for w in words]).astype(NUMPY[name]).reshape(shape)
 
 
@@ -102,6 +105,13 @@ def parse_text(path):
     outputs = re.fullmatch(r"\} -> \((.*)\);", next(line for line in lines if line.startswith("} ->")))[1].split(", ")
     statements = []
     for line in lines:
+        affine = AFFINE.match(line)
+        if affine:
+            attributes = {
+                name: parse_value(value, parse_type(ty), path.parent) for name, ty, value in ATTRIBUTE.findall(affine[2])
+            }
+            statements.append(("constexpr_affine_dequantize", declarations(affine[1]), {}, attributes))
+            continue
         match = STATEMENT.match(line)
         if match is None:
             continue
@@ -142,17 +152,31 @@ def compare(spec, weights, program):
     same("input ports", ports(spec.description.input), inputs)
     same("outputs", [var.name for var in built.outputs], outputs)
     same("output ports", ports(spec.description.output), [(v.name, type_of(v)) for v in built.outputs])
-    same("ops", [op.op_type for op in built.operations], [op for op, *_ in statements])
+    # Attributes of a dequantized constant become constants of their own when it is built.
+    inside = {id(v) for op in built.operations if op.op_type.startswith("constexpr_") for v in op.inputs.values()}
+    built_operations = [op for op in built.operations if not (op.op_type == "const" and id(op.outputs[0]) in inside)]
+    same("ops", [op.op_type for op in built_operations], [op for op, *_ in statements])
     # What the messages declare, which an engine may believe without inferring it.
     (block,) = spec.mlProgram.functions["main"].block_specializations.values()
     counts = Counter()
-    for op, message, (kind, results, arguments, value) in zip(built.operations, block.operations, statements):
+    for op, message, (kind, results, arguments, value) in zip(built_operations, block.operations, statements):
         where = f"{kind} {results[0][0]}"
         same(where, [(var.name, type_of(var)) for var in op.outputs], results)
         tensors = [(o.name, o.type.tensorType) for o in message.outputs]
         declared = [(name, tuple(d.constant.size for d in t.dimensions), t.rank) for name, t in tensors]
         same(f"{where}: declared", declared, [(name, shape, len(shape)) for name, (_, shape) in results])
         counts["values"] += len(results)
+        if kind == "constexpr_affine_dequantize":
+            counts["constants"] += 1
+            same(f"{where}: attributes", sorted(value), ["axis", "quantized_data", "scale", "zero_point"])
+            for name, expected in value.items():
+                found = np.asarray(getattr(op, name).val)
+                same(f"{where}: {name}", (found.dtype, found.tobytes()), (expected.dtype, expected.tobytes()))
+            # What coremltools says that it stands for.
+            half = (value["quantized_data"].astype(np.float32) * np.float32(value["scale"])).astype(np.float16)
+            found = np.asarray(op.materialized_val_inference())
+            same(f"{where}: values", found.tobytes(), half.tobytes())
+            continue
         if kind == "const":
             counts["constants"] += 1
             found = op.outputs[0].val

@@ -200,6 +200,23 @@ fn a_run_that_fails_in_the_middle_goes_on_where_it_was() {
     assert_eq!(machine.losses("moved").len(), 6);
 }
 
+/// A figure in the device's floats and one in int8, or why there is none.
+#[test]
+fn peak_is_measured_in_floats_and_in_int8() {
+    let machine = Machine::with_espresso();
+    let args = ["bench", "peak", "--depth", "1", "--device", "ane:m4", "--json"];
+    let object = ok(machine.command(&args, "M5/ANEForge", "")).json().remove(0);
+    for figures in [&object, &object["int8"]] {
+        assert!(figures["tflops_median"].as_f64() > Some(0.0), "{object}");
+    }
+    // Only the second program quantizes.
+    let refused = ok(machine.command(&args, "M5/ANEForge", "compile-refuse=001-peak")).json().remove(0);
+    assert!(refused["tflops_median"].as_f64() > Some(0.0), "{refused}");
+    let why = refused["int8"]["why_not"].as_str().expect("a text");
+    assert!(why.contains("ANECCompile() FAILED"), "{why}");
+    assert_eq!(machine.violations(), [""; 0]);
+}
+
 #[test]
 fn devices_say_what_is_there_and_what_is_missing() {
     let machine = Machine::with_espresso();

@@ -235,6 +235,10 @@ dispatch! {
             Op::Cast { dtype: DType::I32 } => one!(f32::trunc),
             Op::Cast { dtype: DType::Bool } => one!(|a: f32| truth(a != 0.0)),
             Op::Cast { .. } => one!(|a| a),
+            Op::Quantize { .. } => {
+                two!(|a: f32, scale: f32| (a / scale).round_ties_even().clamp(f32::from(i8::MIN), f32::from(i8::MAX)))
+            }
+            Op::Dequantize => two!(|a: f32, scale: f32| a * scale),
             _ => unreachable!("{} is not elementwise", op.name()),
         }
     }

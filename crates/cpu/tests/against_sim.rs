@@ -97,6 +97,10 @@ fn wrap(example: &Example) -> Program {
                 let zero = b.scalar(0.0);
                 b.push1(Op::Greater, &[x, zero]).unwrap()
             }
+            DType::I8 => {
+                let scale = b.scalar(1.0 / 64.0);
+                b.push1(Op::Quantize { output_dtype: DType::I8 }, &[x, scale]).unwrap()
+            }
             _ => x,
         });
     }
@@ -110,7 +114,7 @@ fn wrap(example: &Example) -> Program {
                 let (one, zero) = (b.scalar(1.0), b.scalar(0.0));
                 b.select(result, one, zero).unwrap()
             }
-            DType::F16 => b.push1(Op::Cast { dtype: DType::F32 }, &[result]).unwrap(),
+            DType::F16 | DType::I8 => b.push1(Op::Cast { dtype: DType::F32 }, &[result]).unwrap(),
             _ => result,
         };
         b.output(&format!("y{at}"), result).unwrap();

@@ -12,6 +12,8 @@ pub enum DType {
     F32,
     /// Signed 32-bit integer, MIL `int32`.
     I32,
+    /// Signed 8-bit integer, MIL `int8`; between `quantize` and `dequantize` only.
+    I8,
     /// Truth value, MIL `bool`.
     Bool,
     /// Text, MIL `string`; only constants hold it.
@@ -20,7 +22,7 @@ pub enum DType {
 
 impl DType {
     /// All of them, for tests that walk the list.
-    pub const ALL: [DType; 5] = [DType::F16, DType::F32, DType::I32, DType::Bool, DType::Str];
+    pub const ALL: [DType; 6] = [DType::F16, DType::F32, DType::I32, DType::I8, DType::Bool, DType::Str];
 
     /// MIL's spelling.
     pub fn mil_name(self) -> &'static str {
@@ -28,6 +30,7 @@ impl DType {
             DType::F16 => "fp16",
             DType::F32 => "fp32",
             DType::I32 => "int32",
+            DType::I8 => "int8",
             DType::Bool => "bool",
             DType::Str => "string",
         }
@@ -157,7 +160,9 @@ impl fmt::Display for TensorType {
 pub enum ConstData {
     /// `fp16` or `fp32`.
     Float(Arc<[f32]>),
-    /// `int32`.
+    /// `fp16` or `fp32`, kept as int8 (MIL `constexpr_affine_dequantize`).
+    Affine(Arc<Affine>),
+    /// `int32` or `int8`.
     Int(Arc<[i32]>),
     /// `bool`.
     Bool(Arc<[bool]>),
@@ -165,11 +170,23 @@ pub enum ConstData {
     Str(Arc<str>),
 }
 
+/// Floats that are whole numbers times a scale.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Affine {
+    /// The floats: `quantized * scale`, rounded to their type.
+    pub values: Arc<[f32]>,
+    /// The whole numbers.
+    pub quantized: Arc<[i8]>,
+    /// The scale, of the floats' type.
+    pub scale: f32,
+}
+
 impl ConstData {
     /// The number of elements.
     pub fn len(&self) -> usize {
         match self {
             ConstData::Float(values) => values.len(),
+            ConstData::Affine(affine) => affine.values.len(),
             ConstData::Int(values) => values.len(),
             ConstData::Bool(values) => values.len(),
             ConstData::Str(_) => 1,
@@ -200,9 +217,22 @@ impl Constant {
         Constant { ty, data: ConstData::Float(data) }
     }
 
+    /// `quantized * scale` as floats of `element`'s type, kept as int8; the scale is rounded to that type.
+    pub fn quantized(element: Element, shape: &[usize], quantized: &[i8], scale: f32) -> Self {
+        let scale = element.round(scale);
+        let values = quantized.iter().map(|q| f32::from(*q) * scale);
+        let plain = Constant::float(element, shape, values);
+        let values = plain.as_floats().unwrap_or_default().into();
+        let affine = Affine { values, quantized: quantized.into(), scale };
+        Constant { ty: plain.ty, data: ConstData::Affine(Arc::new(affine)) }
+    }
+
     /// The same constant for another float type; what is not a float stays.
     pub fn with_element(&self, element: Element) -> Self {
         match &self.data {
+            ConstData::Affine(affine) => {
+                Constant::quantized(element, &self.ty.shape, &affine.quantized, affine.scale)
+            }
             ConstData::Float(values) => Constant::float(element, &self.ty.shape, values.iter().copied()),
             _ => self.clone(),
         }
@@ -212,6 +242,7 @@ impl Constant {
     pub fn as_floats(&self) -> Option<&[f32]> {
         match &self.data {
             ConstData::Float(values) => Some(values),
+            ConstData::Affine(affine) => Some(&affine.values),
             _ => None,
         }
     }

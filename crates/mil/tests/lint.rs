@@ -111,6 +111,12 @@ fn conv(x: &[usize], weight: &[usize], groups: i32, constant: bool) -> Program {
     })
 }
 
+/// A constant that is kept as int8.
+fn quantized(b: &mut Builder, shape: &[usize]) -> ValueId {
+    let values: Vec<i8> = (0..shape.iter().product::<usize>()).map(|at| at as u8 as i8).collect();
+    b.constant(mil::Constant::quantized(Element::F16, shape, &values, 0.25))
+}
+
 /// A softmax of each of `count` rows of an input.
 fn softmaxes(count: usize, positions: usize) -> Program {
     of_one(&[1, 16, 1, positions], |b, a| {
@@ -332,6 +338,35 @@ fn cases() -> Vec<Case> {
             Error,
             rotated(&[1, 64, 1, 64], 3, false),
             rotated(&[1, 64, 1, 64], 1, false),
+        ),
+        case(
+            "ANE-053",
+            M4,
+            Ane,
+            Error,
+            of_one(&[1, 1, 16, 16], |b, a| {
+                let flat = quantized(b, &[16, 16]);
+                let w = b.reshape(flat, &[1, 1, 16, 16])?;
+                b.matmul(w, a, false, false)
+            }),
+            of_one(&[1, 1, 16, 16], |b, a| {
+                let w = quantized(b, &[1, 1, 16, 16]);
+                b.matmul(w, a, false, false)
+            }),
+        ),
+        case(
+            "ANE-056",
+            M5,
+            Ane,
+            Warning,
+            of_one(&[1, 1, 16, 16], |b, a| {
+                let w = quantized(b, &[1, 1, 16, 16]);
+                b.matmul(w, a, false, false)
+            }),
+            of_one(&[1, 1, 16, 16], |b, a| {
+                let w = b.full(&[1, 1, 16, 16], 0.5);
+                b.matmul(w, a, false, false)
+            }),
         ),
         case(
             "ANE-061",

@@ -129,9 +129,18 @@ fn every_op_survives_the_wire() {
         let mut b = Builder::new(Element::F32);
         let mut operands = Vec::new();
         for (at, ty) in example.operands.iter().enumerate() {
+            if ty.rank() == 0 {
+                // A package has no port for one number.
+                operands.push(b.scalar(0.5));
+                continue;
+            }
             let port = b.input(&format!("x{at}"), &ty.shape).unwrap();
             operands.push(match ty.dtype {
                 DType::Bool => b.push1(Op::Greater, &[port, port]).unwrap(),
+                DType::I8 => {
+                    let scale = b.scalar(0.5);
+                    b.push1(Op::Quantize { output_dtype: DType::I8 }, &[port, scale]).unwrap()
+                }
                 _ => port,
             });
         }

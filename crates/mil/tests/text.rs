@@ -274,3 +274,31 @@ fn a_text_cannot_read_files_outside_its_folder() {
     let missing = text::read_file(&folder.path().join("none.mil")).unwrap_err();
     assert!(missing.to_string().contains("none.mil"), "{missing}");
 }
+
+/// A constant that is kept as int8 stays one: in the text and in a blob file, in both generations.
+#[test]
+fn a_quantized_constant_goes_there_and_back() {
+    use mil::{Builder, ConstData, Constant};
+    for count in [6, 512] {
+        let mut b = Builder::new(Element::F16);
+        let x = b.input("a", &[1, count / 2, 1, 16]).unwrap();
+        let values: Vec<i8> = (0..count).map(|at| (at * 37 % 255) as u8 as i8).collect();
+        let weight = Constant::quantized(Element::F16, &[2, count / 2, 1, 1], &values, 0.125);
+        let weight = b.constant(weight);
+        let y = b.pointwise_conv(x, weight).unwrap();
+        b.output("y", y).unwrap();
+        let program = b.finish().unwrap();
+        for options in [WriteOptions::default(), WriteOptions::legacy()] {
+            let written = text::write(&program, &options).unwrap();
+            assert!(written.text.contains("constexpr_affine_dequantize()[axis = "), "{}", written.text);
+            assert_eq!(written.weights.len(), usize::from(count > 16), "{}", written.text);
+            let parse = ParseOptions { blobs: Some(&written), ..ParseOptions::default() };
+            let read = text::parse(&written.text, &parse).unwrap();
+            assert_eq!(read.stmts()[0].op, program.stmts()[0].op);
+            let mil::Op::Const(constant) = &read.stmts()[0].op else { panic!("{:?}", read.stmts()[0]) };
+            let ConstData::Affine(affine) = &constant.data else { panic!("{constant:?}") };
+            // Oracle: the product, by hand: element 3 is 111 / 8.
+            assert_eq!((affine.quantized[3], affine.values[3]), (111, 13.875));
+        }
+    }
+}

@@ -31,10 +31,19 @@ fn main() -> Result<()> {
         for element in [Element::F16, Element::F32] {
             let group = format!("ops-{element:?}-{header:?}").to_lowercase();
             for (at, example) in ops::examples().into_iter().enumerate() {
+                // They are of a later generation.
+                if header == Header::Ios16 && matches!(example.op, Op::Quantize { .. } | Op::Dequantize) {
+                    continue;
+                }
                 let program = wrap(&example)?.with_element(element)?;
                 dump(&out.join(&group), &format!("{at:02}_{}", example.op.name()), &program, header)?;
             }
         }
+    }
+    for header in [Header::Ios18, Header::Ios16] {
+        let group = format!("quantized-{header:?}").to_lowercase();
+        dump(&out.join(&group), "small", &quantized([2, 3])?, header)?;
+        dump(&out.join(&group), "in_a_file", &quantized([16, 64])?, header)?;
     }
     for preset in presets::NAMES {
         for cut in Cut::ALL {
@@ -46,6 +55,17 @@ fn main() -> Result<()> {
     }
     dump_model(&out, "tiny", Cut::Whole, Taps::Keep, Header::Ios16)?;
     dump_model(&out, "odd", Cut::Ten, Taps::Keep, Header::Ios16)
+}
+
+/// A convolution whose weight is kept as int8.
+fn quantized([outputs, inputs]: [usize; 2]) -> Result<Program> {
+    let mut b = Builder::new(Element::F16);
+    let x = b.input("x", &[1, inputs, 1, 16])?;
+    let values: Vec<i8> = (0..outputs * inputs).map(|at| (at * 37 % 255) as u8 as i8).collect();
+    let weight = b.constant(Constant::quantized(Element::F16, &[outputs, inputs, 1, 1], &values, 0.125));
+    let y = b.pointwise_conv(x, weight)?;
+    b.output("y", y)?;
+    Ok(b.finish()?)
 }
 
 /// The programs of one preset in one cut. Head and decoding are the same in all, and come with `whole`.
@@ -83,9 +103,14 @@ fn wrap(example: &ops::Example) -> Result<Program> {
     for (at, ty) in example.operands.iter().enumerate() {
         let name = format!("operand_{at}");
         operands.push(match ty.dtype {
+            _ if ty.rank() == 0 => b.scalar(0.5),
             DType::Bool => {
                 let port = b.input(&name, &ty.shape)?;
                 b.push1(Op::Greater, &[port, port])?
+            }
+            DType::I8 => {
+                let (port, scale) = (b.input(&name, &ty.shape)?, b.scalar(0.5));
+                b.push1(Op::Quantize { output_dtype: DType::I8 }, &[port, scale])?
             }
             _ if gaps && at == 1 => {
                 let values = (0..ty.numel()).map(|at| at as f32);
@@ -96,7 +121,7 @@ fn wrap(example: &ops::Example) -> Result<Program> {
     }
     for (at, result) in b.push(example.op.clone(), &operands)?.into_iter().enumerate() {
         let result = match b.ty(result).dtype {
-            DType::Bool => b.push1(Op::Cast { dtype: DType::F32 }, &[result])?,
+            DType::Bool | DType::I8 => b.push1(Op::Cast { dtype: DType::F32 }, &[result])?,
             _ => result,
         };
         b.output(&format!("result_{at}"), result)?;

@@ -211,6 +211,7 @@ pub(crate) fn cast(m: &Machine, ty: &TensorType, x: &Value) -> Data<'static> {
             Data::float(out)
         }
         (Data::Int(x), DType::I32) => Data::Int(x.clone()),
+        (_, DType::I8) => panic!("type inference quantizes and casts nothing to int8"),
         (Data::Int(x), DType::Bool) => Data::bool(x.iter().map(|v| *v != 0).collect()),
         (Data::Bool(x), DType::F16 | DType::F32) => {
             Data::float(x.iter().map(|v| f32::from(u8::from(*v))).collect())
@@ -219,6 +220,22 @@ pub(crate) fn cast(m: &Machine, ty: &TensorType, x: &Value) -> Data<'static> {
         (Data::Bool(x), DType::Bool) => Data::Bool(x.clone()),
         (Data::Str(_), _) | (_, DType::Str) => panic!("type inference casts no strings"),
     }
+}
+
+/// x / scale, rounded to nearest even, within int8.
+pub(crate) fn quantize(args: &[&Value]) -> Data<'static> {
+    let (x, scale) = (args[0].floats(), args[1].floats()[0]);
+    let whole = |v: &f32| (v / scale).round_ties_even().clamp(f32::from(i8::MIN), f32::from(i8::MAX));
+    Data::int(x.iter().map(|v| whole(v) as i32).collect())
+}
+
+/// x * scale.
+pub(crate) fn dequantize(m: &Machine, ty: &TensorType, args: &[&Value]) -> Data<'static> {
+    let Data::Int(x) = &args[0].data else { panic!("type inference dequantizes int8 only") };
+    let scale = args[1].floats()[0];
+    let mut out: Vec<f32> = x.iter().map(|v| *v as f32 * scale).collect();
+    m.profile.finish(ty.dtype, &mut out);
+    Data::float(out)
 }
 
 // Formulas that f32 does not have by name.

@@ -131,6 +131,8 @@ impl Interpreter {
                 }
                 DType::F32 => Data::Float(Floats::Borrowed(input)),
                 DType::I32 => Data::int(input.iter().map(|v| *v as i32).collect()),
+                // Towards zero and within its range, as `as` does.
+                DType::I8 => Data::int(input.iter().map(|v| i32::from(*v as i8)).collect()),
                 DType::Bool => Data::bool(input.iter().map(|v| *v != 0.0).collect()),
                 DType::Str => {
                     return Err(Error::Input {
@@ -235,6 +237,8 @@ fn evaluate<'a>(m: &Machine, op: &Op, ty: &TensorType, args: &[&Value<'a>]) -> V
         Op::Gelu { mode } => unary(m, ty, x(), |x| elementwise::gelu(*mode, x)),
         Op::Square => unary_numeric(m, ty, x(), |x| x * x, |x| x.wrapping_mul(x)),
         Op::Cast { .. } => elementwise::cast(m, ty, x()),
+        Op::Quantize { .. } => elementwise::quantize(args),
+        Op::Dequantize => elementwise::dequantize(m, ty, args),
 
         Op::Matmul { transpose_x, transpose_y } => matmul::matmul(m, ty, args, *transpose_x, *transpose_y),
         Op::Conv { .. } => conv::conv(m, op, ty, args),

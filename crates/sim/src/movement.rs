@@ -101,7 +101,7 @@ pub(crate) fn concat(m: &Machine, ty: &TensorType, args: &[&Value], axis: i32) -
             join(&mut out, outer, &parts);
             Data::float(out)
         }
-        DType::I32 => {
+        DType::I32 | DType::I8 => {
             let mut out = vec![0; n];
             let parts = args.iter().map(|arg| match &arg.data {
                 Data::Int(values) => &values[..],

@@ -57,6 +57,7 @@ impl<'a> Data<'a> {
                 }
                 Data::float(values)
             }
+            ConstData::Affine(affine) => Data::float(affine.values.to_vec()),
             ConstData::Int(values) => Data::int(values.to_vec()),
             ConstData::Bool(values) => Data::bool(values.to_vec()),
             ConstData::Str(text) => Data::Str(text.clone()),

@@ -201,3 +201,25 @@ fn casts_are_towards_zero_and_epsilons_are_of_the_programs_type() {
     assert_eq!(apply(&rsqrt(Element::F16), &exact, &[0.0]), [f32::INFINITY]);
     assert!((apply(&rsqrt(Element::F32), &exact, &[0.0])[0] - 1e4).abs() < 0.01);
 }
+
+/// Oracle: by hand. 0.5, 1.5 and 2.5 steps go to the even neighbour; what lies beyond int8 stays at its ends; the
+/// way back is a product.
+#[test]
+fn int8_is_rounded_to_even_and_kept_in_its_range() {
+    let through = |element, scale: f32| {
+        program(element, &[8], move |b, x| {
+            let scale = b.scalar(scale);
+            let whole = b.push1(Op::Quantize { output_dtype: mil::DType::I8 }, &[x, scale])?;
+            b.push1(Op::Dequantize, &[whole, scale])
+        })
+    };
+    let x = [0.125, 0.375, 0.625, -0.125, -0.375, 31.75, 31.875, -40.0];
+    let expected = [0.0, 0.5, 0.5, 0.0, -0.5, 31.75, 31.75, -32.0];
+    for element in [Element::F16, Element::F32] {
+        assert_eq!(apply(&through(element, 0.25), &Profile::m4(), &x), expected);
+    }
+    // 0.1 in f16 is 0.0999756; seven of them are 0.69983, of which the nearest half is 0.7001953 - 2^-11.
+    let tenth = half::f16::from_f32(0.1).to_f32();
+    let seven = apply(&through(Element::F16, 0.1), &Profile::m4(), &[0.7; 8])[0];
+    assert_eq!(seven, half::f16::from_f32(7.0 * tenth).to_f32());
+}

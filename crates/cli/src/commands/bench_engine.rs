@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use data::random::Stream;
 use device::{Binding, Buffer, Device, Invocation};
-use mil::{Builder, Constant, Element, PortKind, Program};
+use mil::{Builder, Constant, DType, Element, Op, PortKind, Program};
 use serde_json::{Value, json};
 
 use crate::Result;
@@ -17,6 +17,8 @@ use crate::device_choice::Choice;
 
 /// Channels of the stacked convolutions.
 const CHANNELS: usize = 512;
+/// The step of activations in int8: inputs are up to 0.1, and their size stays.
+const ACTIVATION_SCALE: f32 = 1.0 / 1024.0;
 /// Height and width of the planes that they go over.
 const PLANE: usize = 64;
 /// How long one figure is measured at least, after one run to warm up.
@@ -92,17 +94,39 @@ fn bound(device: &dyn Device, name: &str, program: &Program) -> device::Result<(
     Ok((executable.bind(&bindings)?, buffers))
 }
 
+/// In which numbers the convolutions of `peak` are computed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Numbers {
+    /// The device's own floats.
+    Float,
+    /// Weights kept as int8, activations through int8 between any two convolutions (W8A8).
+    Int8,
+}
+
 /// `depth` convolutions 1x1, x [1, 512, 64, 64] -> y of the same shape, weights baked in.
-fn stacked(element: Element, depth: usize) -> mil::Result<Program> {
+fn stacked(element: Element, depth: usize, numbers: Numbers) -> mil::Result<Program> {
     let mut b = Builder::new(element);
     let mut x = b.input("x0", &[1, CHANNELS, PLANE, PLANE])?;
     let mut random = Stream::new(1);
     let mut uniform = || random.below(1 << 20) as f64 / f64::from(1 << 19) - 1.0;
+    // A deviation of 1/sqrt(C) keeps values where they are, layer by layer.
+    let bound = (3.0 / CHANNELS as f64).sqrt();
+    let shape = [CHANNELS, CHANNELS, 1, 1];
     for _ in 0..depth {
-        // A deviation of 1/sqrt(C) keeps values where they are, layer by layer.
-        let bound = (3.0 / CHANNELS as f64).sqrt();
-        let values: Vec<f32> = (0..CHANNELS * CHANNELS).map(|_| (uniform() * bound) as f32).collect();
-        let weight = b.constant(Constant::float(element, &[CHANNELS, CHANNELS, 1, 1], values));
+        let uniform = (0..CHANNELS * CHANNELS).map(|_| uniform());
+        let weight = match numbers {
+            Numbers::Float => Constant::float(element, &shape, uniform.map(|u| (u * bound) as f32)),
+            Numbers::Int8 => {
+                let whole: Vec<i8> = uniform.map(|u| (u * 127.0).round() as i8).collect();
+                Constant::quantized(element, &shape, &whole, (bound / 127.0) as f32)
+            }
+        };
+        let weight = b.constant(weight);
+        if numbers == Numbers::Int8 {
+            let scale = b.scalar(ACTIVATION_SCALE);
+            let whole = b.push1(Op::Quantize { output_dtype: DType::I8 }, &[x, scale])?;
+            x = b.push1(Op::Dequantize, &[whole, scale])?;
+        }
         x = b.pointwise_conv(x, weight)?;
     }
     b.output("y0", x)?;
@@ -110,24 +134,49 @@ fn stacked(element: Element, depth: usize) -> mil::Result<Program> {
 }
 
 fn peak(device: &dyn Device, depth: usize) -> Result<(Vec<String>, Value)> {
-    let program = stacked(device.element(), depth)?;
+    let (line, mut object) = peak_in(device, depth, Numbers::Float)?;
+    let mut lines = vec![line];
+    // What a device does not take is its answer.
+    match peak_in(device, depth, Numbers::Int8) {
+        Ok((line, int8)) => {
+            let ratio = int8["tflops_median"].as_f64().unwrap_or(f64::NAN)
+                / object["tflops_median"].as_f64().unwrap_or(f64::NAN);
+            lines.push(format!("{line}; {ratio:.2} times the above"));
+            object["int8"] = int8;
+        }
+        Err(error) => {
+            lines.push(format!("peak      int8 (W8A8) is refused: {error}"));
+            object["int8"] = json!({ "why_not": error.to_string() });
+        }
+    }
+    object["bench"] = "peak".into();
+    Ok((lines, object))
+}
+
+/// The rate of the stacked convolutions in these numbers.
+fn peak_in(device: &dyn Device, depth: usize, numbers: Numbers) -> Result<(String, Value)> {
+    let program = stacked(device.element(), depth, numbers)?;
     let (invocation, _buffers) = bound(device, "peak", &program)?;
     let times = Times::of(&invocation, MIN_RUNS, MEASURE)?;
     let flops = 2.0 * (depth * CHANNELS * CHANNELS * PLANE * PLANE) as f64;
     let (median, best) = (times.quantile(0.5), times.quantile(0.0));
+    let (unit, name) = match numbers {
+        Numbers::Float => ("TFLOP/s", device.element().dtype().mil_name()),
+        Numbers::Int8 => ("TOP/s", "int8 (W8A8)"),
+    };
     let line = format!(
-        "peak      {:.2} TFLOP/s (best {:.2}): {depth} convolutions of {CHANNELS} channels over {PLANE} x {PLANE} in {:.2} ms, median of {}",
+        "peak      {:.2} {unit} (best {:.2}) in {name}: {depth} convolutions of {CHANNELS} channels over {PLANE} x {PLANE} in {:.2} ms, median of {}",
         flops / median / 1e12,
         flops / best / 1e12,
         median * 1e3,
         times.0.len()
     );
     let object = json!({
-        "bench": "peak", "depth": depth, "channels": CHANNELS, "plane": PLANE, "flops": flops,
+        "depth": depth, "channels": CHANNELS, "plane": PLANE, "flops": flops, "numbers": name,
         "runs": times.0.len(), "ms_median": median * 1e3, "ms_best": best * 1e3,
         "tflops_median": flops / median / 1e12, "tflops_best": flops / best / 1e12,
     });
-    Ok((vec![line], object))
+    Ok((line, object))
 }
 
 /// y0 = a0 + b0, [1, 64, 1, 64]: as small as every source says that a program may be.

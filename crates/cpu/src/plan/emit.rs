@@ -40,6 +40,7 @@ impl Planner<'_> {
             Op::Const(constant) => {
                 let values: Arc<[f32]> = match &constant.data {
                     ConstData::Float(values) => values.clone(),
+                    ConstData::Affine(affine) => affine.values.clone(),
                     ConstData::Bool(values) => values.iter().map(|v| f32::from(u8::from(*v))).collect(),
                     ConstData::Int(values) => {
                         // f32 counts exactly to 2^24.

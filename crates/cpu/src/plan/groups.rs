@@ -49,6 +49,8 @@ pub(crate) fn is_elementwise(op: &Op) -> bool {
             | Gelu { .. }
             | Square
             | Cast { .. }
+            | Quantize { .. }
+            | Dequantize
     )
 }
 

@@ -250,6 +250,7 @@ fn in_f32(program: &Program, stmt: &Stmt) -> bool {
         stmt.op,
         Op::Const(_)
             | Op::Cast { .. }
+            | Op::Quantize { .. }
             | Op::Select
             | Op::Maximum
             | Op::Minimum

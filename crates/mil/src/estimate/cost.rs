@@ -60,7 +60,7 @@ pub(super) fn bytes(ty: &TensorType) -> usize {
     let each = match ty.dtype {
         DType::F16 => 2,
         DType::F32 | DType::I32 => 4,
-        DType::Bool => 1,
+        DType::I8 | DType::Bool => 1,
         DType::Str => 0,
     };
     ty.numel() * each

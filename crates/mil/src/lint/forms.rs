@@ -279,7 +279,13 @@ pub(super) const RULES: &[Rule] = &[
         source: "ANEForge",
         routes: &[(Ane, Error)],
         chips: EVERY_CHIP,
-        check: Check::Always("no op here dequantizes"),
+        check: Check::Program(|s| {
+            s.each(|stmt| {
+                let Op::Reshape { .. } = stmt.op else { return None };
+                let arg = *stmt.args.first()?;
+                s.is_quantized(arg).then(|| format!("it reshapes `{}`", s.program.value(arg).name))
+            })
+        }),
     },
     Rule {
         id: "ANE-064",
@@ -437,9 +443,7 @@ impl Subject<'_> {
 fn runtime_weight<'a>(s: &'a Subject<'_>, stmt: &Stmt) -> Option<&'a str> {
     let Op::Conv { .. } = stmt.op else { return None };
     let weight = *stmt.args.get(1)?;
-    let fixed = s.is_constant(weight)
-        || s.producer(weight).is_some_and(|producer| producer.op.name().starts_with("constexpr_"));
-    (!fixed).then(|| s.program.value(weight).name.as_str())
+    (!s.is_constant(weight)).then(|| s.program.value(weight).name.as_str())
 }
 
 fn exchanged_operands(s: &Subject<'_>) -> Findings {

@@ -22,7 +22,7 @@
 
 use std::fmt;
 
-use crate::{Op, Program, Stmt, TensorType, ValueId};
+use crate::{ConstData, Op, Program, Stmt, TensorType, ValueId};
 
 mod forms;
 mod numerics;
@@ -224,6 +224,13 @@ impl Subject<'_> {
 
     fn is_constant(&self, id: ValueId) -> bool {
         self.producer(id).is_some_and(|producer| matches!(producer.op, Op::Const(_)))
+    }
+
+    /// Whether a value is a constant that is kept as int8.
+    fn is_quantized(&self, id: ValueId) -> bool {
+        self.producer(id).is_some_and(|producer| {
+            matches!(&producer.op, Op::Const(constant) if matches!(constant.data, ConstData::Affine(_)))
+        })
     }
 
     /// What `check` has to say about each statement.

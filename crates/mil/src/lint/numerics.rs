@@ -79,7 +79,7 @@ pub(super) const RULES: &[Rule] = &[
         source: "ANEForge, M1 Max, M2 Pro, M5 Pro",
         routes: &[(Ane, Warning)],
         chips: EVERY_CHIP,
-        check: Check::Always("no op here dequantizes"),
+        check: Check::Program(quantized_product),
     },
     Rule {
         id: "ANE-057",
@@ -253,6 +253,14 @@ fn joined_slices(s: &Subject<'_>) -> Findings {
         };
         let count = stmt.args.iter().filter(is_slice).count();
         (count > 1).then(|| format!("{count} of its operands are slices of a last axis"))
+    })
+}
+
+fn quantized_product(s: &Subject<'_>) -> Findings {
+    s.each(|stmt| {
+        let Op::Matmul { .. } = stmt.op else { return None };
+        let quantized = stmt.args.iter().find(|arg| s.is_quantized(**arg))?;
+        Some(format!("its operand `{}` is int8", s.program.value(*quantized).name))
     })
 }
 

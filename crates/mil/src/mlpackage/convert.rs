@@ -83,7 +83,7 @@ fn array_type(dtype: DType) -> Option<ArrayDataType> {
         DType::F16 => Some(ArrayDataType::Float16),
         DType::F32 => Some(ArrayDataType::Float32),
         DType::I32 => Some(ArrayDataType::Int32),
-        DType::Bool | DType::Str => None,
+        DType::I8 | DType::Bool | DType::Str => None,
     }
 }
 
@@ -98,6 +98,9 @@ fn feature(port: &Port<'_>) -> spec::FeatureDescription {
 
 fn operation(program: &Program, statement: &Statement<'_>, weights: &mut blob::Writer) -> spec::Operation {
     match statement {
+        Statement::Const { name, constant } if matches!(constant.data, ConstData::Affine(_)) => {
+            quantized(name, constant, weights)
+        }
         Statement::Const { name, constant } => spec::Operation {
             ty: "const".to_owned(),
             inputs: BTreeMap::new(),
@@ -124,6 +127,40 @@ fn operation(program: &Program, statement: &Statement<'_>, weights: &mut blob::W
     }
 }
 
+/// A constant that is kept as int8; all that it is made of is an attribute.
+fn quantized(name: &str, constant: &Constant, weights: &mut blob::Writer) -> spec::Operation {
+    let ConstData::Affine(affine) = &constant.data else { unreachable!("asked before") };
+    let data = TensorType::new(DType::I8, &constant.ty.shape);
+    let bytes = |values: Vec<u8>| Elements::Bytes(spec::RepeatedBytes { values });
+    let stored = if affine.quantized.len() > INLINE_MAX {
+        spec::Value { ty: Some(value_type(&data)), storage: Some(in_file(weights.add_i8(&affine.quantized))) }
+    } else {
+        immediate(&data, bytes(affine.quantized.iter().map(|q| *q as u8).collect()))
+    };
+    let scalar = |dtype, element| immediate(&TensorType::scalar(dtype), element);
+    let scale =
+        Constant { ty: TensorType::scalar(constant.ty.dtype), data: ConstData::Float([affine.scale].into()) };
+    spec::Operation {
+        ty: "constexpr_affine_dequantize".to_owned(),
+        inputs: BTreeMap::new(),
+        outputs: vec![named_type(name, &constant.ty)],
+        attributes: [
+            attribute_name(name),
+            ("quantized_data".to_owned(), stored),
+            ("zero_point".to_owned(), scalar(DType::I8, bytes(vec![0]))),
+            ("scale".to_owned(), value(&scale, weights)),
+            ("axis".to_owned(), scalar(DType::I32, Elements::Ints(spec::RepeatedInts { values: vec![0] }))),
+        ]
+        .into(),
+    }
+}
+
+/// A value in the file of the weights.
+fn in_file(offset: u64) -> Storage {
+    let file_name = format!("{MODEL_PATH}weights/weight.bin");
+    Storage::BlobFile(spec::BlobFileValue { file_name, offset })
+}
+
 fn attribute_name(name: &str) -> (String, spec::Value) {
     let elements = Elements::Strings(spec::RepeatedStrings { values: vec![name.to_owned()] });
     ("name".to_owned(), immediate(&TensorType::scalar(DType::Str), elements))
@@ -140,6 +177,7 @@ fn value_type(ty: &TensorType) -> spec::ValueType {
         DType::F16 => DataType::Float16,
         DType::F32 => DataType::Float32,
         DType::I32 => DataType::Int32,
+        DType::I8 => DataType::Int8,
         DType::Bool => DataType::Bool,
         DType::Str => DataType::String,
     };
@@ -164,15 +202,14 @@ fn value(constant: &Constant, weights: &mut blob::Writer) -> spec::Value {
     let elements = match &constant.data {
         ConstData::Float(values) if values.len() > INLINE_MAX => {
             let offset = if half { weights.add_f16(values) } else { weights.add_f32(values) };
-            let file_name = format!("{MODEL_PATH}weights/weight.bin");
-            let storage = Some(Storage::BlobFile(spec::BlobFileValue { file_name, offset }));
-            return spec::Value { ty: Some(value_type(&constant.ty)), storage };
+            return spec::Value { ty: Some(value_type(&constant.ty)), storage: Some(in_file(offset)) };
         }
         ConstData::Float(values) if half => {
             let values = values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect();
             Elements::Bytes(spec::RepeatedBytes { values })
         }
         ConstData::Float(values) => Elements::Floats(spec::RepeatedFloats { values: values.to_vec() }),
+        ConstData::Affine(_) => unreachable!("it has an operation of its own"),
         ConstData::Int(values) => Elements::Ints(spec::RepeatedInts { values: values.to_vec() }),
         ConstData::Bool(values) => Elements::Bools(spec::RepeatedBools { values: values.to_vec() }),
         ConstData::Str(text) => Elements::Strings(spec::RepeatedStrings { values: vec![text.to_string()] }),

@@ -205,6 +205,8 @@ pub enum DataType {
     Float16 = 10,
     /// Single precision.
     Float32 = 11,
+    /// Signed 8-bit integers.
+    Int8 = 21,
     /// Signed 32-bit integers.
     Int32 = 23,
 }

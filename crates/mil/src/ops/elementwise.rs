@@ -67,8 +67,11 @@ pub(super) fn infer(op: &Op, args: &[&TensorType]) -> Result<Vec<TensorType>> {
         })?;
     }
     let dtype = match op {
-        Op::Cast { dtype } if *dtype == DType::Str => {
+        Op::Cast { dtype: DType::Str } => {
             return Err(Error::op("cast", "cannot give a string"));
+        }
+        Op::Cast { dtype: DType::I8 } => {
+            return Err(Error::op("cast", "cannot give int8; quantize does"));
         }
         Op::Cast { dtype } => *dtype,
         op if is_comparison(op) => DType::Bool,

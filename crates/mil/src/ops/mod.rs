@@ -14,6 +14,7 @@ pub mod conv;
 pub mod elementwise;
 pub mod matmul;
 pub mod movement;
+pub mod quantize;
 pub mod reduce;
 pub mod softmax;
 
@@ -211,6 +212,13 @@ ops! {
         /// The type of the result.
         dtype: DType
     } = primitive "cast" ("x");
+    /// input / scale, rounded to nearest even and kept within -128 and 127.
+    Quantize {
+        /// The type of the result: int8.
+        output_dtype: DType
+    } = primitive "quantize" ("input", "scale");
+    /// input * scale: what `quantize` made of it, in floats.
+    Dequantize = primitive "dequantize" ("input", "scale");
 
     // Products.
     /// Matrix product over the last two axes; leading axes broadcast.
@@ -403,6 +411,7 @@ impl Op {
             | Op::SliceBySize { .. }
             | Op::Concat { .. }
             | Op::Split { .. } => movement::infer(self, args),
+            Op::Quantize { .. } | Op::Dequantize => quantize::infer(self, args),
             op if op.is_composite() => crate::composites::infer(op, args),
             _ => elementwise::infer(self, args),
         }
@@ -423,6 +432,7 @@ impl Op {
         match self {
             Op::Const(_) => Gradient::None("a constant has no operands"),
             Op::Conv { .. } => conv::GRADIENT,
+            Op::Quantize { .. } | Op::Dequantize => quantize::GRADIENT,
             op if op.is_composite() => crate::composites::gradient(op),
             op => elementwise::gradient(op).unwrap_or(Gradient::Rule),
         }
@@ -474,6 +484,7 @@ pub fn examples() -> Vec<Example> {
     examples.extend(softmax::examples());
     examples.extend(reduce::examples());
     examples.extend(movement::examples());
+    examples.extend(quantize::examples());
     examples.extend(crate::composites::examples());
     examples
 }
@@ -486,6 +497,7 @@ pub fn misuses() -> Vec<(Op, Vec<TensorType>, &'static str)> {
     misuses.extend(softmax::misuses());
     misuses.extend(reduce::misuses());
     misuses.extend(movement::misuses());
+    misuses.extend(quantize::misuses());
     misuses.extend(crate::composites::misuses());
     misuses
 }

@@ -220,7 +220,9 @@ impl<'f, 't> Reader<'f, 't, '_> {
         };
         let data = match ty.dtype {
             DType::F16 | DType::F32 => ConstData::Float(self.floats(literal, &ty)?.into()),
-            DType::I32 => ConstData::Int(self.ints(literal, ty.dtype.mil_name(), ty.numel())?.into()),
+            DType::I32 | DType::I8 => {
+                ConstData::Int(self.ints(literal, ty.dtype.mil_name(), ty.numel())?.into())
+            }
             DType::Bool => ConstData::Bool(self.bools(literal, ty.numel())?.into()),
             DType::Str => ConstData::Str(self.text(literal)?.into()),
         };
@@ -386,6 +388,12 @@ impl<'f, 't> Reader<'f, 't, '_> {
         };
         let data = self.ints(data, element_name, ty.numel())?;
         let element = if ty.dtype == DType::F16 { Element::F16 } else { Element::F32 };
+        if let (&[scale], &[0], "int8") = (&scales[..], &zeros[..], element_name) {
+            let quantized: Option<Vec<i8>> = data.iter().map(|q| i8::try_from(*q).ok()).collect();
+            if let Some(quantized) = quantized {
+                return Ok(Constant::quantized(element, &ty.shape, &quantized, scale));
+            }
+        }
         let inner: usize = ty.shape[axis + 1..].iter().product();
         let values = data.into_iter().enumerate().map(|(at, q)| {
             let channel = at / inner % channels;

@@ -16,6 +16,9 @@ pub(super) fn program(program: &Program, options: &WriteOptions) -> Result<Writt
     Ok(writer.finish())
 }
 
+/// What a constant that is kept as int8 is in MIL.
+const AFFINE: &str = "constexpr_affine_dequantize";
+
 struct Writer<'p> {
     program: &'p Program,
     options: &'p WriteOptions,
@@ -61,6 +64,9 @@ impl Writer<'_> {
 
     fn statement(&mut self, statement: &Statement<'_>) -> Result<()> {
         match statement {
+            Statement::Const { name, constant } if matches!(constant.data, ConstData::Affine(_)) => {
+                self.quantized(name, constant);
+            }
             Statement::Const { name, constant } => {
                 let value = self.constant(name, constant)?;
                 let declared = format!("{} {name}", self.ty(&constant.ty));
@@ -91,7 +97,7 @@ impl Writer<'_> {
     fn constant(&mut self, name: &str, constant: &Constant) -> Result<String> {
         match &constant.data {
             ConstData::Float(values) if values.len() > self.options.inline_max => {
-                let (path, offset) = self.blob(name, constant.ty.dtype, values);
+                let (path, offset) = self.floats_blob(name, constant.ty.dtype, values);
                 Ok(format!(
                     "{}(BLOBFILE(path = {}, offset = {}({offset})))",
                     self.ty(&constant.ty),
@@ -103,11 +109,43 @@ impl Writer<'_> {
         }
     }
 
-    fn blob(&mut self, name: &str, dtype: DType, values: &[f32]) -> (String, u64) {
-        let add = |file: &mut blob::Writer| match dtype {
+    /// A constant that is kept as int8; all that it is made of is an attribute.
+    fn quantized(&mut self, name: &str, constant: &Constant) {
+        let ConstData::Affine(affine) = &constant.data else { return };
+        let data = TensorType::new(DType::I8, &constant.ty.shape);
+        let data_ty = self.ty(&data);
+        let values = if affine.quantized.len() > self.options.inline_max {
+            let (path, offset) = self.blob(name, |file| file.add_i8(&affine.quantized));
+            let (path, uint64) = (self.string(&path), self.scalar_type("uint64"));
+            format!("BLOBFILE(path = {path}, offset = {uint64}({offset}))")
+        } else {
+            let elements: Vec<String> = affine.quantized.iter().map(i8::to_string).collect();
+            match &elements[..] {
+                [element] if data.shape.is_empty() => element.clone(),
+                elements => nested(&data.shape, elements),
+            }
+        };
+        let [axis, zero] = ["int32", "int8"].map(|name| self.scalar_type(name));
+        let scale =
+            format!("{}({})", self.scalar_type(constant.ty.dtype.mil_name()), hex_float(affine.scale));
+        let declared = format!("{} {name}", self.ty(&constant.ty));
+        let named = self.string(name);
+        writeln!(
+            self.lines,
+            "        {declared} = {AFFINE}()[axis = {axis}(0), name = {named}, quantized_data = {data_ty}({values}), \
+             scale = {scale}, zero_point = {zero}(0)];"
+        )
+        .expect("a String takes everything");
+    }
+
+    fn floats_blob(&mut self, name: &str, dtype: DType, values: &[f32]) -> (String, u64) {
+        self.blob(name, |file| match dtype {
             DType::F32 => file.add_f32(values),
             _ => file.add_f16(values),
-        };
+        })
+    }
+
+    fn blob(&mut self, name: &str, add: impl FnOnce(&mut blob::Writer) -> u64) -> (String, u64) {
         match &self.options.weights {
             WeightFiles::One(path) => (format!("{MODEL_PATH}{path}"), add(&mut self.one_file)),
             WeightFiles::OneEach(folder) => {
@@ -131,6 +169,7 @@ impl Writer<'_> {
                 }
                 values.iter().map(|v| hex_float(*v)).collect()
             }
+            ConstData::Affine(_) => unreachable!("it has a statement of its own"),
             ConstData::Int(values) => values.iter().map(i32::to_string).collect(),
             ConstData::Bool(values) => values.iter().map(bool::to_string).collect(),
             ConstData::Str(text) => return Ok(self.string(text)),
