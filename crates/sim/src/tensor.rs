@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::Deref;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mil::{ConstData, Constant, Element, TensorType};
 
@@ -102,18 +102,46 @@ impl Value<'_> {
 /// Memory of values that nobody needs any more, by length, so that a program which runs again and
 /// again asks the system for none.
 #[derive(Default)]
-pub(crate) struct Pool(Mutex<HashMap<usize, Vec<Vec<f32>>>>);
+pub(crate) struct Pool(Mutex<HashMap<usize, Shelf>>);
+
+/// Vectors of one length.
+#[derive(Default)]
+struct Shelf {
+    free: Vec<Vec<f32>>,
+    /// How many were taken and not put back. No more than that are kept when they come back: others were not
+    /// made here, and would pile up run by run.
+    taken: usize,
+}
 
 impl Pool {
+    fn shelves(&self) -> MutexGuard<'_, HashMap<usize, Shelf>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A vector of `len` elements of any value.
     pub(crate) fn take(&self, len: usize) -> Vec<f32> {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&len).and_then(Vec::pop);
+        let kept = {
+            let mut shelves = self.shelves();
+            let shelf = shelves.entry(len).or_default();
+            shelf.taken += 1;
+            shelf.free.pop()
+        };
         kept.unwrap_or_else(|| vec![0.0; len])
     }
 
     pub(crate) fn put(&self, values: Vec<f32>) {
-        let mut pool = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        pool.entry(values.len()).or_default().push(values);
+        let mut shelves = self.shelves();
+        let shelf = shelves.entry(values.len()).or_default();
+        if shelf.taken > 0 {
+            shelf.taken -= 1;
+            shelf.free.push(values);
+        }
+    }
+
+    /// Elements that are kept.
+    #[cfg(test)]
+    pub(crate) fn kept(&self) -> usize {
+        self.shelves().values().flat_map(|shelf| &shelf.free).map(Vec::len).sum()
     }
 
     /// Takes the memory of `data` back if nothing else holds it.
