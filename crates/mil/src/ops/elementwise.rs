@@ -46,6 +46,13 @@ pub(super) fn infer(op: &Op, args: &[&TensorType]) -> Result<Vec<TensorType>> {
     if let Some(other) = values.iter().find(|ty| ty.dtype != dtype) {
         return Err(Error::op(op.name(), format!("operands of different types: {} and {other}", values[0])));
     }
+    if dtype == DType::I8 && !matches!(op, Op::Cast { .. }) {
+        let name = names[names.len() - 1];
+        return Err(Error::op(
+            op.name(),
+            format!("{name} is {}; only dequantize computes with int8", values[0]),
+        ));
+    }
     let numeric_only = !matches!(op, Op::Select | Op::Equal | Op::NotEqual | Op::Cast { .. });
     let float_only = numeric_only && args.len() == 1 && !matches!(op, Op::Abs | Op::Relu | Op::Square);
     if dtype == DType::Str || (numeric_only && dtype == DType::Bool) || (float_only && !dtype.is_float()) {

@@ -52,6 +52,7 @@ pub(super) fn misuses() -> Vec<(Op, Vec<TensorType>, &'static str)> {
         (Op::Quantize { output_dtype: DType::I32 }, vec![t(&[4]), t(&[])], "expected int8"),
         (Op::Quantize { output_dtype: DType::I8 }, vec![t(&[4]), t(&[4])], "expected one float"),
         (Op::Quantize { output_dtype: DType::I8 }, vec![int8.clone(), t(&[])], "expected one float type"),
+        (Op::Add, vec![int8.clone(), int8.clone()], "only dequantize computes with int8"),
         (Op::Dequantize, vec![t(&[4]), t(&[])], "expected int8"),
         (Op::Dequantize, vec![int8, t(&[2])], "expected one float"),
     ]
