@@ -258,7 +258,7 @@ def of_broken(anneal, root):
     missing = tally.tell_known()
     report(
         tally.wrong + unexpected + missing == 0,
-        f"{len(BROKEN)} programs made to break a rule, or just not to, for {len(CHIPS)} chips: both sides name the same "
+        f"{len(BROKEN)} programs made to break a rule, or just not to, for {len(CHIPS)} chips: both name the same "
         f"causes ({', '.join(f'{count} x {cause}' for cause, count in sorted(tally.agreed.items()))}) but for "
         f"{sum(len(k[1]) for k in KNOWN)} differences that are listed",
     )
