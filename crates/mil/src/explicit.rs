@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 use crate::ops::Kind;
+use crate::text::Header;
 use crate::{
     AttrValue, ConstData, Constant, DType, Element, Error, Op, Program, Result, TensorType, ValueId,
 };
@@ -41,8 +42,8 @@ pub(crate) enum Passed {
 /// shared by type and value and declared before its first use.
 ///
 /// # Errors
-/// [`Error::Program`] when a name is no MIL identifier.
-pub(crate) fn statements(program: &Program) -> Result<Vec<Statement<'_>>> {
+/// [`Error::Program`] when a name is no MIL identifier; [`Error::Op`] when the generation `header` lacks an op.
+pub(crate) fn statements(program: &Program, header: Header) -> Result<Vec<Statement<'_>>> {
     let mut maker = Maker {
         program,
         names: program.values().iter().map(|v| v.name.as_str()).collect(),
@@ -60,6 +61,10 @@ pub(crate) fn statements(program: &Program) -> Result<Vec<Statement<'_>>> {
             continue;
         }
         let kind = stmt.op.kind().expect("every op but a constant has a kind");
+        if header == Header::Ios16 && matches!(stmt.op, Op::Quantize { .. } | Op::Dequantize) {
+            let problem = "it came with iOS 17, macOS 14; write the program for ios18";
+            return Err(Error::op(kind.name, problem));
+        }
         let mut arguments = Vec::new();
         if kind.variadic {
             let values = stmt.args.iter().map(|id| maker.name(*id)).collect();

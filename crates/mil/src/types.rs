@@ -217,8 +217,10 @@ impl Constant {
         Constant { ty, data: ConstData::Float(data) }
     }
 
-    /// `quantized * scale` as floats of `element`'s type, kept as int8; the scale is rounded to that type.
+    /// `quantized * scale` as floats of `element`'s type, kept as int8; the scale is rounded to that type. The
+    /// shape has at least one axis, as MIL's form names one.
     pub fn quantized(element: Element, shape: &[usize], quantized: &[i8], scale: f32) -> Self {
+        assert!(!shape.is_empty(), "MIL keeps no single number as int8");
         let scale = element.round(scale);
         let values = quantized.iter().map(|q| f32::from(*q) * scale);
         let plain = Constant::float(element, shape, values);

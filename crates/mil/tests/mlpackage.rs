@@ -152,6 +152,11 @@ fn every_op_survives_the_wire() {
         for element in [Element::F16, Element::F32] {
             for header in [Header::Ios16, Header::Ios18] {
                 let program = program.with_element(element).unwrap();
+                if header == Header::Ios16 && ["quantize", "dequantize"].contains(&example.op.name()) {
+                    let told = mlpackage::write(&program, header).unwrap_err().to_string();
+                    assert!(told.contains("iOS 17"), "{told}");
+                    continue;
+                }
                 let package = mlpackage::write(&program, header).unwrap();
                 let model = package.model().unwrap();
                 let files = package.files();

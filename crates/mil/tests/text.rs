@@ -45,6 +45,12 @@ fn every_op_reads_back_from_its_own_text() {
             let program = wrap(&example, element);
             let expected = program.expand_all().expect("a composite decomposes");
             for options in every_way_of_writing() {
+                let quantizes = ["quantize", "dequantize"].contains(&example.op.name());
+                if quantizes && options.header == Header::Ios16 {
+                    let told = text::write(&program, &options).unwrap_err().to_string();
+                    assert!(told.contains("iOS 17"), "{told}");
+                    continue;
+                }
                 assert_eq!(returned(&program, &options), expected, "{:?}", example.op);
             }
         }

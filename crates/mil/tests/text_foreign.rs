@@ -267,6 +267,7 @@ fn errors_name_the_place_and_the_repair() {
         (&format!("{y}softmax(x = x, axis = x);"), 1, 48, "must be a constant"),
         (&format!("{y}add(x = x, y = fp16(0x1.2.3p0));"), 1, 46, "is no number"),
         (&format!("{y}add(x = x, y = fp16(1e9));"), 1, 46, "too large for fp16"),
+        (&format!("{y}add(x = x, y = int8(128));"), 1, 46, "128 is no int8"),
         (&format!("{y}add(x = x, y = int16(1));"), 1, 41, "values of type `int16` are not supported"),
         (&format!("{y}add(x = x, y = int32(4294967296));"), 1, 47, "outside the 32-bit integers"),
         (&format!("{y}add(x = x, y = tensor<fp16, [2]>([1]));"), 1, 41, "1 elements are listed, expected 2"),

@@ -12,7 +12,7 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 
 use mil::text::{self, Header, WriteOptions};
-use mil::{Builder, Constant, DType, Element, Op, Program, mlpackage, ops};
+use mil::{Builder, ConstData, Constant, DType, Element, Op, Program, TensorType, mlpackage, ops};
 use model::{Cut, ModelConfig, Taps, presets, programs};
 
 type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
@@ -40,6 +40,7 @@ fn main() -> Result<()> {
             }
         }
     }
+    dump(&out.join("quantized-ios18"), "whole", &whole()?, Header::Ios18)?;
     for header in [Header::Ios18, Header::Ios16] {
         let group = format!("quantized-{header:?}").to_lowercase();
         dump(&out.join(&group), "small", &quantized([2, 3])?, header)?;
@@ -64,6 +65,20 @@ fn quantized([outputs, inputs]: [usize; 2]) -> Result<Program> {
     let values: Vec<i8> = (0..outputs * inputs).map(|at| (at * 37 % 255) as u8 as i8).collect();
     let weight = b.constant(Constant::quantized(Element::F16, &[outputs, inputs, 1, 1], &values, 0.125));
     let y = b.pointwise_conv(x, weight)?;
+    b.output("y", y)?;
+    Ok(b.finish()?)
+}
+
+/// Whole numbers of int8 that are a constant of their own.
+fn whole() -> Result<Program> {
+    let mut b = Builder::new(Element::F16);
+    let x = b.input("x", &[1, 16])?;
+    let ty = TensorType::new(DType::I8, &[1, 16]);
+    let values: Vec<i32> = (0..16).map(|at| at * 17 - 128).collect();
+    let whole = b.constant(Constant { ty, data: ConstData::Int(values.into()) });
+    let scale = b.scalar(0.5);
+    let half = b.push1(Op::Dequantize, &[whole, scale])?;
+    let y = b.add(x, half)?;
     b.output("y", y)?;
     Ok(b.finish()?)
 }

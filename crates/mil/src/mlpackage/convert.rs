@@ -19,7 +19,7 @@ const RANKS: std::ops::RangeInclusive<usize> = 1..=5;
 /// it has any.
 pub(super) fn program(program: &Program, header: Header) -> Result<(spec::Model, Option<Vec<u8>>)> {
     let mut weights = blob::Writer::new();
-    let operations = explicit::statements(program)?
+    let operations = explicit::statements(program, header)?
         .iter()
         .map(|statement| operation(program, statement, &mut weights))
         .collect();
@@ -210,6 +210,10 @@ fn value(constant: &Constant, weights: &mut blob::Writer) -> spec::Value {
         }
         ConstData::Float(values) => Elements::Floats(spec::RepeatedFloats { values: values.to_vec() }),
         ConstData::Affine(_) => unreachable!("it has an operation of its own"),
+        // coremltools holds small integers as bytes.
+        ConstData::Int(values) if constant.ty.dtype == DType::I8 => {
+            Elements::Bytes(spec::RepeatedBytes { values: values.iter().map(|v| *v as u8).collect() })
+        }
         ConstData::Int(values) => Elements::Ints(spec::RepeatedInts { values: values.to_vec() }),
         ConstData::Bool(values) => Elements::Bools(spec::RepeatedBools { values: values.to_vec() }),
         ConstData::Str(text) => Elements::Strings(spec::RepeatedStrings { values: vec![text.to_string()] }),

@@ -287,9 +287,18 @@ impl<'f, 't> Reader<'f, 't, '_> {
         if let Body::Blob { path, offset } = &literal.body {
             return self.blob(literal.at, path, *offset, name, count, |b| b.to_ints().unwrap_or_default());
         }
+        let range = match name {
+            "int8" => i32::from(i8::MIN)..=i32::from(i8::MAX),
+            "uint8" => 0..=i32::from(u8::MAX),
+            _ => i32::MIN..=i32::MAX,
+        };
         let spelled = |(atom, at): &(Atom<'t>, usize)| match atom {
             Atom::Number(spelling) => {
-                number::parse_int(spelling).map_err(|problem| self.source.error(*at, problem))
+                let value = number::parse_int(spelling).map_err(|problem| self.source.error(*at, problem))?;
+                if !range.contains(&value) {
+                    return Err(self.source.error(*at, format!("{value} is no {name}")));
+                }
+                Ok(value)
             }
             _ => Err(self.source.error(*at, format!("expected an integer for {name}"))),
         };
@@ -389,10 +398,9 @@ impl<'f, 't> Reader<'f, 't, '_> {
         let data = self.ints(data, element_name, ty.numel())?;
         let element = if ty.dtype == DType::F16 { Element::F16 } else { Element::F32 };
         if let (&[scale], &[0], "int8") = (&scales[..], &zeros[..], element_name) {
-            let quantized: Option<Vec<i8>> = data.iter().map(|q| i8::try_from(*q).ok()).collect();
-            if let Some(quantized) = quantized {
-                return Ok(Constant::quantized(element, &ty.shape, &quantized, scale));
-            }
+            // Within int8, as they were read.
+            let quantized: Vec<i8> = data.iter().map(|q| *q as i8).collect();
+            return Ok(Constant::quantized(element, &ty.shape, &quantized, scale));
         }
         let inner: usize = ty.shape[axis + 1..].iter().product();
         let values = data.into_iter().enumerate().map(|(at, q)| {

@@ -10,7 +10,7 @@ use crate::{ConstData, Constant, DType, Error, Program, Result, TensorType, Valu
 pub(super) fn program(program: &Program, options: &WriteOptions) -> Result<Written> {
     let mut writer =
         Writer { program, options, one_file: blob::Writer::new(), weights: Vec::new(), lines: String::new() };
-    for statement in explicit::statements(program)? {
+    for statement in explicit::statements(program, options.header)? {
         writer.statement(&statement)?;
     }
     Ok(writer.finish())
