@@ -131,6 +131,18 @@ pub enum Error {
         /// Sequence length T asked for.
         seq_len: usize,
     },
+    /// The system gives no thread to make batches on.
+    #[error("no thread can be started for making batches: {source}")]
+    Thread {
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// Training cannot go on where it was, since the data is another one.
+    #[error("the order of the data cannot be taken up again: {why}; give the data that the run began with")]
+    Resume {
+        /// What does not agree.
+        why: String,
+    },
 }
 
 impl Error {

@@ -23,7 +23,10 @@
 
 pub mod bpb;
 pub mod corpus;
+pub mod documents;
 mod error;
+pub mod loader;
+pub mod packing;
 pub mod prepare;
 pub mod random;
 pub mod sampler;
@@ -34,7 +37,10 @@ mod whole;
 
 pub use bpb::BitsPerByte;
 pub use corpus::{Corpus, Document, Source};
+pub use documents::DocumentIndex;
 pub use error::{Error, Result};
+pub use loader::{Loader, Packing, Position};
+pub use packing::{Packer, PackerState};
 pub use prepare::{Dataset, DatasetInfo, PrepareOptions, Progress, SplitInfo, TokenizerChoice, prepare};
 pub use sampler::WindowSampler;
 pub use shard::{ShardWriter, TokenShard};

@@ -9,16 +9,17 @@
 use crate::corpus::{Corpus, Document, Source};
 use crate::tokenizer::bpe::WordCounts;
 use crate::tokenizer::{TRAIN_DOCUMENT_CHARS, first_chars};
-use crate::{Error, Result, ShardWriter, Split, TokenShard, Tokenizer, stories, whole};
+use crate::{DocumentIndex, Error, Result, ShardWriter, Split, TokenShard, Tokenizer, stories, whole};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Changes whenever the contents of a prepared folder would change for the same inputs.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// Bytes of text held in memory at a time.
 const BATCH_BYTES: usize = 8 << 20;
 /// Vocabulary for the stories, and for other corpora below [`SMALL_BYTES`].
@@ -101,9 +102,9 @@ pub struct Dataset {
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
     /// The training tokens: every document with BOS in front, in order.
-    pub train: TokenShard,
+    pub train: Arc<TokenShard>,
     /// The validation tokens, likewise.
-    pub valid: TokenShard,
+    pub valid: Arc<TokenShard>,
     /// What was counted.
     pub info: DatasetInfo,
 }
@@ -127,7 +128,7 @@ pub struct DatasetInfo {
 }
 
 /// The size of one split.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SplitInfo {
     /// Documents.
     pub documents: u64,
@@ -135,6 +136,9 @@ pub struct SplitInfo {
     pub bytes: u64,
     /// Tokens, one BOS per document included.
     pub tokens: u64,
+    /// Documents in each group (see [`DocumentIndex`]), in order.
+    #[serde(default)]
+    pub groups: Vec<u64>,
 }
 
 /// Prepares a data set, or finds it in the cache. `progress` is called often and should return quickly.
@@ -194,6 +198,15 @@ fn prepare_in_cache(options: &PrepareOptions, folder: &Path, progress: &dyn Fn(P
 }
 
 impl Dataset {
+    /// Where the documents of a split are in its tokens.
+    pub fn documents(&self, split: Split) -> DocumentIndex {
+        let (shard, info) = match split {
+            Split::Train => (&self.train, &self.info.train),
+            Split::Valid => (&self.valid, &self.info.valid),
+        };
+        DocumentIndex::new(shard, self.tokenizer.bos_id(), &info.groups)
+    }
+
     /// Opens a prepared folder; checks that its parts belong together, not every byte (see [`TokenShard::verify`]).
     pub fn open(dir: &Path) -> Result<Dataset> {
         let path = dir.join("dataset.json");
@@ -218,7 +231,8 @@ impl Dataset {
             shard.verify()?;
             Ok(shard)
         };
-        let (train, valid) = (open("train.tokens", &info.train)?, open("valid.tokens", &info.valid)?);
+        let train = Arc::new(open("train.tokens", &info.train)?);
+        let valid = Arc::new(open("valid.tokens", &info.valid)?);
         Ok(Dataset { dir: dir.to_path_buf(), tokenizer, train, valid, info })
     }
 }
@@ -316,17 +330,21 @@ fn build(
         let mut writer = ShardWriter::create(&dir.join(name), &tokenizer)?;
         let mut size = SplitInfo::default();
         batches(corpus, split, |batch| {
-            for ids in tokenizer.encode_documents(&batch) {
+            for (document, ids) in batch.iter().zip(tokenizer.encode_documents(&batch)) {
                 size.tokens += ids.len() as u64;
+                size.bytes += document.text.len() as u64;
+                match size.groups.last_mut() {
+                    Some(documents) if !document.begins_group => *documents += 1,
+                    _ => size.groups.push(1),
+                }
                 writer.push(&ids)?;
             }
             size.documents += batch.len() as u64;
-            size.bytes += batch.iter().map(|text| text.len() as u64).sum::<u64>();
             progress(Progress::Encoding { split, bytes: size.bytes, tokens: size.tokens });
             if split == Split::Valid && matches!(options.source, Source::Stories { .. }) {
                 // From the text alone, by the recogniser: the bound is that of the text which stands in the shard.
                 let log2: Option<Vec<f64>> =
-                    batch.par_iter().map(|text| stories::log2_probability(text)).collect();
+                    batch.par_iter().map(|story| stories::log2_probability(&story.text)).collect();
                 log2_probability += log2.expect("the grammar says its own stories").iter().sum::<f64>();
             }
             Ok(true)
@@ -366,7 +384,7 @@ fn train_tokenizer(
     let (mut counts, mut chars, mut bytes) = (WordCounts::default(), 0u64, 0u64);
     batches(corpus, Split::Train, |batch| {
         let mut texts: Vec<&str> = Vec::new();
-        for text in &batch {
+        for Document { text, .. } in &batch {
             bytes += text.len() as u64;
             let left = options.tokenizer_chars.saturating_sub(chars);
             let text = first_chars(text, TRAIN_DOCUMENT_CHARS.min(left as usize));
@@ -399,7 +417,7 @@ fn train_tokenizer(
 }
 
 /// Hands a split's texts to `take` in batches of about [`BATCH_BYTES`], until it says false.
-fn batches(corpus: &Corpus, split: Split, mut take: impl FnMut(Vec<String>) -> Result<bool>) -> Result<()> {
+fn batches(corpus: &Corpus, split: Split, mut take: impl FnMut(Vec<Document>) -> Result<bool>) -> Result<()> {
     if let Source::Stories { seed, train_bytes, valid_bytes } = *corpus.source() {
         return story_batches(
             seed,
@@ -410,9 +428,9 @@ fn batches(corpus: &Corpus, split: Split, mut take: impl FnMut(Vec<String>) -> R
     }
     let (mut batch, mut bytes) = (Vec::new(), 0);
     for document in corpus.documents(split) {
-        let Document { text } = document?;
-        bytes += text.len();
-        batch.push(text);
+        let document = document?;
+        bytes += document.text.len();
+        batch.push(document);
         if bytes >= BATCH_BYTES {
             bytes = 0;
             if !take(std::mem::take(&mut batch))? {
@@ -431,7 +449,7 @@ fn story_batches(
     seed: u64,
     split: Split,
     bytes: u64,
-    mut take: impl FnMut(Vec<String>) -> Result<bool>,
+    mut take: impl FnMut(Vec<Document>) -> Result<bool>,
 ) -> Result<()> {
     const STORIES: u64 = 4096;
     let stream = stories::Stories::new(seed, split);
@@ -444,8 +462,9 @@ fn story_batches(
         let mut batch = Vec::new();
         for text in told {
             if left > 0 {
+                let begins_group = left == bytes;
                 left = left.saturating_sub(text.len() as u64);
-                batch.push(text);
+                batch.push(Document { text, begins_group });
             }
         }
         if !take(batch)? {
@@ -470,7 +489,7 @@ mod tests {
                 Ok(true)
             })
             .expect("tells");
-            let slow: Vec<String> = corpus.documents(split).map(|d| d.expect("a story").text).collect();
+            let slow: Vec<Document> = corpus.documents(split).map(|d| d.expect("a story")).collect();
             assert_eq!(fast, slow);
         }
     }

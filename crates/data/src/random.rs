@@ -23,6 +23,28 @@ pub fn key(parts: &[u64]) -> u64 {
     parts.iter().fold(0, |key, part| splitmix64(key ^ part))
 }
 
+/// Four rounds make a Feistel network with good round functions a strong pseudo-random permutation (Luby, Rackoff 1988).
+const ROUNDS: u64 = 4;
+
+/// Where a permutation of 0..n that depends on `epoch_key` sends `k`. The Feistel network (in full on the page of
+/// [`crate::sampler`]) covers less than 4n values, so fewer than four applications are expected.
+pub fn permute(k: u64, n: u64, epoch_key: u64) -> u64 {
+    let half = (u64::BITS - (n - 1).leading_zeros()).div_ceil(2).max(1);
+    let mask = (1 << half) - 1;
+    let mut value = k;
+    loop {
+        let (mut left, mut right) = (value >> half, value & mask);
+        for round in 0..ROUNDS {
+            let mixed = splitmix64(right ^ splitmix64(epoch_key.wrapping_add(round))) & mask;
+            (left, right) = (right, left ^ mixed);
+        }
+        value = left << half | right;
+        if value < n {
+            return value;
+        }
+    }
+}
+
 /// A stream of numbers from one key.
 #[derive(Clone, Debug)]
 pub struct Stream(u64);
@@ -52,6 +74,21 @@ impl Stream {
             if wide as u64 >= threshold {
                 return (wide >> 64) as u64;
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn an_epoch_is_a_permutation_of_its_windows(n in 1..3000u64, epoch_key: u64) {
+            let mut seen: Vec<u64> = (0..n).map(|k| permute(k, n, epoch_key)).collect();
+            seen.sort_unstable();
+            prop_assert_eq!(seen, (0..n).collect::<Vec<_>>());
         }
     }
 }

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use data::PackerState;
 use model::{ModelConfig, Parameter};
 use serde::{Deserialize, Serialize};
 
@@ -35,8 +36,11 @@ pub struct TrainerState {
     pub seed: u64,
     /// Steps, tokens and time.
     pub spent: Spent,
-    /// Number of the next window of the sampler.
+    /// Rows of batches that were used.
     pub next_window: u64,
+    /// With `data.packing = "best_fit"`, the documents that wait to be packed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packer: Option<PackerState>,
     /// Updates of the optimiser: its bias correction's time.
     pub updates: u64,
     /// The loss scale.
@@ -344,6 +348,7 @@ mod tests {
                 // Numbers whose shortest decimal forms are long.
                 spent: Spent { steps, tokens: steps * 21, seconds: 0.1 + 0.2 },
                 next_window: steps,
+                packer: None,
                 updates: steps,
                 loss_scale: LossScaleState {
                     scale: 65536.0,

@@ -4,7 +4,7 @@
 //! options, with the place of each value; [`RunConfig`] is what it means, complete and checked. A
 //! run keeps the second.
 
-use data::Dataset;
+use data::{Dataset, Loader, Packing};
 use model::{Cut, ModelConfig, ParameterKind, StackOptions, Taps, presets};
 use serde::{Deserialize, Serialize};
 
@@ -156,12 +156,23 @@ pub struct DataConfig {
     pub source: String,
     /// `train` trains one on the source; otherwise the path of a `tokenizer.json`.
     pub tokenizer: String,
+    /// How tokens become rows.
+    #[serde(default)]
+    pub packing: Packing,
+    /// Whether documents come in a random order, another one in each epoch, and not in that of the text. Windows
+    /// always do.
+    #[serde(default = "yes")]
+    pub shuffle: bool,
     /// The tokenizer's hash; empty until the data is there.
     pub tokenizer_hash: String,
     /// Tokens to train on; 0 until the data is there.
     pub train_tokens: u64,
     /// Tokens to validate on; 0 until the data is there.
     pub valid_tokens: u64,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// The optimiser.
@@ -299,6 +310,8 @@ impl RunConfig {
             data: DataConfig {
                 source: "stories".into(),
                 tokenizer: "train".into(),
+                packing: Packing::Windows,
+                shuffle: true,
                 tokenizer_hash: String::new(),
                 train_tokens: 0,
                 valid_tokens: 0,
@@ -379,6 +392,8 @@ impl RunConfig {
         let found = DataConfig {
             source: self.data.source.clone(),
             tokenizer: self.data.tokenizer.clone(),
+            packing: self.data.packing,
+            shuffle: self.data.shuffle,
             tokenizer_hash: dataset.tokenizer.hash().to_owned(),
             train_tokens: dataset.train.len() as u64,
             valid_tokens: dataset.valid.len() as u64,
@@ -416,6 +431,15 @@ impl RunConfig {
         Ok(())
     }
 
+    /// The batches of the run, from the first.
+    ///
+    /// # Errors
+    /// [`Error::Data`].
+    pub(crate) fn loader(&self, dataset: &Dataset) -> Result<Loader> {
+        let seed = self.data.shuffle.then_some(self.seed);
+        Ok(Loader::new(dataset, self.data.packing, seed, self.batch, self.model.seq_len)?)
+    }
+
     /// Checks every value's range; the model's own are checked by [`ModelConfig::validate`].
     pub(crate) fn check(&self) -> std::result::Result<(), Problem> {
         let fail = |key: &str, value: &dyn std::fmt::Display, problem: &str| {
@@ -428,6 +452,10 @@ impl RunConfig {
                 }
                 other => fail("model", &"…", &other.to_string()),
             };
+        }
+        if !self.data.shuffle && self.data.packing == Packing::Windows {
+            let problem = "windows always come in a random order; data.packing = \"best_fit\" can keep that of the text";
+            return fail("data.shuffle", &false, problem);
         }
         for (key, value, most) in [("batch", self.batch, 1 << 16), ("accum", self.accum, 1 << 20)] {
             if value == 0 || value > most {

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use data::{ByteCount, Dataset, WindowSampler};
+use data::{ByteCount, Dataset, Loader, Position};
 use device::Device;
 use model::{Parameter, ParameterKind, Stack};
 use serde::Serialize;
@@ -97,7 +97,9 @@ pub enum Guard {
 pub struct Trainer {
     config: RunConfig,
     dataset: Dataset,
-    sampler: WindowSampler,
+    loader: Loader,
+    /// After the last batch that was used.
+    position: Position,
     byte_table: Vec<u32>,
     stack: Stack,
     adamw: AdamW,
@@ -106,9 +108,6 @@ pub struct Trainer {
     budget: Budget,
     replay: Option<Vec<f64>>,
     spent: Spent,
-    next_window: u64,
-    ids: Vec<u32>,
-    targets: Vec<u32>,
 }
 
 impl Trainer {
@@ -117,8 +116,7 @@ impl Trainer {
     /// # Errors
     /// [`Error::Model`] when the device does not take the model, [`Error::Data`].
     pub fn new(config: RunConfig, dataset: Dataset, device: Arc<dyn Device>) -> Result<Trainer> {
-        let seq_len = config.model.seq_len;
-        let sampler = WindowSampler::new(dataset.train.len(), seq_len, config.seed)?;
+        let loader = config.loader(&dataset)?;
         let element = device.element();
         let mut stack = Stack::new(&config.model, device, &config.stack_options())?;
         let parameters = stack.parameters().to_vec();
@@ -126,7 +124,8 @@ impl Trainer {
             stack.set_weights(index, &model::initial_values(&config.model, parameter, config.seed))?;
         }
         Ok(Trainer {
-            sampler,
+            loader,
+            position: Position::default(),
             byte_table: dataset.tokenizer.byte_table(ByteCount::Raw),
             adamw: AdamW::new(config.betas(), parameters.iter().map(Parameter::numel)),
             scale: LossScale::new(element, config.scale_rules(), config.step_tokens()),
@@ -134,9 +133,6 @@ impl Trainer {
             budget: config.budget,
             replay: None,
             spent: Spent::default(),
-            next_window: 0,
-            ids: vec![0; config.batch * seq_len],
-            targets: vec![0; config.batch * seq_len],
             config,
             dataset,
             stack,
@@ -196,11 +192,12 @@ impl Trainer {
         let step_tokens = self.config.step_tokens();
         let scale = self.scale.state().scale;
 
-        let next_window = self.next_window;
+        let position = self.position.clone();
         let gradients = match self.accumulate() {
             Ok(gradients) => gradients,
             Err(error) => {
-                self.next_window = next_window;
+                self.loader.seek(position.clone())?;
+                self.position = position;
                 return Err(error);
             }
         };
@@ -282,9 +279,10 @@ impl Trainer {
             peak: Peak::default(),
         };
         for microbatch in 0..self.config.accum {
-            self.sampler.batch(&self.dataset.train, self.next_window, &mut self.ids, &mut self.targets);
-            let report = self.stack.forward_backward(&self.ids, &self.targets, log_scale, microbatch == 0)?;
-            self.next_window += self.config.batch as u64;
+            let batch = self.loader.next_batch();
+            let first = microbatch == 0;
+            let report = self.stack.forward_backward(&batch.inputs, &batch.targets, log_scale, first)?;
+            self.position = batch.after;
             sums.loss_sum += report.nll.iter().map(|nll| f64::from(*nll)).sum::<f64>();
             for (largest, value) in sums.act_max.iter_mut().zip(&report.act_max) {
                 *largest = Peak::of(&[*largest, *value]).value();
@@ -360,7 +358,8 @@ impl Trainer {
         TrainerState {
             seed: self.config.seed,
             spent: self.spent,
-            next_window: self.next_window,
+            next_window: self.position.next_window,
+            packer: self.position.packer.clone(),
             updates: self.adamw.updates(),
             loss_scale: self.scale.state(),
         }
@@ -379,15 +378,17 @@ impl Trainer {
     /// Goes on from a checkpoint of the same model.
     ///
     /// # Errors
-    /// [`Error::Model`] when the device cannot be written.
+    /// [`Error::Model`] when the device cannot be written; [`Error::Data`] when the data is another one.
     pub fn restore(&mut self, checkpoint: Checkpoint) -> Result<()> {
         for (index, weights) in checkpoint.weights.iter().enumerate() {
             self.stack.set_weights(index, weights)?;
         }
-        let TrainerState { seed: _, spent, next_window, updates, loss_scale } = checkpoint.state;
+        let TrainerState { seed: _, spent, next_window, packer, updates, loss_scale } = checkpoint.state;
+        let position = Position { next_window, packer };
+        self.loader.seek(position.clone())?;
         self.adamw.restore(checkpoint.moments, updates);
         self.scale.restore(loss_scale);
-        (self.spent, self.next_window) = (spent, next_window);
+        (self.spent, self.position) = (spent, position);
         Ok(())
     }
 }

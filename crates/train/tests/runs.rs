@@ -130,6 +130,30 @@ fn stopping_anywhere_and_resuming_changes_no_bit() {
     }
 }
 
+#[test]
+fn packed_documents_are_taken_up_again_where_they_were() {
+    let place = Place::new();
+    for (order, shuffle) in [("random", true), ("own", false)] {
+        let config = || {
+            let mut config = place.config("12steps", "");
+            config.set("data.packing", "best_fit", "the test");
+            config.set("data.shuffle", shuffle, "the test");
+            config
+        };
+        let straight = format!("straight-{order}");
+        let stopped = format!("stopped-{order}");
+        place.train(place.start(&straight, config()), cpu()).unwrap();
+        let (_, outcome) = place.train_until(place.start(&stopped, config()), cpu(), 5);
+        outcome.unwrap();
+        place.train(place.resume(&stopped), cpu()).unwrap();
+        assert!(place.tensors(&stopped) == place.tensors(&straight), "{order}");
+    }
+    let windows = place.config("12steps", "");
+    place.train(place.start("windows", windows), cpu()).unwrap();
+    assert!(place.tensors("windows") != place.tensors("straight-random"));
+    assert!(place.tensors("straight-own") != place.tensors("straight-random"));
+}
+
 /// As after a kill between checkpoints: metrics run ahead, the last line is cut, a checkpoint is
 /// half-written.
 #[test]

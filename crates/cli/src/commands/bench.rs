@@ -4,6 +4,7 @@
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use data::random::Stream;
@@ -155,13 +156,13 @@ fn synthetic(folder: &Path, vocab_size: usize, tokens: usize) -> Result<Dataset>
     let tokenizer = Tokenizer::train(["made up"], 256 + data::tokenizer::SPECIAL_TOKENS.len())?;
     Ok(Dataset {
         dir: folder.to_owned(),
-        train: TokenShard::open_raw_u16(&path, vocab_size)?,
-        valid: TokenShard::open_raw_u16(&path, vocab_size)?,
+        train: Arc::new(TokenShard::open_raw_u16(&path, vocab_size)?),
+        valid: Arc::new(TokenShard::open_raw_u16(&path, vocab_size)?),
         info: DatasetInfo {
             source: "made up".to_owned(),
             split_rule: String::new(),
             tokenizer_hash: tokenizer.hash().to_owned(),
-            train: split,
+            train: split.clone(),
             valid: split,
             bound_bits_per_byte: None,
         },

@@ -34,7 +34,7 @@ pub(crate) fn prepare(args: &PrepareArgs, out: &mut dyn Write) -> Result {
         return Ok(ExitCode::SUCCESS);
     }
     writeln!(out, "{}", dataset.dir.display())?;
-    for (name, split) in [("train", dataset.info.train), ("valid", dataset.info.valid)] {
+    for (name, split) in [("train", &dataset.info.train), ("valid", &dataset.info.valid)] {
         writeln!(
             out,
             "{name}  {} documents, {} bytes, {} tokens ({:.2} bytes each)",

@@ -55,6 +55,14 @@ impl FileDocuments {
         }
     }
 
+    /// The group (see [`crate::DocumentIndex`]) of the text that came last.
+    pub(super) fn group(&self) -> usize {
+        match self {
+            FileDocuments::Parquet(rows) => rows.next_group,
+            FileDocuments::Text(_) | FileDocuments::JsonLines(_) => 0,
+        }
+    }
+
     pub(super) fn next_text(&mut self) -> Result<Option<String>> {
         match self {
             FileDocuments::Text(text) => text.next_text(),

@@ -107,6 +107,14 @@ impl fmt::Display for Source {
 pub struct Document {
     /// Its text; never empty.
     pub text: String,
+    /// Whether it is the first of its split in its group: a row group of a Parquet file, any other file, all stories.
+    pub begins_group: bool,
+}
+
+impl AsRef<str> for Document {
+    fn as_ref(&self) -> &str {
+        &self.text
+    }
 }
 
 /// A source whose files have been listed and whose split has been decided.
@@ -217,7 +225,11 @@ impl Corpus {
         let reading = match (&self.source, &self.held_out, split) {
             (Source::Stories { seed, train_bytes, valid_bytes }, ..) => {
                 let left = if split == Split::Train { *train_bytes } else { *valid_bytes };
-                return Documents(Reading::Stories { stories: Stories::new(*seed, split), left });
+                return Documents(Reading::Stories {
+                    stories: Stories::new(*seed, split),
+                    left,
+                    begun: false,
+                });
             }
             (_, HeldOut::Files(files), Split::Valid) => FileReading::new(self.kind, files, None),
             (_, HeldOut::From(cut), Split::Train) => {
@@ -313,7 +325,7 @@ fn text_cut(path: &Path) -> Result<u64> {
 pub struct Documents<'c>(Reading<'c>);
 
 enum Reading<'c> {
-    Stories { stories: Stories, left: u64 },
+    Stories { stories: Stories, left: u64, begun: bool },
     Files(Box<FileReading<'c>>),
 }
 
@@ -326,12 +338,23 @@ struct FileReading<'c> {
     pick: Option<Split>,
     seen: u64,
     open: Option<FileDocuments>,
+    /// File and group of the document that was handed out last.
+    group: Option<(usize, usize)>,
     failed: bool,
 }
 
 impl<'c> FileReading<'c> {
     fn new(kind: Kind, files: &'c [PathBuf], span: Option<(u64, u64)>) -> Self {
-        FileReading { kind, files: files.iter(), span, pick: None, seen: 0, open: None, failed: false }
+        FileReading {
+            kind,
+            files: files.iter(),
+            span,
+            pick: None,
+            seen: 0,
+            open: None,
+            group: None,
+            failed: false,
+        }
     }
 
     fn next_document(&mut self) -> Result<Option<Document>> {
@@ -352,7 +375,9 @@ impl<'c> FileReading<'c> {
                     let held_out =
                         number.is_multiple_of(HELD_OUT_EVERY) && number / HELD_OUT_EVERY < HELD_OUT_MOST;
                     if self.pick.is_none_or(|split| held_out == (split == Split::Valid)) {
-                        return Ok(Some(Document { text }));
+                        let group = Some((self.files.len(), open.group()));
+                        let begins_group = std::mem::replace(&mut self.group, group) != group;
+                        return Ok(Some(Document { text, begins_group }));
                     }
                 }
             }
@@ -367,10 +392,11 @@ impl Iterator for Documents<'_> {
     fn next(&mut self) -> Option<Self::Item> {
         match &mut self.0 {
             Reading::Stories { left: 0, .. } => None,
-            Reading::Stories { stories, left } => {
+            Reading::Stories { stories, left, begun } => {
                 let text = stories.next()?.text;
                 *left = left.saturating_sub(text.len() as u64);
-                Some(Ok(Document { text }))
+                let begins_group = !std::mem::replace(begun, true);
+                Some(Ok(Document { text, begins_group }))
             }
             Reading::Files(reading) if reading.failed => None,
             Reading::Files(reading) => {
