@@ -237,17 +237,25 @@ def window(tokens, start, length):
 
 
 def evaluate(cfg, weights, tokens, table, count, batch):
-    """Bits per byte on `count` windows at equal distances (0: all that there are)."""
+    """Bits per byte on `count` windows at equal distances (0: every token once; the last window reaches back)."""
     T = cfg.seq_len
     everything = (len(tokens) - 1) // T
-    count = min(count, everything) if count else everything
-    starts = [i * everything // count * T for i in range(count)]
+    starts = [i * everything // min(count, everything) * T for i in range(min(count, everything))]
+    seen = [0] * len(starts)
+    if count == 0:
+        starts = list(range(0, everything * T, T))
+        seen = [0] * len(starts)
+        if everything * T < len(tokens) - 1:
+            starts.append(len(tokens) - 1 - T)
+            seen.append(everything * T - starts[-1])
     nats, size = 0.0, 0
     with torch.no_grad():
-        for at in range(0, count, batch):
+        for at in range(0, len(starts), batch):
             rows = torch.stack([window(tokens, start, T + 1) for start in starts[at : at + batch]])
             targets = rows[:, 1:]
-            lengths = table[targets]
+            lengths = table[targets].clone()
+            for row, first in zip(lengths, seen[at : at + batch]):
+                row[:first] = 0
             losses = model.token_loss(forward(cfg, weights, rows[:, :-1]), targets).double()
             nats += losses[lengths > 0].sum().item()
             size += lengths.sum().item()

@@ -125,22 +125,72 @@ pub(crate) struct DeviceArgs {
 #[command(after_help = "\
 EXAMPLES:
   anneal eval runs/notes
-  anneal eval runs/notes --data other.txt
-  anneal eval runs/notes --json | jq .val_bpb")]
+  anneal eval runs/notes --data other.txt --stride 64
+  anneal eval runs/notes --protocol autoresearch --bytes compat
+  anneal eval runs/notes --protocol ane-windows --no-softcap
+  anneal eval runs/notes --json | jq .val_bpb
+
+PROTOCOLS:
+  full          every token of the held-out text once, in windows side by side
+  windows       --windows N of them, at equal distances
+  sliding       windows that move on by --stride N: every token once, with more text before it
+  autoresearch  documents packed into rows by best fit, as in Karpathy's autoresearch (its own
+                window is 2048 and its bytes were `compat` at first)
+  ane-windows   20 windows at equal distances, wherever documents begin, as in autoresearch-ANE
+                (its published figures are with --no-softcap)
+Figures of different protocols or windows are of different things.")]
 pub(crate) struct EvalArgs {
     /// The directory of a run
     pub(crate) run: PathBuf,
     /// Measure on this text's held-out part instead of the run's own
     #[arg(long, short, value_name = "SOURCE")]
     pub(crate) data: Option<String>,
-    /// Windows of text to measure; 0 takes all there are
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub(crate) windows: usize,
+    /// What is counted [default: full; windows with --windows, sliding with --stride]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) protocol: Option<EvalProtocol>,
+    /// Windows to measure
+    #[arg(long, value_name = "N", conflicts_with = "stride")]
+    pub(crate) windows: Option<usize>,
+    /// Tokens from one sliding window to the next
+    #[arg(long, value_name = "N")]
+    pub(crate) stride: Option<usize>,
+    /// Tokens in a window [default: the sequence length that the run was trained with]
+    #[arg(long, value_name = "T")]
+    pub(crate) window: Option<usize>,
+    /// With autoresearch: tokens to measure; its MLX port takes 1572864
+    #[arg(long, value_name = "N", default_value_t = train::AUTORESEARCH_TOKENS)]
+    pub(crate) eval_tokens: u64,
+    /// With autoresearch: rows in a batch, which decides where the last whole batch ends
+    #[arg(long, value_name = "N", default_value_t = train::AUTORESEARCH_BATCH)]
+    pub(crate) eval_batch: u64,
+    /// How bytes of a token are counted: its own, or those of the token decoded alone
+    #[arg(long, value_name = "HOW", default_value = "raw")]
+    pub(crate) bytes: EvalBytes,
+    /// Leave out the softcap that the model was trained with, as autoresearch-ANE's validation does
+    #[arg(long)]
+    pub(crate) no_softcap: bool,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
     /// Print one JSON object, for programs
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// The names of [`train::Protocol`]s.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum EvalProtocol {
+    Full,
+    Windows,
+    Sliding,
+    Autoresearch,
+    AneWindows,
+}
+
+/// Ways of counting a token's bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum EvalBytes {
+    Raw,
+    Compat,
 }
 
 /// Let a trained model write

@@ -189,6 +189,31 @@ impl Progress {
         self.phase = phase;
     }
 
+    /// A measurement's bar, or a line now and then.
+    pub(crate) fn measuring(&mut self, done: usize, all: usize) {
+        match self.notes.style {
+            Style::Bar => {
+                if self.phase.is_empty() {
+                    let style = "{wide_bar:.cyan/dim} {pos}/{len} windows, {eta} left";
+                    let style = ProgressStyle::with_template(style);
+                    self.notes.bar.set_style(style.expect("the template is part of this program"));
+                    self.notes.bar.set_length(all as u64);
+                }
+                self.notes.bar.set_position(done as u64);
+            }
+            Style::Lines if self.last_line.is_some_and(|last| last.elapsed() < LINE_EVERY) => {}
+            Style::Lines => {
+                // None for what is over at once.
+                if self.last_line.is_some() {
+                    self.notes.say(&format!("{done}/{all} windows"));
+                }
+                self.last_line = Some(Instant::now());
+            }
+            Style::Json | Style::Quiet => {}
+        }
+        self.phase = "measuring";
+    }
+
     /// The line of the bar, and every few seconds a plain one.
     fn line(&self, metrics: &StepMetrics, progress: f64) -> String {
         let mut line = match self.steps_total {

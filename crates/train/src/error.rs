@@ -57,6 +57,14 @@ pub enum Error {
         /// The configured sequence length.
         seq_len: usize,
     },
+    /// A protocol's own numbers leave nothing to measure.
+    #[error("the protocol {protocol} cannot be carried out: {problem}")]
+    Protocol {
+        /// Its name.
+        protocol: &'static str,
+        /// What is wrong.
+        problem: String,
+    },
     /// Model and tokenizer disagree about how many tokens there are.
     #[error(
         "model.vocab_size = {configured}, but the tokenizer of {} has {actual} tokens; \

@@ -56,7 +56,9 @@ pub use config::{
     REFERENCE_WIDTH, RunConfig, ScheduleConfig,
 };
 pub use error::{Error, Result};
-pub use evaluate::{Evaluation, evaluate, window_starts};
+pub use evaluate::{
+    ANE_WINDOWS, AUTORESEARCH_BATCH, AUTORESEARCH_TOKENS, Evaluation, Protocol, ValidationData, evaluate,
+};
 pub use event::Event;
 pub use gradient::{Measure, Peak};
 pub use loss_scale::{LossScale, LossScaleState};

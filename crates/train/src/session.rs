@@ -59,7 +59,7 @@ pub enum Start {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
     /// Its budget is spent.
-    Finished(Summary),
+    Finished(Box<Summary>),
     /// It was asked to stop, and can go on.
     Interrupted {
         /// Its directory.
@@ -96,6 +96,8 @@ pub struct Summary {
     pub val_bpb_se: f64,
     /// Its mean loss of a token in nats.
     pub val_loss: f64,
+    /// All of it: how it was counted, and over what.
+    pub validation: Evaluation,
     /// The best that any model can reach on the whole validation text, where that is known.
     pub bound_bits_per_byte: Option<f64>,
 }
@@ -396,12 +398,13 @@ impl<'o> Session<'o> {
             val_bpb: result.val_bpb,
             val_bpb_se: result.val_bpb_se,
             val_loss: result.val_loss,
+            validation: result.clone(),
             bound_bits_per_byte: self.trainer.dataset().info.bound_bits_per_byte,
         };
         self.event(Event::Finished { step: state.spent.steps, val_bpb: result.val_bpb })?;
         self.run.sync_logs()?;
         self.run.write_summary(&summary)?;
-        Ok(Outcome::Finished(summary))
+        Ok(Outcome::Finished(Box::new(summary)))
     }
 }
 

@@ -16,7 +16,9 @@ use crate::adamw::{AdamW, Moments, Rates};
 use crate::checkpoint::{Checkpoint, TrainerState};
 use crate::gradient::{Measure, Peak};
 use crate::loss_scale::{LossScale, Verdict};
-use crate::{Budget, Error, Evaluation, Result, RunConfig, Schedule, Spent, evaluate};
+use crate::{
+    Budget, Error, Evaluation, Protocol, Result, RunConfig, Schedule, Spent, ValidationData, evaluate,
+};
 
 /// What one step was like: a line of `metrics.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -100,7 +102,7 @@ pub struct Trainer {
     loader: Loader,
     /// After the last batch that was used.
     position: Position,
-    byte_table: Vec<u32>,
+    validation: ValidationData,
     stack: Stack,
     adamw: AdamW,
     scale: LossScale,
@@ -126,7 +128,7 @@ impl Trainer {
         Ok(Trainer {
             loader,
             position: Position::default(),
-            byte_table: dataset.tokenizer.byte_table(ByteCount::Raw),
+            validation: ValidationData::new(&dataset, ByteCount::Raw),
             adamw: AdamW::new(config.betas(), parameters.iter().map(Parameter::numel)),
             scale: LossScale::new(element, config.scale_rules(), config.step_tokens()),
             schedule: config.schedule(),
@@ -328,12 +330,12 @@ impl Trainer {
         Ok(())
     }
 
-    /// Validation on `windows` windows (0 for all of them); changes nothing.
+    /// Validation on `windows` windows (0 for everything); changes nothing.
     ///
     /// # Errors
-    /// As [`evaluate::evaluate`].
+    /// As [`evaluate`].
     pub fn evaluate(&mut self, windows: usize) -> Result<Evaluation> {
-        evaluate::evaluate(&mut self.stack, &self.dataset.valid, &self.byte_table, windows)
+        evaluate(&mut self.stack, &self.validation, Protocol::windows(windows), &mut |_, _| ())
     }
 
     /// Goes on on another device, from the same weights.

@@ -5,11 +5,11 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use data::{ByteCount, Dataset, PrepareOptions, TokenizerChoice};
-use model::Stack;
+use model::{Stack, StackOptions};
 use serde_json::json;
-use train::{RunConfig, evaluate, load_trained, prepare_data, run_dir};
+use train::{Protocol, RunConfig, ValidationData, evaluate, load_trained, prepare_data, run_dir};
 
-use crate::args::EvalArgs;
+use crate::args::{EvalArgs, EvalBytes, EvalProtocol};
 use crate::progress::{Progress, Style};
 use crate::{Result, cache, device_choice};
 
@@ -19,6 +19,12 @@ pub(crate) fn run(args: &EvalArgs, out: &mut dyn Write) -> Result {
         eprintln!("note: the checkpoint {} is passed over: {why}", path.display());
     }
     let (config, checkpoint) = (&trained.config, &trained.checkpoint);
+    let mut model = config.model.clone();
+    model.seq_len = args.window.unwrap_or(model.seq_len);
+    if args.no_softcap {
+        model.softcap = 0.0;
+    }
+    let protocol = protocol(args)?;
     let choice = device_choice::open(&args.device, Some(&config.device))?;
     let mut progress = Progress::new(Style::choose(false, args.json), String::new());
     let dataset = match &args.data {
@@ -31,43 +37,89 @@ pub(crate) fn run(args: &EvalArgs, out: &mut dyn Write) -> Result {
         }
     };
     progress.finish();
-    let mut stack = Stack::new(&config.model, choice.device.clone(), &config.stack_options())?;
+    // A batch of the run's size in tokens, whatever the window.
+    let batch = (config.batch * config.model.seq_len / model.seq_len).max(1);
+    let mut stack =
+        Stack::new(&model, choice.device.clone(), &StackOptions { batch, ..config.stack_options() })?;
     for (index, weights) in checkpoint.weights.iter().enumerate() {
         stack.set_weights(index, weights)?;
     }
-    let byte_table = trained.tokenizer.byte_table(ByteCount::Raw);
-    let found = evaluate(&mut stack, &dataset.valid, &byte_table, args.windows)?;
-    let tokens = found.windows * config.model.seq_len;
+    let (byte_count, bytes) = match args.bytes {
+        EvalBytes::Raw => (ByteCount::Raw, "raw"),
+        EvalBytes::Compat => (ByteCount::Compat, "compat"),
+    };
+    let data = ValidationData::new(&dataset, byte_count);
+    let mut progress = Progress::new(Style::choose(false, args.json), String::new());
+    let found = evaluate(&mut stack, &data, protocol, &mut |done, all| progress.measuring(done, all))?;
+    progress.finish();
     let bound = dataset.info.bound_bits_per_byte;
     let step = checkpoint.state.spent.steps;
     if args.json {
         let mut object = serde_json::to_value(&found)?;
-        object["tokens"] = tokens.into();
+        object["softcap"] = json!(model.softcap);
         object["bound_bits_per_byte"] = json!(bound);
         object["step"] = step.into();
         object["checkpoint"] = json!(checkpoint.path);
         object["data"] = dataset.info.source.clone().into();
+        object["tokenizer_hash"] = dataset.info.tokenizer_hash.clone().into();
         object["device"] = choice.name.into();
         writeln!(out, "{object}")?;
         return Ok(ExitCode::SUCCESS);
     }
-    writeln!(out, "val_bpb  {:.4} ± {:.4} bits per byte after step {step}", found.val_bpb, found.val_bpb_se)?;
+    writeln!(
+        out,
+        "val_bpb   {:.4} ± {:.4} bits per byte after step {step}",
+        found.val_bpb, found.val_bpb_se
+    )?;
     if let Some(bound) = bound {
         writeln!(
             out,
-            "bound    {bound:.4} is the best that any model could reach on the whole of this text"
+            "bound     {bound:.4} is the best that any model could reach on the whole of this text"
         )?;
     }
+    let stride = found.stride.map_or_else(String::new, |stride| format!(", stride {stride}"));
+    let without = if args.no_softcap { ", without the softcap" } else { "" };
+    writeln!(out, "protocol  {}, window {}{stride}, bytes {bytes}{without}", found.protocol, found.window)?;
     writeln!(
         out,
-        "over     {tokens} tokens, {} bytes in {} windows of {}; {:.1}s on {}",
-        found.bytes,
-        found.windows,
-        dataset.info.source,
-        found.seconds,
-        choice.device.describe()
+        "over      {} tokens, {} bytes, {} documents in {} windows of {}",
+        found.tokens, found.bytes, found.documents, found.windows, dataset.info.source,
     )?;
+    writeln!(out, "in        {:.1}s on {}", found.seconds, choice.device.describe())?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What the options ask for.
+fn protocol(args: &EvalArgs) -> Result<Protocol, String> {
+    let asked = args.protocol.unwrap_or(match (args.windows, args.stride) {
+        (Some(_), _) => EvalProtocol::Windows,
+        (_, Some(_)) => EvalProtocol::Sliding,
+        _ => EvalProtocol::Full,
+    });
+    let belongs = |option: &str, given: bool, to: EvalProtocol| {
+        if given && asked != to {
+            return Err(format!(
+                "{option} belongs to another protocol than the one that --protocol asks for"
+            ));
+        }
+        Ok(())
+    };
+    belongs("--windows", args.windows.is_some(), EvalProtocol::Windows)?;
+    belongs("--stride", args.stride.is_some(), EvalProtocol::Sliding)?;
+    Ok(match asked {
+        EvalProtocol::Full => Protocol::Full,
+        EvalProtocol::Windows => {
+            Protocol::windows(args.windows.ok_or("--protocol windows needs --windows N, their number")?)
+        }
+        EvalProtocol::Sliding => {
+            let stride = args.stride.ok_or("--protocol sliding needs --stride N, in tokens")?;
+            Protocol::Sliding { stride }
+        }
+        EvalProtocol::Autoresearch => {
+            Protocol::Autoresearch { tokens: args.eval_tokens, batch: args.eval_batch.max(1) }
+        }
+        EvalProtocol::AneWindows => Protocol::AneWindows,
+    })
 }
 
 /// The data that the run was trained on.

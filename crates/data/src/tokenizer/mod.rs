@@ -39,7 +39,8 @@ const BEGIN_TOKENS: [&str; 8] = [
 ];
 
 /// How the bytes of a token are counted for val_bpb.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum ByteCount {
     /// The token's own bytes.
     #[default]
