@@ -364,7 +364,10 @@ impl Observer for Progress {
     fn on_eval(&mut self, step: u64, evaluation: &Evaluation) {
         let Evaluation { val_bpb, val_bpb_se, .. } = evaluation;
         self.val_bpb = Some(*val_bpb);
-        self.notes.say(&format!("validation after step {step}: val_bpb {val_bpb:.4} ± {val_bpb_se:.4}"));
+        self.notes.say(&format!(
+            "validation after step {step}: val_bpb {}",
+            units::with_error(*val_bpb, *val_bpb_se)
+        ));
     }
 
     fn on_event(&mut self, event: &Event) {

@@ -23,6 +23,14 @@ pub(crate) fn bytes(n: u64) -> String {
     }
 }
 
+/// A figure with its standard error, where one is known: `0.8123 ± 0.0042`.
+pub(crate) fn with_error(value: f64, error: Option<f64>) -> String {
+    match error {
+        Some(error) => format!("{value:.4} ± {error:.4}"),
+        None => format!("{value:.4}"),
+    }
+}
+
 /// Time in its two largest units: `8s`, `1m03s`, `2h05m`.
 pub(crate) fn time(time: Duration) -> String {
     let s = (time.as_secs_f64().round()) as u64;

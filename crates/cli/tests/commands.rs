@@ -23,9 +23,18 @@ fn a_run_is_trained_measured_and_writes() {
     let summary: Value = serde_json::from_slice(&summary).expect("JSON");
     assert_eq!(eval["val_bpb"], summary["val_bpb"], "the same windows, the same weights");
     assert_eq!((&eval["step"], &eval["tokens"]), (&30.into(), &(4 * 21).into()));
-    assert!(eval["val_bpb_se"].as_f64() > Some(0.0) && eval["bytes"].as_u64() > Some(100));
+    assert!(eval["bytes"].as_u64() > Some(100));
+    assert_eq!(
+        (&eval["documents"], &eval["val_bpb_se"]),
+        (&1.into(), &Value::Null),
+        "one document has no spread"
+    );
     let other = &place.ok(&["eval", "runs/a", "--data", "stories:5", "--json", "--windows", "9"]).json()[0];
-    assert_eq!(other["windows"], 9);
+    assert_eq!(
+        (&other["windows"], &other["protocol"], &other["window"]),
+        (&9.into(), &"windows".into(), &21.into())
+    );
+    assert!(other["val_bpb_se"].as_f64() > Some(0.0) && other["documents"].as_u64() > Some(1));
     assert!(other["bound_bits_per_byte"].as_f64() > Some(0.0));
 
     let write = |more: &[&str]| {

@@ -93,7 +93,7 @@ pub struct Summary {
     /// The last validation: bits per byte.
     pub val_bpb: f64,
     /// Its standard error.
-    pub val_bpb_se: f64,
+    pub val_bpb_se: Option<f64>,
     /// Its mean loss of a token in nats.
     pub val_loss: f64,
     /// All of it: how it was counted, and over what.

@@ -11,7 +11,7 @@ use train::{Protocol, RunConfig, ValidationData, evaluate, load_trained, prepare
 
 use crate::args::{EvalArgs, EvalBytes, EvalProtocol};
 use crate::progress::{Progress, Style};
-use crate::{Result, cache, device_choice};
+use crate::{Result, cache, device_choice, units};
 
 pub(crate) fn run(args: &EvalArgs, out: &mut dyn Write) -> Result {
     let trained = load_trained(&args.run)?;
@@ -66,11 +66,8 @@ pub(crate) fn run(args: &EvalArgs, out: &mut dyn Write) -> Result {
         writeln!(out, "{object}")?;
         return Ok(ExitCode::SUCCESS);
     }
-    writeln!(
-        out,
-        "val_bpb   {:.4} ± {:.4} bits per byte after step {step}",
-        found.val_bpb, found.val_bpb_se
-    )?;
+    let bpb = units::with_error(found.val_bpb, found.val_bpb_se);
+    writeln!(out, "val_bpb   {bpb} bits per byte after step {step}")?;
     if let Some(bound) = bound {
         writeln!(
             out,

@@ -162,7 +162,8 @@ fn finished(summary: &Summary, choice: &Choice, as_json: bool, out: &mut dyn Wri
     let Summary { run, steps, skipped_steps, tokens, seconds, tok_s, val_bpb, val_bpb_se, .. } = summary;
     writeln!(
         out,
-        "\nval_bpb  {val_bpb:.4} ± {val_bpb_se:.4} bits per byte after {steps} steps, {} tokens in {} ({} tokens/s)",
+        "\nval_bpb  {} bits per byte after {steps} steps, {} tokens in {} ({} tokens/s)",
+        units::with_error(*val_bpb, *val_bpb_se),
         units::count(*tokens as f64),
         units::time(std::time::Duration::from_secs_f64(*seconds)),
         units::count(*tok_s),

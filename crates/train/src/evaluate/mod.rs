@@ -22,8 +22,8 @@ pub use protocol::{ANE_WINDOWS, AUTORESEARCH_BATCH, AUTORESEARCH_TOKENS, Protoco
 pub struct Evaluation {
     /// Bits per byte.
     pub val_bpb: f64,
-    /// Standard error of `val_bpb` that comes from the choice of documents; 0 for a single document.
-    pub val_bpb_se: f64,
+    /// Standard error of `val_bpb` that comes from the choice of documents; `None` for a single one.
+    pub val_bpb_se: Option<f64>,
     /// Mean loss of a token in nats.
     pub val_loss: f64,
     /// How it was counted: the name of a [`Protocol`].
@@ -111,7 +111,7 @@ pub fn evaluate(
     let (ratio, error, sum) = ratio_and_error(&documents);
     Ok(Evaluation {
         val_bpb: ratio / std::f64::consts::LN_2,
-        val_bpb_se: error / std::f64::consts::LN_2,
+        val_bpb_se: error.map(|error| error / std::f64::consts::LN_2),
         val_loss: sum.nats_per_token().unwrap_or(0.0),
         protocol: protocol.name(),
         windows,
@@ -127,13 +127,13 @@ pub fn evaluate(
 
 /// Nats per byte, and its standard error: that of a ratio of sums, whose residuals are nats - ratio * bytes (Cochran
 /// 1977, Sampling Techniques, 6.4), over documents, within which losses hang together.
-fn ratio_and_error(documents: &[BitsPerByte]) -> (f64, f64, BitsPerByte) {
+fn ratio_and_error(documents: &[BitsPerByte]) -> (f64, Option<f64>, BitsPerByte) {
     let mut sum = BitsPerByte::default();
     documents.iter().for_each(|document| sum += *document);
     let (bytes, n) = (sum.bytes.max(1) as f64, documents.len() as f64);
     let ratio = sum.nats / bytes;
     let residuals: f64 = documents.iter().map(|d| (d.nats - ratio * d.bytes as f64).powi(2)).sum();
-    let error = if documents.len() > 1 { (residuals * n / (n - 1.0)).sqrt() / bytes } else { 0.0 };
+    let error = (documents.len() > 1).then(|| (residuals * n / (n - 1.0)).sqrt() / bytes);
     (ratio, error, sum)
 }
 
@@ -147,9 +147,9 @@ mod tests {
     fn value_and_standard_error_by_hand() {
         let document = |nats, bytes| BitsPerByte { nats, bytes, tokens: 2 };
         let (ratio, error, sum) = ratio_and_error(&[document(2.0, 4), document(4.0, 4)]);
-        assert_eq!((ratio, error, sum.nats_per_token()), (0.75, 0.25, Some(1.5)));
-        assert_eq!(ratio_and_error(&[document(2.0, 4)]).1, 0.0);
+        assert_eq!((ratio, error, sum.nats_per_token()), (0.75, Some(0.25), Some(1.5)));
+        assert_eq!(ratio_and_error(&[document(2.0, 4)]).1, None);
         // Documents of the same ratio have no error, however long they are.
-        assert_eq!(ratio_and_error(&[document(1.0, 2), document(4.0, 8)]).1, 0.0);
+        assert_eq!(ratio_and_error(&[document(1.0, 2), document(4.0, 8)]).1, Some(0.0));
     }
 }
