@@ -30,6 +30,13 @@ train_run() {
             --set schedule.warmup=0.5 --set eval.every=0.5 --set eval.windows=8 --set eval.final_windows=16 </dev/null >/dev/null
 }
 
+# On real books, with the model of tests/golden in PyTorch.
+metric() {
+    cargo build --release --quiet -p anneal -p anneal-data --bin anneal --example pack_dump &&
+        "$python" "$oracle/metric_check.py" "$work/metric" --torch --corpus "$classics" --preset tiny --vocab 8192 \
+            --seq-len 256 --rows 3000 --anneal "$target/release/anneal" --dump "$target/release/examples/pack_dump"
+}
+
 compare_run() { "$python" "$oracle/torch_train.py" "$work/run" --compare "$@"; }
 
 if ! use_python "$oracle/requirements.txt"; then
@@ -56,6 +63,14 @@ if has torch safetensors; then
     for fault in lr beta2 decay multiplier order; do
         check "PyTorch with a planted fault in $fault is told apart" refuses compare_run --steps 8 --plant "$fault"
     done
+    classics=${ANNEAL_SHARED:-$root/../shared}/data/classics
+    if ! has pyarrow tiktoken; then
+        skip "rows and val_bpb on books" "pyarrow or tiktoken is missing"
+    elif [ -d "$classics" ]; then
+        check "rows and val_bpb on books" metric
+    else
+        skip "rows and val_bpb on books" "there is no $classics"
+    fi
     if [ $golden = yes ]; then
         check "golden files are as their scripts write them" \
             env GOLDEN_PYTHON="$python" tests/golden/make_all.sh --check

@@ -19,6 +19,12 @@ tokenizer() {
         "$python" "$oracle/data_check.py" "$work/data"
 }
 
+metric() {
+    cargo build --quiet -p anneal -p anneal-data --bin anneal --example pack_dump &&
+        "$python" "$oracle/metric_check.py" "$work/metric" \
+            --anneal "$target/debug/anneal" --dump "$target/debug/examples/pack_dump"
+}
+
 packages() {
     cargo build --quiet -p anneal-model --example package_dump &&
         "$target/debug/examples/package_dump" "$work/packages" &&
@@ -27,5 +33,6 @@ packages() {
 
 check "programs of ANEForge against NumPy" "$oracle/aneforge.sh"
 check "tokenizer, byte tables and window order against tokenizers and rustbpe" tokenizer
+check "packed rows and val_bpb of every protocol against their definitions" metric
 check "Core ML packages of every op and preset against coremltools" packages
 tally
