@@ -9,7 +9,8 @@ unless FOLDER names one) and computes everything anew:
 - packed rows: autoresearch's best-fit packing, written from its definition (batches of 128 documents that end with
   their row group, a buffer of at least 1,000, the longest document that fits, else the shortest cropped), for training
   and validation, against the rows that `data::Packer` makes;
-- val_bpb under every protocol, raw and compat bytes, with and without the softcap: the exported weights in a forward
+- val_bpb under every protocol, raw and compat bytes, with and without the softcap, and of a model with rows only for
+  tokens that training saw: the exported weights in a forward
   pass in f64 (NumPy; with --torch the reference model of tests/golden in PyTorch), against `anneal eval --json`.
 
 val_bpb must agree to 1e-6 bits per byte: the model's f32 rounds each logit to some 1e-6 of its size, at random, and
@@ -56,7 +57,8 @@ def make_corpus(folder):
         documents.append("\n".join(lines[at : at + size]) + " 日本語 ½ é"[: (len(documents) * 31) % 9])
         at += size
     valid, half = len(documents) // 40, len(documents) // 2
-    parts = {"shard_00000.parquet": documents[:half], "shard_00001.parquet": documents[half:-valid], PINNED: documents[-valid:]}
+    held_out = [text + " \U000E0041" * (i % 3) for i, text in enumerate(documents[-valid:])]  # bytes that training never sees
+    parts = {"shard_00000.parquet": documents[:half], "shard_00001.parquet": documents[half:-valid], PINNED: held_out}
     for name, texts in parts.items():
         pq.write_table(pa.table({"text": texts}), folder / name, row_group_size=300)
     return folder
@@ -227,8 +229,28 @@ def windows(protocol, tokens, length, options):
     return found
 
 
-def measured(case, cfg, weights, flat, groups, tokens_of, losses):
-    """-> val_bpb, counted targets, bytes, documents, standard error over documents"""
+def compact(weights, cfg, kept):
+    """Weights with rows for the tokens that occur and one for the others; -> them, the row of each token, the others"""
+    rows = np.full(len(weights["model.embed_tokens.weight"]), len(kept))
+    rows[kept] = np.arange(len(kept))
+    others = np.flatnonzero(rows == len(kept))
+    short = dict(weights)
+    for name in ["model.embed_tokens.weight"] + ([] if cfg["tied"] else ["lm_head.weight"]):
+        whole = weights[name]
+        assert (whole[others] == whole[others[0]]).all(), f"{name}: tokens that never occurred have different rows"
+        short[name] = whole[[*kept, others[0]]]
+    return short, rows, others
+
+
+def measured(case, cfg, weights, flat, groups, tokens_of, losses, kept=None):
+    """-> val_bpb, counted targets, bytes, documents, standard error over documents, targets that training never saw"""
+    if kept is not None:
+        weights, row_of, others = compact(weights, cfg, kept)
+        plain, unseen = losses, set(others.tolist())
+
+        def losses(cfg, weights, inputs, targets):
+            alone = np.isin(targets, others) * (0 if case.get("fault") == "unseen" else math.log(len(others)))
+            return plain(cfg, weights, row_of[inputs], row_of[targets]) + alone
     options = case["options"]
     length = options.get("window", cfg["seq_len"])
     cfg = {**cfg, "softcap": 0.0 if options.get("no-softcap") else cfg["softcap"]}
@@ -251,13 +273,14 @@ def measured(case, cfg, weights, flat, groups, tokens_of, losses):
             documents.append(of_token[start : start + length + 1])
             counted.append(range(0 if case.get("fault") == "twice" else first, length))
     rows = np.array(rows, dtype=np.int64)
-    sums, targets_counted = {}, 0
+    sums, targets_counted, never_seen = {}, 0, 0
     for at in range(0, len(rows), 16):
         nats = losses(cfg, weights, rows[at : at + 16, :-1], rows[at : at + 16, 1:])
         for row, loss in enumerate(nats, at):
             targets_counted += len(counted[row])
             for t in counted[row]:
                 n = size[rows[row][t + 1]]
+                never_seen += kept is not None and int(rows[row][t + 1]) in unseen
                 entry = sums.setdefault(int(documents[row][t + 1]), [0.0, 0])
                 if n or case.get("fault") == "special":
                     entry[0] += loss[t]
@@ -266,7 +289,7 @@ def measured(case, cfg, weights, flat, groups, tokens_of, losses):
     ratio, n = nats / total, len(sums)
     residual = sum((a - ratio * b) ** 2 for a, b in sums.values())
     error = math.sqrt(residual * n / (n - 1)) / total / math.log(2) if n > 1 else None
-    return nats / (math.log(2) * total), targets_counted, total, n, error
+    return nats / (math.log(2) * total), targets_counted, total, n, error, never_seen
 
 
 CASES = [
@@ -278,6 +301,7 @@ CASES = [
     {"protocol": "windows", "options": {"windows": 30}},
     {"protocol": "full", "options": {}},
 ]
+COMPACT_CASES = [{"protocol": "full", "options": {}}, {"protocol": "autoresearch", "options": {"eval-tokens": 9000, "eval-batch": 4}}]
 FAULTS = ["groups", "buffer", "last of equals"]
 METRIC_FAULTS = [(0, "special"), (2, "softcap"), (6, "twice")]
 
@@ -287,6 +311,35 @@ def anneal(args, *words):
     if done.returncode != 0:
         sys.exit(f"anneal {' '.join(map(str, words))} failed:\n{done.stderr}")
     return done.stdout
+
+
+def train(args, corpus, run, *more):
+    sets = [f"model.seq_len={args.seq_len}", f"model.vocab_size={args.vocab}", "model.softcap=3", "data.packing=best_fit"]
+    sets += ["data.shuffle=false", "eval.final_windows=1", "eval.every=0", *more]
+    anneal(args, "train", "--preset", args.preset, "--data", corpus, "--budget", f"{args.steps}steps", "--device", "cpu", "--out", run, "--quiet",
+           *[word for value in sets for word in ("--set", value)])
+
+
+def model_of(run):
+    """-> its [model], its newest weights"""
+    newest = sorted((run / "checkpoints").glob("step_*"))[-1]
+    return run_files.config_of(run)["model"], load_weights(newest / "weights.safetensors")
+
+
+def compare(args, run, case, *rest, kept=None):
+    """`anneal eval` against the reference; -> val_bpb, targets that training never saw"""
+    options = case["options"]
+    words = [word for key, value in options.items() for word in ([f"--{key}"] if value is True else [f"--{key}", value])]
+    found = json.loads(anneal(args, "eval", run, "--json", "--device", "cpu", "--protocol", case["protocol"], *words))
+    bpb, targets, size, documents, error, never_seen = measured(case, *model_of(run), *rest, kept=kept)
+    difference = found["val_bpb"] - bpb
+    print(f"{case['protocol']:<14}{' '.join(map(str, words)):<64}{found['val_bpb']:>12.7f}{bpb:>12.7f}{difference:>12.1e}")
+    counts = [found[key] for key in ("tokens", "bytes", "documents", "unseen_tokens")]
+    assert counts == [targets, size, documents, never_seen], (counts, targets, size, documents, never_seen)
+    assert found["protocol"] == case["protocol"] and found["byte_count"] == options.get("bytes", "raw")
+    assert abs(difference) <= LIMIT, f"val_bpb differs by {difference}"
+    assert abs(found["val_bpb_se"] - error) <= 1e-5, (found["val_bpb_se"], error)
+    return found["val_bpb"], never_seen
 
 
 def main():
@@ -305,10 +358,9 @@ def main():
     args.work.mkdir(parents=True, exist_ok=True)
     os.environ["ANNEAL_CACHE"] = str(args.work / "cache")
     corpus = args.corpus or make_corpus(args.work / "corpus")
-    run = args.work / "run"
-    sets = [f"model.seq_len={args.seq_len}", f"model.vocab_size={args.vocab}", "model.softcap=3", "data.packing=best_fit", "data.shuffle=false", "eval.final_windows=1", "eval.every=0"]
-    anneal(args, "train", "--preset", args.preset, "--data", corpus, "--budget", f"{args.steps}steps", "--device", "cpu", "--out", run, "--quiet",
-           *[word for value in sets for word in ("--set", value)])
+    run, short = args.work / "run", args.work / "compact"
+    train(args, corpus, run)
+    train(args, corpus, short, "data.compact_vocab=true")
     config = run_files.config_of(run)
     dataset = run_files.dataset_of(config)
     tokenizer, bos, tokens_of = encoder(run / "tokenizer.json")
@@ -330,28 +382,26 @@ def main():
             shown = packed(of_split, args.seq_len + 1, args.rows, fault)[0] != expected
             if split == "train" and not args.corpus:
                 assert shown, f"a packing with the fault '{fault}' is not told apart"
-        flat_valid = flat
+        flat_train, flat_valid = (flat, None) if split == "train" else (flat_train, flat)
     print(f"faults told apart in the rows: {', '.join(FAULTS)}")
 
-    weights = load_weights(sorted((run / "checkpoints").glob("step_*"))[-1] / "weights.safetensors")
     losses = torch_losses if args.torch else numpy_losses
     print(f"\n{'protocol':<14}{'options':<64}{'anneal':>12}{'reference':>12}{'difference':>12}")
-    expected_by_case = []
-    for case in CASES:
-        options = case["options"]
-        words = [word for key, value in options.items() for word in ([f"--{key}"] if value is True else [f"--{key}", value])]
-        found = json.loads(anneal(args, "eval", run, "--json", "--device", "cpu", "--protocol", case["protocol"], *words))
-        bpb, targets, size, documents, error = measured(case, config["model"], weights, flat_valid, groups["valid"], tokens_of, losses)
-        difference = found["val_bpb"] - bpb
-        print(f"{case['protocol']:<14}{' '.join(map(str, words)):<64}{found['val_bpb']:>12.7f}{bpb:>12.7f}{difference:>12.1e}")
-        assert (found["tokens"], found["bytes"], found["documents"]) == (targets, size, documents), (found, targets, size, documents)
-        assert found["protocol"] == case["protocol"] and found["byte_count"] == options.get("bytes", "raw")
-        assert abs(difference) <= LIMIT, f"val_bpb differs by {difference}"
-        assert abs(found["val_bpb_se"] - error) <= 1e-5, (found["val_bpb_se"], error)
-        expected_by_case.append(found["val_bpb"])
+    valid = (flat_valid, groups["valid"], tokens_of, losses)
+    found = [compare(args, run, case, *valid)[0] for case in CASES]
+    seen = np.unique(np.append(flat_train, bos))
+    assert len(seen) < len(tokens_of), "every token occurs in training"
+    print(f"\nrows for {len(seen)} of {len(tokens_of)} tokens and one for the others:")
+    for case in COMPACT_CASES:
+        bpb, never_seen = compare(args, short, case, *valid, kept=seen)
+        assert never_seen > 0 or args.corpus, "no validation token is new"
+        print(f"{never_seen} targets that training never saw")
+    if never_seen:
+        wrong = measured({**case, "fault": "unseen"}, *model_of(short), *valid, kept=seen)[0]
+        assert abs(wrong - bpb) > LIMIT, "a reference that shares no probability is not told apart"
     for number, fault in METRIC_FAULTS:
-        bpb = measured({**CASES[number], "fault": fault}, config["model"], weights, flat_valid, groups["valid"], tokens_of, losses)[0]
-        assert abs(bpb - expected_by_case[number]) > LIMIT, f"a reference with the fault '{fault}' is not told apart"
+        bpb = measured({**CASES[number], "fault": fault}, *model_of(run), *valid)[0]
+        assert abs(bpb - found[number]) > LIMIT, f"a reference with the fault '{fault}' is not told apart"
     print(f"faults told apart in val_bpb: {', '.join(fault for _, fault in METRIC_FAULTS)}")
     print("ok")
 

@@ -33,6 +33,7 @@ pub mod sampler;
 pub mod shard;
 pub mod stories;
 pub mod tokenizer;
+pub mod vocabulary;
 mod whole;
 
 pub use bpb::BitsPerByte;
@@ -45,6 +46,7 @@ pub use prepare::{Dataset, DatasetInfo, PrepareOptions, Progress, SplitInfo, Tok
 pub use sampler::WindowSampler;
 pub use shard::{ShardWriter, TokenShard};
 pub use tokenizer::{ByteCount, Tokenizer};
+pub use vocabulary::Vocabulary;
 
 /// Which part of a corpus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

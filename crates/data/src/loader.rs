@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Dataset, Error, Packer, PackerState, Result, Split, TokenShard, WindowSampler};
+use crate::{Dataset, Error, Packer, PackerState, Result, Split, TokenShard, Vocabulary, WindowSampler};
 
 /// Batches that are made ahead. Making one takes microseconds, unless its tokens come from a disk that sleeps.
 const AHEAD: usize = 4;
@@ -38,7 +38,7 @@ pub struct Position {
 /// One batch of B rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
-    /// `[B, T]`: the first T tokens of each row.
+    /// `[B, T]`: the first T tokens of each row, by their rows in the data set's vocabulary.
     pub inputs: Vec<u32>,
     /// `[B, T]`: the last T.
     pub targets: Vec<u32>,
@@ -72,6 +72,7 @@ enum Rows {
 #[derive(Debug)]
 pub struct Loader {
     shard: Arc<TokenShard>,
+    vocabulary: Option<Arc<Vocabulary>>,
     /// At the beginning of the sequence.
     start: Rows,
     rows: usize,
@@ -110,7 +111,8 @@ impl Loader {
             Packing::Windows => Rows::Windows(sampler),
             Packing::BestFit => Rows::BestFit(Packer::new(dataset.documents(Split::Train), seq_len, seed)?),
         };
-        let mut loader = Loader { shard, start, rows, seq_len, ahead: None };
+        let mut loader =
+            Loader { shard, vocabulary: dataset.vocabulary.clone(), start, rows, seq_len, ahead: None };
         loader.seek(Position::default())?;
         Ok(loader)
     }
@@ -147,11 +149,16 @@ impl Loader {
         }
         self.stop();
         let (shard, rows, seq_len) = (Arc::clone(&self.shard), self.rows, self.seq_len);
+        let vocabulary = self.vocabulary.clone();
         let (sender, batches) = sync_channel(AHEAD);
         let make = move || {
             let mut next = position.next_window;
             loop {
-                let batch = start.batch(&shard, &mut next, rows, seq_len);
+                let mut batch = start.batch(&shard, &mut next, rows, seq_len);
+                if let Some(vocabulary) = &vocabulary {
+                    let ids = batch.inputs.iter_mut().chain(&mut batch.targets);
+                    ids.for_each(|id| *id = vocabulary.row(*id));
+                }
                 if sender.send(batch).is_err() {
                     return;
                 }

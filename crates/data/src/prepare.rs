@@ -9,7 +9,9 @@
 use crate::corpus::{Corpus, Document, Source};
 use crate::tokenizer::bpe::WordCounts;
 use crate::tokenizer::{TRAIN_DOCUMENT_CHARS, first_chars};
-use crate::{DocumentIndex, Error, Result, ShardWriter, Split, TokenShard, Tokenizer, stories, whole};
+use crate::{
+    DocumentIndex, Error, Result, ShardWriter, Split, TokenShard, Tokenizer, Vocabulary, stories, whole,
+};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -107,6 +109,8 @@ pub struct Dataset {
     pub valid: Arc<TokenShard>,
     /// What was counted.
     pub info: DatasetInfo,
+    /// The tokens that a model of this data has rows for; `None` for all.
+    pub vocabulary: Option<Arc<Vocabulary>>,
 }
 
 /// The contents of `dataset.json`.
@@ -198,6 +202,16 @@ fn prepare_in_cache(options: &PrepareOptions, folder: &Path, progress: &dyn Fn(P
 }
 
 impl Dataset {
+    /// Leaves out of the model's vocabulary what does not occur in the training tokens.
+    pub fn compact_vocabulary(&mut self) {
+        self.vocabulary = Some(Arc::new(Vocabulary::of_shard(&self.train, self.tokenizer.bos_id())));
+    }
+
+    /// Rows of a model's embedding and classifier for this data.
+    pub fn vocab_rows(&self) -> usize {
+        self.vocabulary.as_ref().map_or(self.tokenizer.vocab_size(), |vocabulary| vocabulary.rows())
+    }
+
     /// Where the documents of a split are in its tokens.
     pub fn documents(&self, split: Split) -> DocumentIndex {
         let (shard, info) = match split {
@@ -233,7 +247,7 @@ impl Dataset {
         };
         let train = Arc::new(open("train.tokens", &info.train)?);
         let valid = Arc::new(open("valid.tokens", &info.valid)?);
-        Ok(Dataset { dir: dir.to_path_buf(), tokenizer, train, valid, info })
+        Ok(Dataset { dir: dir.to_path_buf(), tokenizer, train, valid, info, vocabulary: None })
     }
 }
 

@@ -15,6 +15,13 @@ pub enum ParameterKind {
     Norm,
 }
 
+impl ParameterKind {
+    /// Whether it has a row for each token of the vocabulary.
+    pub fn is_of_tokens(self) -> bool {
+        matches!(self, ParameterKind::Embedding | ParameterKind::Classifier)
+    }
+}
+
 /// One learned tensor.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Parameter {

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use data::PackerState;
+use data::{PackerState, Vocabulary};
 use model::{ModelConfig, Parameter};
 use serde::{Deserialize, Serialize};
 
@@ -99,6 +99,8 @@ pub struct Snapshot<'a> {
     pub parameters: &'a [Parameter],
     /// One for each parameter.
     pub weights: &'a [Vec<f32>],
+    /// What the rows of embedding and classifier stand for; the file of weights has all of the tokenizer's tokens.
+    pub vocabulary: Option<&'a Vocabulary>,
     /// One for each parameter.
     pub moments: &'a [Moments],
 }
@@ -214,10 +216,10 @@ impl Checkpoints {
     ///
     /// # Errors
     /// [`Error::NoValidCheckpoint`] when there are some and none verifies.
-    pub fn newest_valid(&self, config: &ModelConfig) -> Result<Found> {
+    pub fn newest_valid(&self, config: &ModelConfig, vocabulary: Option<&Vocabulary>) -> Result<Found> {
         let mut skipped = Vec::new();
         for (_, path) in self.list().into_iter().rev() {
-            match load(&path, config) {
+            match load(&path, config, vocabulary) {
                 Ok(checkpoint) => {
                     return Ok(Found { checkpoint: Some(checkpoint), skipped });
                 }
@@ -247,7 +249,12 @@ fn write_into(folder: &Path, snapshot: &Snapshot<'_>, needed: u64) -> Result<u64
         let Parameter { name, shape, .. } = &snapshot.parameters[parameter];
         Entry { name: format!("{prefix}{name}"), shape, values }
     };
-    let weights: Vec<Entry<'_>> = snapshot.weights.iter().enumerate().map(|(i, w)| entry("", i, w)).collect();
+    let whole = whole_vocabulary(snapshot);
+    let weights = snapshot.weights.iter().enumerate().map(|(i, w)| match whole.get(&i) {
+        None => entry("", i, w),
+        Some((shape, values)) => Entry { name: snapshot.parameters[i].name.clone(), shape, values },
+    });
+    let weights: Vec<Entry<'_>> = weights.collect();
     let moments: Vec<Entry<'_>> = (snapshot.moments.iter().enumerate())
         .flat_map(|(i, m)| [entry("exp_avg.", i, &m.exp_avg), entry("exp_avg_sq.", i, &m.exp_avg_sq)])
         .collect();
@@ -271,11 +278,21 @@ fn write_into(folder: &Path, snapshot: &Snapshot<'_>, needed: u64) -> Result<u64
     Ok(state.files.values().map(|sum| sum.bytes).sum::<u64>() + json.len() as u64)
 }
 
+/// The parameters with a row for each token of a shortened vocabulary, with a row for every token of the tokenizer
+/// instead: shape and values by the parameter's number.
+fn whole_vocabulary(snapshot: &Snapshot<'_>) -> BTreeMap<usize, ([usize; 2], Vec<f32>)> {
+    let Some(vocabulary) = snapshot.vocabulary else { return BTreeMap::new() };
+    let of_tokens = snapshot.parameters.iter().enumerate().filter(|(_, p)| p.kind.is_of_tokens());
+    of_tokens
+        .map(|(i, p)| (i, ([vocabulary.vocab_size(), p.shape[1]], vocabulary.expand(&snapshot.weights[i]))))
+        .collect()
+}
+
 /// Reads a checkpoint, every byte of it checked.
 ///
 /// # Errors
 /// [`Error::Checkpoint`] or [`Error::Model`], naming the file and what is wrong with it.
-pub fn load(folder: &Path, config: &ModelConfig) -> Result<Checkpoint> {
+pub fn load(folder: &Path, config: &ModelConfig, vocabulary: Option<&Vocabulary>) -> Result<Checkpoint> {
     let state = StateFile::read(&folder.join(STATE))?;
     let verified = |name: &str| -> Result<(PathBuf, Vec<u8>)> {
         let path = folder.join(name);
@@ -292,9 +309,15 @@ pub fn load(folder: &Path, config: &ModelConfig) -> Result<Checkpoint> {
         Ok((path, bytes))
     };
     let (path, bytes) = verified(WEIGHTS)?;
-    let weights = model::weights::from_bytes(config, &bytes, &path)?;
-    let (path, bytes) = verified(OPTIMIZER)?;
     let parameters = Parameter::all(config);
+    let mut whole = config.clone();
+    whole.vocab_size = vocabulary.map_or(whole.vocab_size, Vocabulary::vocab_size);
+    let mut weights = model::weights::from_bytes(&whole, &bytes, &path)?;
+    if let Some(vocabulary) = vocabulary {
+        let of_tokens = weights.iter_mut().zip(&parameters).filter(|(_, p)| p.kind.is_of_tokens());
+        of_tokens.for_each(|(values, _)| *values = vocabulary.gather(values));
+    }
+    let (path, bytes) = verified(OPTIMIZER)?;
     let names = |prefix: &str| -> Vec<(String, usize)> {
         parameters.iter().map(|p| (format!("{prefix}{}", p.name), p.numel())).collect()
     };
@@ -371,6 +394,7 @@ mod tests {
                 val_bpb,
                 parameters: &self.parameters,
                 weights: &self.weights,
+                vocabulary: None,
                 moments: &self.moments,
             }
         }
@@ -380,7 +404,7 @@ mod tests {
         }
 
         fn newest_step(&self) -> (u64, Vec<(PathBuf, String)>) {
-            let found = self.checkpoints().newest_valid(&self.config).unwrap();
+            let found = self.checkpoints().newest_valid(&self.config, None).unwrap();
             (found.checkpoint.unwrap().state.spent.steps, found.skipped)
         }
     }
@@ -388,12 +412,12 @@ mod tests {
     #[test]
     fn what_is_saved_is_loaded() {
         let saved = Saved::new();
-        assert_eq!(saved.checkpoints().newest_valid(&saved.config).unwrap(), Found::default());
+        assert_eq!(saved.checkpoints().newest_valid(&saved.config, None).unwrap(), Found::default());
         let (path, bytes) = saved.save(7, Some(1.25)).unwrap();
         assert!(path.ends_with("checkpoints/step_000007"));
         let on_disk: u64 = fs::read_dir(&path).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).sum();
         assert_eq!(bytes, on_disk);
-        let loaded = saved.checkpoints().newest_valid(&saved.config).unwrap().checkpoint.unwrap();
+        let loaded = saved.checkpoints().newest_valid(&saved.config, None).unwrap().checkpoint.unwrap();
         assert_eq!(loaded.state, saved.state(7));
         assert_eq!(loaded.val_bpb, Some(1.25));
         assert_eq!(loaded.weights, saved.weights);
@@ -433,11 +457,11 @@ mod tests {
         for (_, path) in saved.checkpoints().list() {
             cut(&path.join(WEIGHTS), 0);
         }
-        let error = saved.checkpoints().newest_valid(&saved.config).unwrap_err().to_string();
+        let error = saved.checkpoints().newest_valid(&saved.config, None).unwrap_err().to_string();
         assert!(error.contains("step_000002") && error.contains("step_000001"), "{error}");
         let other = ModelConfig { width: 44, ..saved.config.clone() };
         saved.save(3, None).unwrap();
-        let error = saved.checkpoints().newest_valid(&other).unwrap_err().to_string();
+        let error = saved.checkpoints().newest_valid(&other, None).unwrap_err().to_string();
         assert!(error.contains("this model needs"), "{error}");
     }
 

@@ -163,6 +163,12 @@ pub struct DataConfig {
     /// always do.
     #[serde(default = "yes")]
     pub shuffle: bool,
+    /// Whether the model has rows only for the tokens that occur in the training text, and one for all others.
+    #[serde(default)]
+    pub compact_vocab: bool,
+    /// The tokenizer's vocabulary; 0 until the data is there.
+    #[serde(default)]
+    pub vocab_size: usize,
     /// The tokenizer's hash; empty until the data is there.
     pub tokenizer_hash: String,
     /// Tokens to train on; 0 until the data is there.
@@ -312,6 +318,8 @@ impl RunConfig {
                 tokenizer: "train".into(),
                 packing: Packing::Windows,
                 shuffle: true,
+                compact_vocab: false,
+                vocab_size: 0,
                 tokenizer_hash: String::new(),
                 train_tokens: 0,
                 valid_tokens: 0,
@@ -384,16 +392,20 @@ impl RunConfig {
     /// [`Error::SequenceTooLong`].
     pub(crate) fn take_data(
         &mut self,
-        dataset: &Dataset,
+        dataset: &mut Dataset,
         vocab_is_given: bool,
         file: &std::path::Path,
     ) -> Result<()> {
-        let vocab = dataset.tokenizer.vocab_size();
+        if self.data.compact_vocab {
+            dataset.compact_vocabulary();
+        }
         let found = DataConfig {
             source: self.data.source.clone(),
             tokenizer: self.data.tokenizer.clone(),
             packing: self.data.packing,
             shuffle: self.data.shuffle,
+            compact_vocab: self.data.compact_vocab,
+            vocab_size: dataset.tokenizer.vocab_size(),
             tokenizer_hash: dataset.tokenizer.hash().to_owned(),
             train_tokens: dataset.train.len() as u64,
             valid_tokens: dataset.valid.len() as u64,
@@ -413,7 +425,10 @@ impl RunConfig {
                 }
             }
         }
-        if vocab != self.model.vocab_size && (vocab_is_given || !self.data.tokenizer_hash.is_empty()) {
+        // What is written is the tokenizer's at first, and then what became of it.
+        let recorded = !self.data.tokenizer_hash.is_empty();
+        let vocab = if recorded { dataset.vocab_rows() } else { dataset.tokenizer.vocab_size() };
+        if vocab != self.model.vocab_size && (vocab_is_given || recorded) {
             let path = match self.data.tokenizer.as_str() {
                 "train" => dataset.dir.clone(),
                 path => path.into(),
@@ -426,7 +441,7 @@ impl RunConfig {
                 return Err(Error::SequenceTooLong { path: shard.path().to_owned(), tokens, seq_len });
             }
         }
-        self.model.vocab_size = vocab;
+        self.model.vocab_size = dataset.vocab_rows();
         self.data = found;
         Ok(())
     }

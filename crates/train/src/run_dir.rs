@@ -13,8 +13,9 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use data::Tokenizer;
+use data::{Tokenizer, Vocabulary};
 use serde::Serialize;
 
 use crate::json_lines::{self, JsonLines};
@@ -28,6 +29,8 @@ pub const METRICS: &str = "metrics.jsonl";
 pub const EVENTS: &str = "events.jsonl";
 /// The tokenizer's file name.
 pub const TOKENIZER: &str = "tokenizer.json";
+/// The tokens that the model has rows for, where it has not for all.
+pub const VOCABULARY: &str = "vocabulary.json";
 /// The summary's file name.
 pub const SUMMARY: &str = "summary.json";
 const LOCK: &str = "lock";
@@ -52,7 +55,12 @@ impl RunDir {
     ///
     /// # Errors
     /// [`Error::RunExists`], or [`Error::ReadOnly`] and its like.
-    pub fn create(dir: &Path, config: &RunConfig, tokenizer: &Tokenizer) -> Result<RunDir> {
+    pub fn create(
+        dir: &Path,
+        config: &RunConfig,
+        tokenizer: &Tokenizer,
+        vocabulary: Option<&Vocabulary>,
+    ) -> Result<RunDir> {
         if let Some(runs) = dir.parent() {
             fs::create_dir_all(runs).map_err(Error::writing(runs, "create this folder", 0))?;
         }
@@ -67,6 +75,9 @@ impl RunDir {
         let fill = || {
             let run = RunDir::open_locked(dir, lock(dir)?)?;
             tokenizer.save(&dir.join(TOKENIZER))?;
+            if let Some(vocabulary) = vocabulary {
+                vocabulary.save(&dir.join(VOCABULARY))?;
+            }
             // Last: what has no configuration is no run yet.
             whole_file::write_whole(&dir.join(CONFIG), config.to_toml().as_bytes())?;
             Ok(run)
@@ -171,6 +182,15 @@ impl RunDir {
     }
 }
 
+/// The vocabulary of a run's model, where `data.compact_vocab` made it shorter than the tokenizer's.
+///
+/// # Errors
+/// [`Error::Data`] naming the file.
+pub fn read_vocabulary(dir: &Path, config: &RunConfig) -> Result<Option<Arc<Vocabulary>>> {
+    let read = || Ok(Arc::new(Vocabulary::load(&dir.join(VOCABULARY))?));
+    config.data.compact_vocab.then(read).transpose()
+}
+
 /// The configuration of a run, without locking it.
 ///
 /// # Errors
@@ -271,7 +291,7 @@ mod tests {
 
     fn create(dir: &Path) -> Result<RunDir> {
         let tokenizer = Tokenizer::train(["ab ab"], 261).unwrap();
-        RunDir::create(dir, &RunConfig::of_preset("odd").unwrap(), &tokenizer)
+        RunDir::create(dir, &RunConfig::of_preset("odd").unwrap(), &tokenizer, None)
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use data::{Dataset, PrepareOptions, Tokenizer, TokenizerChoice};
+use data::{Dataset, PrepareOptions, Tokenizer, TokenizerChoice, Vocabulary};
 use device::Device;
 use serde::Serialize;
 
@@ -180,13 +180,14 @@ impl<'o> Session<'o> {
         // Before the data is prepared, which may take a while.
         run_dir::require_free(&dir)?;
         let given = user.has("model.vocab_size");
-        let (dataset, choice) = prepare_data(&config, given, cache_dir, observer)?;
+        let (mut dataset, choice) = prepare_data(&config, given, cache_dir, observer)?;
         let place = PathBuf::from(user.place("data.source"));
-        config.take_data(&dataset, given, &place)?;
+        config.take_data(&mut dataset, given, &place)?;
         // Values that depend on the vocabulary are checked with the one that the data has.
         let mut trainer = Trainer::new(config, dataset, device)?;
         set_replay(&mut trainer)?;
-        let run = RunDir::create(&dir, trainer.config(), &trainer.dataset().tokenizer)?;
+        let of = trainer.dataset();
+        let run = RunDir::create(&dir, trainer.config(), &of.tokenizer, of.vocabulary.as_deref())?;
         let mut session = Session { run, trainer, observer, evaluated: None, saved: None };
         let config = session.trainer.config();
         let started = Event::Started {
@@ -211,9 +212,10 @@ impl<'o> Session<'o> {
         observer: &'o mut dyn Observer,
     ) -> Result<Self> {
         let (mut run, mut config) = RunDir::open(dir)?;
-        let found = run.checkpoints().newest_valid(&config.model)?;
-        let (dataset, _) = prepare_data(&config, true, cache_dir, observer)?;
-        config.take_data(&dataset, true, &dir.join(run_dir::CONFIG))?;
+        let vocabulary = run_dir::read_vocabulary(dir, &config)?;
+        let found = run.checkpoints().newest_valid(&config.model, vocabulary.as_deref())?;
+        let (mut dataset, _) = prepare_data(&config, true, cache_dir, observer)?;
+        config.take_data(&mut dataset, true, &dir.join(run_dir::CONFIG))?;
         let mut trainer = Trainer::new(config, dataset, device)?;
         set_replay(&mut trainer)?;
         let checkpoint = found.checkpoint.as_ref().map(|checkpoint| checkpoint.path.clone());
@@ -362,6 +364,7 @@ impl<'o> Session<'o> {
             val_bpb,
             parameters: &parameters,
             weights: &weights,
+            vocabulary: self.trainer.dataset().vocabulary.as_deref(),
             moments: self.trainer.moments(),
         })?;
         self.saved = Some(step);
@@ -435,7 +438,10 @@ pub fn prepare_data(
         options.tokenizer = TokenizerChoice::File(config.data.tokenizer.clone().into());
         return Ok((data::prepare(&options, &progress)?, None));
     }
-    let wanted = config.model.vocab_size;
+    let wanted = match config.data.vocab_size {
+        0 => config.model.vocab_size,
+        recorded => recorded,
+    };
     options.tokenizer = TokenizerChoice::Train { vocab_size: Some(wanted) };
     match data::prepare(&options, &progress) {
         Err(data::Error::Vocabulary { .. }) if !vocab_is_given => {
@@ -458,6 +464,8 @@ pub struct Trained {
     pub config: RunConfig,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
+    /// Its model's vocabulary, where that is shorter than the tokenizer's.
+    pub vocabulary: Option<Arc<Vocabulary>>,
     /// Its newest whole checkpoint.
     pub checkpoint: Checkpoint,
     /// Newer ones that could not be used, and why.
@@ -472,14 +480,15 @@ pub fn load_trained(dir: &Path) -> Result<Trained> {
     let config = run_dir::read_config(dir)?;
     let path = dir.join(run_dir::TOKENIZER);
     let tokenizer = Tokenizer::load(&path)?;
-    if tokenizer.vocab_size() != config.model.vocab_size {
-        let (configured, actual) = (config.model.vocab_size, tokenizer.vocab_size());
-        return Err(Error::Vocabulary { path, configured, actual });
+    let vocabulary = run_dir::read_vocabulary(dir, &config)?;
+    let actual = vocabulary.as_ref().map_or(tokenizer.vocab_size(), |vocabulary| vocabulary.rows());
+    if actual != config.model.vocab_size {
+        return Err(Error::Vocabulary { path, configured: config.model.vocab_size, actual });
     }
-    let found = Checkpoints::of_run(dir).newest_valid(&config.model)?;
+    let found = Checkpoints::of_run(dir).newest_valid(&config.model, vocabulary.as_deref())?;
     let Some(checkpoint) = found.checkpoint else {
         let problem = "it has no checkpoint yet; train it first".into();
         return Err(Error::NotARun { dir: dir.to_owned(), problem });
     };
-    Ok(Trained { config, tokenizer, checkpoint, skipped: found.skipped })
+    Ok(Trained { config, tokenizer, vocabulary, checkpoint, skipped: found.skipped })
 }

@@ -72,6 +72,10 @@ impl UserConfig {
             for recorded in ["tokenizer_hash", "train_tokens", "valid_tokens"] {
                 table.remove(recorded);
             }
+            // The model's own may have been made shorter for the earlier data.
+            if let Some(of_tokenizer @ Value::Integer(1..)) = table.remove("vocab_size") {
+                self.set("model.vocab_size", of_tokenizer, place);
+            }
         }
         self.places.insert(key.to_owned(), place.to_owned());
     }

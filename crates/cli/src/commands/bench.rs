@@ -166,6 +166,7 @@ fn synthetic(folder: &Path, vocab_size: usize, tokens: usize) -> Result<Dataset>
             valid: split,
             bound_bits_per_byte: None,
         },
+        vocabulary: None,
         tokenizer,
     })
 }

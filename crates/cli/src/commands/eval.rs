@@ -27,7 +27,7 @@ pub(crate) fn run(args: &EvalArgs, out: &mut dyn Write) -> Result {
     let protocol = protocol(args)?;
     let choice = device_choice::open(&args.device, Some(&config.device))?;
     let mut progress = Progress::new(Style::choose(false, args.json), String::new());
-    let dataset = match &args.data {
+    let mut dataset = match &args.data {
         None => own_data(&args.run, config, &mut progress)?,
         Some(source) => {
             let mut options = PrepareOptions::new(source.parse()?, cache::dir()?);
@@ -36,6 +36,7 @@ pub(crate) fn run(args: &EvalArgs, out: &mut dyn Write) -> Result {
             data::prepare(&options, &|p| progress.borrow_mut().preparing(&p))?
         }
     };
+    dataset.vocabulary = trained.vocabulary.clone();
     progress.finish();
     // A batch of the run's size in tokens, whatever the window.
     let batch = (config.batch * config.model.seq_len / model.seq_len).max(1);

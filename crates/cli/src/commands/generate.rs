@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use cpu::CpuDevice;
-use data::Tokenizer;
+use data::Vocabulary;
 use device::Device;
 use model::Decoder;
 use serde_json::json;
@@ -38,11 +38,10 @@ pub(crate) fn run(args: &GenerateArgs, out: &mut dyn Write) -> Result {
         let writing = Writing { sampling, seed: args.seed.wrapping_add(story), max_tokens: args.max_tokens };
         if args.json {
             let mut text = args.prompt.clone();
-            let tokens =
-                write_text(&mut decoder, &trained.tokenizer, &args.prompt, &writing, &mut |piece| {
-                    text.push_str(piece);
-                    Ok(())
-                })?;
+            let tokens = write_text(&mut decoder, &trained, &args.prompt, &writing, &mut |piece| {
+                text.push_str(piece);
+                Ok(())
+            })?;
             let step = trained.checkpoint.state.spent.steps;
             let object = json!({
                 "text": text, "prompt": args.prompt, "tokens": tokens, "seed": writing.seed, "step": step,
@@ -54,7 +53,7 @@ pub(crate) fn run(args: &GenerateArgs, out: &mut dyn Write) -> Result {
             writeln!(out, "\n---\n")?;
         }
         write!(out, "{}", args.prompt)?;
-        write_text(&mut decoder, &trained.tokenizer, &args.prompt, &writing, &mut |piece| {
+        write_text(&mut decoder, &trained, &args.prompt, &writing, &mut |piece| {
             out.write_all(piece.as_bytes())?;
             Ok(out.flush()?)
         })?;
@@ -81,26 +80,35 @@ pub(crate) fn open_decoder(trained: &Trained, device: &Arc<dyn Device>) -> Resul
 /// returns how many were. When the context is full, its second half becomes the new one.
 pub(crate) fn write_text(
     decoder: &mut Decoder,
-    tokenizer: &Tokenizer,
+    trained: &Trained,
     prompt: &str,
     writing: &Writing,
     emit: Emit<'_>,
 ) -> Result<usize> {
+    let tokenizer = &trained.tokenizer;
+    let vocabulary = trained.vocabulary.as_deref();
+    let row = |id: u32| vocabulary.map_or(id, |vocabulary| vocabulary.row(id));
     let mut sampler = Sampler::new(writing.sampling, writing.seed);
     let mut characters = Characters::default();
-    let mut ids = tokenizer.encode_document(prompt);
+    // Rows of the model.
+    let mut ids: Vec<u32> = tokenizer.encode_document(prompt).into_iter().map(row).collect();
     // Of a prompt that is too long the end counts.
     let kept = decoder.capacity() - decoder.capacity() / 4;
     let mut logits = feed_anew(decoder, &ids[ids.len().saturating_sub(kept.max(1))..])?;
     let mut written = 0;
     while written < writing.max_tokens {
+        if let Some(shared) = vocabulary.and_then(Vocabulary::unseen_row) {
+            // It stands for no token in particular.
+            logits[shared as usize] = f32::NEG_INFINITY;
+        }
         let id = sampler.choose(&logits);
-        if id == tokenizer.bos_id() {
+        if id == row(tokenizer.bos_id()) {
             break;
         }
         written += 1;
         ids.push(id);
-        let text = characters.take(&tokenizer.decode_bytes(&[id]));
+        let token = vocabulary.map_or(Some(id), |vocabulary| vocabulary.id(id));
+        let text = characters.take(&tokenizer.decode_bytes(token.as_slice()));
         if !text.is_empty() {
             emit(&text)?;
         }

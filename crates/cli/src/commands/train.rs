@@ -195,7 +195,7 @@ fn write_sample(summary: &Summary, choice: &Choice, emit: generate::Emit<'_>) {
         };
         let trained = train::load_trained(&summary.run)?;
         let mut decoder = generate::open_decoder(&trained, &device)?;
-        generate::write_text(&mut decoder, &trained.tokenizer, "", &SAMPLE, emit)?;
+        generate::write_text(&mut decoder, &trained, "", &SAMPLE, emit)?;
         Ok(())
     };
     if let Err(error) = write() {

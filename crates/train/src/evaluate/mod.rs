@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use data::{BitsPerByte, ByteCount, Dataset, DocumentIndex, Split, TokenShard};
+use data::{BitsPerByte, ByteCount, Dataset, DocumentIndex, Split, TokenShard, Vocabulary};
 use model::Stack;
 use serde::Serialize;
 
@@ -38,6 +38,8 @@ pub struct Evaluation {
     pub tokens: u64,
     /// Bytes of text in them.
     pub bytes: u64,
+    /// Of them, those that a model with a shortened vocabulary has no row for: they share the probability of one row.
+    pub unseen_tokens: u64,
     /// How bytes of a token were counted: `raw` or `compat`.
     pub byte_count: ByteCount,
     /// Documents that they are of.
@@ -53,6 +55,7 @@ pub struct ValidationData {
     documents: DocumentIndex,
     byte_count: ByteCount,
     byte_table: Vec<u32>,
+    vocabulary: Option<Arc<Vocabulary>>,
 }
 
 impl ValidationData {
@@ -63,6 +66,7 @@ impl ValidationData {
             documents: dataset.documents(Split::Valid),
             byte_count,
             byte_table: dataset.tokenizer.byte_table(byte_count),
+            vocabulary: dataset.vocabulary.clone(),
         }
     }
 }
@@ -84,7 +88,7 @@ pub fn evaluate(
     let windows = rows.len();
     let (mut ids, mut targets) = (vec![0; batch * seq_len], vec![0; batch * seq_len]);
     let mut documents: HashMap<u64, BitsPerByte> = HashMap::new();
-    let (mut tokens, mut done) = (0, 0);
+    let (mut tokens, mut unseen, mut done) = (0, 0, 0);
     while done < windows {
         let group: Vec<Row> = rows.by_ref().take(batch).collect();
         let places = ids.chunks_exact_mut(seq_len).zip(targets.chunks_exact_mut(seq_len));
@@ -93,11 +97,18 @@ pub fn evaluate(
             ids.copy_from_slice(&row.tokens[..seq_len]);
             targets.copy_from_slice(&row.tokens[1..]);
         }
+        if let Some(vocabulary) = &data.vocabulary {
+            ids.iter_mut().chain(&mut targets).for_each(|id| *id = vocabulary.row(*id));
+        }
         let report = stack.evaluate(&ids, &targets)?;
         for (row, nll) in group.iter().zip(report.nll.chunks_exact(seq_len)) {
             for at in row.counted.clone() {
-                let bytes = data.byte_table[row.tokens[at + 1] as usize];
-                documents.entry(row.documents[at]).or_default().add(f64::from(nll[at]), bytes);
+                let (target, mut nats) = (row.tokens[at + 1], f64::from(nll[at]));
+                if let Some(vocabulary) = &data.vocabulary {
+                    nats = vocabulary.loss_of(target, nats);
+                    unseen += u64::from(Some(vocabulary.row(target)) == vocabulary.unseen_row());
+                }
+                documents.entry(row.documents[at]).or_default().add(nats, data.byte_table[target as usize]);
             }
             tokens += row.counted.len() as u64;
         }
@@ -118,6 +129,7 @@ pub fn evaluate(
         window: seq_len,
         stride: protocol.stride(data.shard.len(), seq_len),
         tokens,
+        unseen_tokens: unseen,
         bytes: sum.bytes,
         byte_count: data.byte_count,
         documents: documents.len(),
