@@ -7,17 +7,22 @@
 //! tokens [`SPECIAL_TOKENS`], of which the first begins every document.
 
 pub mod bpe;
+mod encode;
 mod file;
+mod merges;
 mod split;
 
+pub use merges::Pair;
 pub use split::{PATTERN, Pieces, pieces};
 
 use crate::{Error, Result};
-use bpe::{Merges, Pair, WordCounts};
+use bpe::WordCounts;
+use encode::{ByteLevel, Memory};
+use file::{Rule, Spec};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
-use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Mutex;
 
 /// The special tokens of our own tokenizers, as in autoresearch; the first is BOS.
 pub const SPECIAL_TOKENS: [&str; 4] =
@@ -68,10 +73,12 @@ pub struct Tokenizer {
     hash: String,
     /// The file as read or as it would be written.
     json: String,
+    /// Pieces that have been encoded, for whoever encodes next; one memory for each thread that does at a time.
+    memories: Mutex<Vec<Memory>>,
 }
 
 enum Engine {
-    Own(Merges),
+    Own(Box<ByteLevel>),
     Foreign(Box<tokenizers::Tokenizer>),
 }
 
@@ -107,36 +114,61 @@ impl Tokenizer {
             );
             return Err(Error::Vocabulary { asked: vocab_size, why });
         }
-        Ok(Tokenizer::from_merges(&learned))
+        Ok(Tokenizer::from_spec(Spec::from_merges(&learned), Rule::Ranks).expect("our own pattern is known"))
     }
 
-    /// Our own tokenizer with these merges; merge `i` may use ids below 256 + i.
-    fn from_merges(merges: &[Pair]) -> Tokenizer {
-        let mut bytes: Vec<Vec<u8>> = (0..=255).map(|b| vec![b]).collect();
-        for &(left, right) in merges {
-            bytes.push([&bytes[left as usize][..], &bytes[right as usize][..]].concat());
-        }
-        let json = file::write(&bytes, merges);
-        let bos_id = bytes.len() as u32;
-        let mut bytes: Vec<_> = bytes.into_iter().map(Some).collect();
-        bytes.resize(bytes.len() + SPECIAL_TOKENS.len(), None);
-        // The pattern and the special tokens are part of what ids mean, so they are part of the hash.
+    /// A byte-level tokenizer. The error is that of the pattern, or that nothing begins a document.
+    fn from_spec(spec: Spec, rule: Rule) -> Result<Tokenizer, String> {
+        let json =
+            serde_json::to_string_pretty(&file::write(&spec, &rule)).expect("a JSON value can be written");
+        let pattern = if spec.pattern == PATTERN {
+            None
+        } else {
+            Some(fancy_regex::Regex::new(&spec.pattern).map_err(|e| format!("its split pattern: {e}"))?)
+        };
+        let bos_id = begin_token(|token| Some(spec.specials.iter().find(|(_, name)| name == token)?.0))?;
+        // What ids mean: the pattern, the special tokens, and the tokens or merges.
         let mut hasher = Sha256::new();
-        for text in std::iter::once(PATTERN).chain(SPECIAL_TOKENS) {
-            hasher.update(text.as_bytes());
-            hasher.update([0]);
-        }
-        for &(left, right) in merges {
-            hasher.update(left.to_le_bytes());
-            hasher.update(right.to_le_bytes());
-        }
-        Tokenizer {
-            engine: Engine::Own(Merges::new(merges)),
+        let engine = match &rule {
+            Rule::Ranks => {
+                for text in ["ranks", &spec.pattern] {
+                    hasher.update(text.as_bytes());
+                    hasher.update([0]);
+                }
+                for (id, name) in &spec.specials {
+                    hasher.update(id.to_le_bytes());
+                    hasher.update(name.as_bytes());
+                    hasher.update([0]);
+                }
+                for bytes in &spec.tokens {
+                    hasher.update(bytes.as_ref().map_or(u32::MAX, |b| b.len() as u32).to_le_bytes());
+                    hasher.update(bytes.as_deref().unwrap_or_default());
+                }
+                ByteLevel::ranked(&spec.tokens, pattern)
+            }
+            Rule::Learned(merges) => {
+                for text in std::iter::once(PATTERN).chain(SPECIAL_TOKENS) {
+                    hasher.update(text.as_bytes());
+                    hasher.update([0]);
+                }
+                for (left, right) in merges {
+                    hasher.update(left.to_le_bytes());
+                    hasher.update(right.to_le_bytes());
+                }
+                ByteLevel::learned(merges)
+            }
+        };
+        let mut bytes = spec.tokens;
+        let size = spec.specials.iter().map(|(id, _)| *id as usize + 1).max().unwrap_or(0);
+        bytes.resize(bytes.len().max(size), None);
+        Ok(Tokenizer {
+            engine: Engine::Own(Box::new(engine)),
             bytes,
             bos_id,
             hash: hex(&hasher.finalize()),
             json,
-        }
+            memories: Mutex::default(),
+        })
     }
 
     /// Reads a `tokenizer.json`, ours or another's.
@@ -151,19 +183,24 @@ impl Tokenizer {
                 "it is not a tokenizer.json ({e}); give a file written by `tokenizers` or by this program"
             )
         })?;
-        if let Some(merges) = file::own_merges(&value) {
-            return Ok(Tokenizer::from_merges(&merges));
+        if let Some((spec, rule)) = file::read(&value) {
+            return Tokenizer::from_spec(spec, rule);
         }
         let mut foreign = tokenizers::Tokenizer::from_bytes(&json)
             .map_err(|e| format!("the crate tokenizers cannot read it: {e}"))?;
         // Text never means a special token, whoever wrote it.
         foreign.set_encode_special_tokens(true);
         let bytes = file::foreign_bytes(&foreign);
-        let bos_id = BEGIN_TOKENS.iter().find_map(|token| foreign.token_to_id(token)).ok_or_else(|| {
-            format!("no token begins a document; one of {} is needed", BEGIN_TOKENS.join(" "))
-        })?;
+        let bos_id = begin_token(|token| foreign.token_to_id(token))?;
         let hash = hex(&Sha256::digest(json.as_bytes()));
-        Ok(Tokenizer { engine: Engine::Foreign(Box::new(foreign)), bytes, bos_id, hash, json })
+        Ok(Tokenizer {
+            engine: Engine::Foreign(Box::new(foreign)),
+            bytes,
+            bos_id,
+            hash,
+            json,
+            memories: Mutex::default(),
+        })
     }
 
     /// Writes the `tokenizer.json` (through a temporary file, so that it appears whole or not at all).
@@ -173,7 +210,24 @@ impl Tokenizer {
 
     /// The ids of a text. What looks like a special token in the text is ordinary text.
     pub fn encode_ordinary(&self, text: &str) -> Vec<u32> {
-        Encoder::new(self).encode(text)
+        let mut ids = Vec::new();
+        Encoder::new(self).encode_into(text, &mut ids);
+        ids
+    }
+
+    /// The ids of any bytes: where they are UTF-8 those of the text, and between that each byte's own token, so that
+    /// [`Tokenizer::decode_bytes`] gives the bytes back.
+    ///
+    /// # Errors
+    /// For bytes that are not UTF-8 with another's `tokenizer.json`: it takes nothing but text.
+    pub fn encode_bytes(&self, bytes: &[u8]) -> Result<Vec<u32>, std::str::Utf8Error> {
+        let mut ids = Vec::new();
+        let mut encoder = Encoder::new(self);
+        match &self.engine {
+            Engine::Own(engine) => engine.encode_bytes(bytes, &mut encoder.memory, &mut ids),
+            Engine::Foreign(_) => encoder.encode_into(std::str::from_utf8(bytes)?, &mut ids),
+        }
+        Ok(ids)
     }
 
     /// The ids of a document: [`Tokenizer::bos_id`] and those of its text.
@@ -185,7 +239,7 @@ impl Tokenizer {
 
     /// Each text as by [`Tokenizer::encode_document`], on all cores; the result does not depend on their number.
     pub fn encode_documents<S: AsRef<str> + Sync>(&self, texts: &[S]) -> Vec<Vec<u32>> {
-        // A chunk shares one memory of encoded words; large enough to fill it, small enough to spread evenly.
+        // Small enough to spread evenly.
         texts
             .par_chunks(64)
             .flat_map_iter(|chunk| {
@@ -244,51 +298,42 @@ impl Tokenizer {
     }
 }
 
-/// Encodes several texts and remembers the words it has seen.
+/// Encodes several texts and remembers the pieces it has seen.
 struct Encoder<'t> {
     tokenizer: &'t Tokenizer,
-    seen: HashMap<String, Vec<u32>>,
+    memory: Memory,
 }
 
 impl<'t> Encoder<'t> {
-    /// A piece longer than this is unlikely to come again.
-    const REMEMBERED_BYTES: usize = 32;
-    /// Bounds the memory: about 100 bytes each.
-    const REMEMBERED_WORDS: usize = 100_000;
-
     fn new(tokenizer: &'t Tokenizer) -> Self {
-        Encoder { tokenizer, seen: HashMap::new() }
-    }
-
-    fn encode(&mut self, text: &str) -> Vec<u32> {
-        let mut ids = Vec::new();
-        self.encode_into(text, &mut ids);
-        ids
+        let memory = tokenizer.memories.lock().expect("nobody panics holding it").pop();
+        Encoder { tokenizer, memory: memory.unwrap_or_default() }
     }
 
     fn encode_into(&mut self, text: &str, ids: &mut Vec<u32>) {
-        let merges = match &self.tokenizer.engine {
-            Engine::Own(merges) => merges,
+        match &self.tokenizer.engine {
+            Engine::Own(engine) => engine.encode(text, &mut self.memory, ids),
             Engine::Foreign(foreign) => {
                 let encoding = foreign.encode_fast(text, false);
                 // The one failure is an unknown token without a token for it, which byte-level and byte-fallback
                 // models do not have; a model that drops such text does so in `tokenizers` as well.
                 ids.extend(encoding.iter().flat_map(|e| e.get_ids()));
-                return;
-            }
-        };
-        for piece in pieces(text) {
-            if let Some(known) = self.seen.get(piece) {
-                ids.extend(known);
-                continue;
-            }
-            let start = ids.len();
-            merges.encode(piece.as_bytes(), ids);
-            if piece.len() <= Self::REMEMBERED_BYTES && self.seen.len() < Self::REMEMBERED_WORDS {
-                self.seen.insert(piece.to_string(), ids[start..].to_vec());
             }
         }
     }
+}
+
+impl Drop for Encoder<'_> {
+    fn drop(&mut self) {
+        let memory = std::mem::take(&mut self.memory);
+        self.tokenizer.memories.lock().expect("nobody panics holding it").push(memory);
+    }
+}
+
+/// The id of the token that begins a document, given the ids of special tokens.
+fn begin_token(id: impl Fn(&str) -> Option<u32>) -> Result<u32, String> {
+    (BEGIN_TOKENS.iter().find_map(|token| id(token)))
+        .ok_or_else(|| format!("no token begins a document; one of {} is needed", BEGIN_TOKENS.join(" ")))
 }
 
 /// The first `n` characters of a text.
@@ -389,15 +434,74 @@ mod tests {
         assert!(error.contains("at most 262") && error.contains("2 merges"), "{error}");
         let error = Tokenizer::train(["abab"], 100).expect_err("less than the bytes").to_string();
         assert!(error.contains("at least 260"), "{error}");
-        let counts = WordCounts(HashMap::from([("abab".into(), 1)]));
+        let counts = WordCounts([("abab".to_string(), 1)].into_iter().collect());
         assert_eq!(Tokenizer::from_counts(&counts, 1000, false).expect("a smaller one").vocab_size(), 262);
     }
 
     #[test]
-    fn encoding_many_documents_equals_encoding_each() {
+    fn ids_do_not_depend_on_chunks_or_threads() {
         let texts = texts();
         let each: Vec<_> = texts.iter().map(|t| tokenizer().encode_document(t)).collect();
-        assert_eq!(tokenizer().encode_documents(&texts), each);
+        for (threads, chunk) in [(1, 400), (2, 400), (3, 1), (8, 65), (16, 7)] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a thread pool");
+            let ids =
+                pool.install(|| texts.chunks(chunk).flat_map(|c| tokenizer().encode_documents(c)).collect());
+            assert!(each == Vec::<Vec<u32>>::clone(&ids), "{threads} threads, {chunk} documents at a time");
+        }
+    }
+
+    #[test]
+    fn counts_do_not_depend_on_who_counted() {
+        let texts = texts();
+        let mut one = WordCounts::default();
+        texts.iter().for_each(|text| one.add(text));
+        for threads in [1, 2, 5] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a thread pool");
+            assert!(pool.install(|| WordCounts::of(&texts)).0 == one.0, "{threads} threads");
+        }
+    }
+
+    /// A tokenizer with these tokens behind the bytes, in this order.
+    fn with_tokens(tokens: &[&str]) -> Tokenizer {
+        let tokens = (0..=255).map(|b| vec![b]).chain(tokens.iter().map(|t| t.as_bytes().to_vec()));
+        let spec = Spec::own(tokens.map(Some).collect());
+        Tokenizer::from_spec(spec, Rule::Ranks).expect("our own pattern is known")
+    }
+
+    #[test]
+    fn ids_are_those_of_tiktoken_and_not_of_the_learned_pairs() {
+        // By hand, after tiktoken's rule. Any two neighbours that together are a token merge: where abc was learned
+        // from ab and c, z|a|bc would be left.
+        let t = with_tokens(&["bc", "ab", "abc"]);
+        assert_eq!(t.encode_ordinary("zabc"), [122, 258]);
+        // A piece that is a token is that token, though no pair leads to it.
+        let t = with_tokens(&["bc", "abcd"]);
+        assert_eq!(t.encode_ordinary("abcd"), [257]);
+        assert_eq!(t.encode_ordinary("abcde"), [97, 256, 100, 101]);
+        assert!(crate_encodes(&t, "abcd") == [257] && crate_encodes(&t, "abcde") == [97, 256, 100, 101]);
+    }
+
+    fn crate_encodes(tokenizer: &Tokenizer, text: &str) -> Vec<u32> {
+        let theirs = tokenizers::Tokenizer::from_bytes(&tokenizer.json).expect("the file loads");
+        theirs.encode(text, false).expect("encodes").get_ids().to_vec()
+    }
+
+    #[test]
+    fn a_file_with_only_the_learned_pairs_means_what_it_did() {
+        // bc, then ab, then abc from ab + c: the piece `zabc` becomes z|a|bc, which has no learned pair left.
+        let merges: Vec<Pair> = vec![(98, 99), (97, 98), (257, 99)];
+        let old = file::write(&Spec::from_merges(&merges), &Rule::Learned(merges.clone())).to_string();
+        let old = Tokenizer::from_json(old).expect("loads");
+        assert!(matches!(old.engine, Engine::Own(_)));
+        let new = Tokenizer::from_spec(Spec::from_merges(&merges), Rule::Ranks).expect("our own pattern");
+        for (tokenizer, ids) in [(&old, vec![122, 97, 256]), (&new, vec![122, 258])] {
+            assert_eq!(tokenizer.encode_ordinary("zabc"), ids);
+            assert_eq!(crate_encodes(tokenizer, "zabc"), ids);
+        }
+        // Both mean something else, so they have other hashes; the old one keeps the one that runs have recorded.
+        // SHA-256 as then, by Python's hashlib: pattern and special tokens with a zero behind each, pairs as u32.
+        assert_eq!(old.hash(), "bbec15818b04baa5aa8a89e5bb8ddda4f4404b19c82c573f776bdf19dcc37625");
+        assert_ne!(old.hash(), new.hash());
     }
 
     #[test]
@@ -417,6 +521,28 @@ mod tests {
             let ids = tokenizer().encode_ordinary(&text);
             prop_assert_eq!(tokenizer().decode(&ids), text.as_str());
             prop_assert_eq!(ids.iter().map(|id| tokenizer().token_bytes(*id) as usize).sum::<usize>(), text.len());
+        }
+
+        #[test]
+        fn decoding_gives_any_bytes_back(
+            parts in proptest::collection::vec(prop_oneof![any::<Vec<u8>>(), any::<String>().prop_map(String::into_bytes)], 0..4)
+        ) {
+            let bytes = parts.concat();
+            let ids = tokenizer().encode_bytes(&bytes).expect("our own tokenizer takes any bytes");
+            prop_assert_eq!(tokenizer().decode_bytes(&ids), &bytes[..]);
+            if let Ok(text) = std::str::from_utf8(&bytes) {
+                prop_assert_eq!(ids, tokenizer().encode_ordinary(text));
+            }
+        }
+
+        #[test]
+        fn the_file_gives_the_same_ids_in_the_crate_tokenizers(
+            // Few letters, so that tokens overlap with themselves and have many splits.
+            words in proptest::collection::hash_map("[ab]{1,9}", 1..6u64, 1..12), text in "[ab]{0,40}"
+        ) {
+            let counts = WordCounts(words.into_iter().collect());
+            let ours = Tokenizer::from_counts(&counts, 300, false).expect("a smaller vocabulary will do");
+            prop_assert_eq!(ours.encode_ordinary(&text), crate_encodes(&ours, &text));
         }
     }
 }
