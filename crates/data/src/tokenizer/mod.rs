@@ -1,7 +1,7 @@
 //! Byte-level BPE tokenizers: training, encoding, and the Hugging Face `tokenizer.json` file.
 //!
-//! A tokenizer that was trained here (or a file that says the same) runs on this crate's own splitter and merges.
-//! Any other `tokenizer.json` is run by the crate `tokenizers`.
+//! A tokenizer that was trained here, a rank file of tiktoken, and a vocabulary of Llama's form run on this crate's own
+//! merges, and so does a `tokenizer.json` that says the same. Any other `tokenizer.json` is run by the crate `tokenizers`.
 //!
 //! Vocabulary of our own tokenizers: ids 0 to 255 are the bytes, then the merges in the order learned, then the special
 //! tokens [`SPECIAL_TOKENS`], of which the first begins every document.
@@ -9,7 +9,10 @@
 pub mod bpe;
 mod encode;
 mod file;
+mod llama;
+mod llama2c;
 mod merges;
+mod ranks;
 mod split;
 
 pub use merges::Pair;
@@ -19,6 +22,7 @@ use crate::{Error, Result};
 use bpe::WordCounts;
 use encode::{ByteLevel, Memory};
 use file::{Rule, Spec};
+use llama::Llama;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use std::path::Path;
@@ -79,6 +83,7 @@ pub struct Tokenizer {
 
 enum Engine {
     Own(Box<ByteLevel>),
+    Llama(Llama),
     Foreign(Box<tokenizers::Tokenizer>),
 }
 
@@ -171,10 +176,39 @@ impl Tokenizer {
         })
     }
 
-    /// Reads a `tokenizer.json`, ours or another's.
+    /// Reads a tokenizer, whose form its content tells: a `tokenizer.json`, ours or another's; llama2.c's
+    /// `tokenizer.bin`; or a rank file of tiktoken.
     pub fn load(path: &Path) -> Result<Tokenizer> {
-        let json = std::fs::read_to_string(path).map_err(Error::io(path, "read the tokenizer"))?;
-        Tokenizer::from_json(json).map_err(|why| Error::Tokenizer { path: path.to_path_buf(), why })
+        let content = std::fs::read(path).map_err(Error::io(path, "read the tokenizer"))?;
+        Tokenizer::from_content(content).map_err(|why| Error::Tokenizer { path: path.to_path_buf(), why })
+    }
+
+    fn from_content(content: Vec<u8>) -> Result<Tokenizer, String> {
+        const FORMS: &str = "give a tokenizer.json, llama2.c's tokenizer.bin, or a rank file of tiktoken";
+        match content[..] {
+            [] => return Err(format!("it is empty; {FORMS}")),
+            // The first two bytes of Python's pickle protocols 2 to 5, which is how nanochat keeps its tokenizer.
+            [0x80, 2..=5, ..] => {
+                return Err(
+                    "it is a Python pickle, which only Python can read; write its ranks from Python as a \
+                    rank file: for each token of the Encoding's `_mergeable_ranks` a line with \
+                    base64.b64encode(token), a blank and the rank"
+                        .into(),
+                );
+            }
+            // The length of the longest token, below 2^24.
+            [_, _, _, 0, ..] => {
+                let json = llama2c::to_json(&content).map_err(|why| format!("as a tokenizer.bin: {why}"))?;
+                return Tokenizer::from_json(pretty(&json));
+            }
+            _ => {}
+        }
+        let text = String::from_utf8(content)
+            .map_err(|e| format!("it is not text ({}) and of no known form; {FORMS}", e.utf8_error()))?;
+        if ranks::is_rank_file(&text) {
+            return Tokenizer::from_spec(ranks::read(&text)?, Rule::Ranks);
+        }
+        Tokenizer::from_json(text)
     }
 
     fn from_json(json: String) -> Result<Tokenizer, String> {
@@ -186,6 +220,7 @@ impl Tokenizer {
         if let Some((spec, rule)) = file::read(&value) {
             return Tokenizer::from_spec(spec, rule);
         }
+        let llama = llama::read(&value).map(|(names, merges)| Llama::new(&names, &merges));
         let mut foreign = tokenizers::Tokenizer::from_bytes(&json)
             .map_err(|e| format!("the crate tokenizers cannot read it: {e}"))?;
         // Text never means a special token, whoever wrote it.
@@ -193,14 +228,8 @@ impl Tokenizer {
         let bytes = file::foreign_bytes(&foreign);
         let bos_id = begin_token(|token| foreign.token_to_id(token))?;
         let hash = hex(&Sha256::digest(json.as_bytes()));
-        Ok(Tokenizer {
-            engine: Engine::Foreign(Box::new(foreign)),
-            bytes,
-            bos_id,
-            hash,
-            json,
-            memories: Mutex::default(),
-        })
+        let engine = llama.map_or_else(|| Engine::Foreign(Box::new(foreign)), Engine::Llama);
+        Ok(Tokenizer { engine, bytes, bos_id, hash, json, memories: Mutex::default() })
     }
 
     /// Writes the `tokenizer.json` (through a temporary file, so that it appears whole or not at all).
@@ -216,7 +245,7 @@ impl Tokenizer {
     }
 
     /// The ids of any bytes: where they are UTF-8 those of the text, and between that each byte's own token, so that
-    /// [`Tokenizer::decode_bytes`] gives the bytes back.
+    /// [`Tokenizer::decode_bytes`] gives the bytes back (behind a space if the tokenizer is of Llama's form).
     ///
     /// # Errors
     /// For bytes that are not UTF-8 with another's `tokenizer.json`: it takes nothing but text.
@@ -225,6 +254,7 @@ impl Tokenizer {
         let mut encoder = Encoder::new(self);
         match &self.engine {
             Engine::Own(engine) => engine.encode_bytes(bytes, &mut encoder.memory, &mut ids),
+            Engine::Llama(engine) => engine.encode_bytes(bytes, &mut ids),
             Engine::Foreign(_) => encoder.encode_into(std::str::from_utf8(bytes)?, &mut ids),
         }
         Ok(ids)
@@ -257,6 +287,11 @@ impl Tokenizer {
     pub fn decode(&self, ids: &[u32]) -> String {
         match &self.engine {
             Engine::Own(_) => String::from_utf8_lossy(&self.decode_bytes(ids)).into_owned(),
+            Engine::Llama(_) => {
+                let text = String::from_utf8_lossy(&self.decode_bytes(ids)).into_owned();
+                // Encoding has put a space there.
+                text.strip_prefix(' ').map_or(text.clone(), str::to_owned)
+            }
             // Some decoders do more than join the tokens (a leading space goes away). An unknown id says nothing.
             Engine::Foreign(foreign) => foreign.decode(ids, true).unwrap_or_default(),
         }
@@ -313,6 +348,7 @@ impl<'t> Encoder<'t> {
     fn encode_into(&mut self, text: &str, ids: &mut Vec<u32>) {
         match &self.tokenizer.engine {
             Engine::Own(engine) => engine.encode(text, &mut self.memory, ids),
+            Engine::Llama(engine) => engine.encode(text, ids),
             Engine::Foreign(foreign) => {
                 let encoding = foreign.encode_fast(text, false);
                 // The one failure is an unknown token without a token for it, which byte-level and byte-fallback
@@ -328,6 +364,10 @@ impl Drop for Encoder<'_> {
         let memory = std::mem::take(&mut self.memory);
         self.tokenizer.memories.lock().expect("nobody panics holding it").push(memory);
     }
+}
+
+fn pretty(json: &serde_json::Value) -> String {
+    serde_json::to_string_pretty(json).expect("a JSON value can be written")
 }
 
 /// The id of the token that begins a document, given the ids of special tokens.
@@ -347,202 +387,4 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{Split, stories::Stories};
-    use proptest::prelude::*;
-    use std::sync::OnceLock;
-
-    fn texts() -> Vec<String> {
-        Stories::new(1, Split::Train).take(400).map(|s| s.text).collect()
-    }
-
-    fn tokenizer() -> &'static Tokenizer {
-        static TRAINED: OnceLock<Tokenizer> = OnceLock::new();
-        TRAINED.get_or_init(|| {
-            let texts = texts();
-            Tokenizer::train(texts.iter().map(String::as_str), 1024).expect("400 stories give 764 merges")
-        })
-    }
-
-    fn crate_tokenizers() -> tokenizers::Tokenizer {
-        let mut theirs = tokenizers::Tokenizer::from_bytes(&tokenizer().json).expect("the file loads");
-        theirs.set_encode_special_tokens(true);
-        theirs
-    }
-
-    #[test]
-    fn ids_agree_with_the_crate_tokenizers() {
-        // Oracle: the crate `tokenizers` running our own file.
-        let theirs = crate_tokenizers();
-        for text in texts().iter().take(50).map(String::as_str).chain([
-            "<|reserved_0|> naïve  \n\n x",
-            "",
-            "日本語 12345",
-        ]) {
-            assert_eq!(
-                tokenizer().encode_ordinary(text),
-                theirs.encode(text, false).expect("encodes").get_ids(),
-                "{text:?}"
-            );
-        }
-        assert_eq!(theirs.get_vocab_size(true), tokenizer().vocab_size());
-        assert_eq!(theirs.token_to_id(SPECIAL_TOKENS[0]), Some(tokenizer().bos_id()));
-    }
-
-    #[test]
-    fn special_tokens_come_last_and_weigh_nothing() {
-        let t = tokenizer();
-        assert_eq!((t.vocab_size(), t.bos_id()), (1024, 1020));
-        assert_eq!(t.byte_table(ByteCount::Raw)[1020..], [0, 0, 0, 0]);
-        assert!(t.encode_ordinary("<|reserved_0|>").iter().all(|id| *id < 1020));
-        // A lone continuation byte is 1 byte raw, and decoded alone it is U+FFFD, 3 bytes.
-        assert_eq!((t.token_bytes(0x80), t.byte_table(ByteCount::Compat)[0x80]), (1, 3));
-    }
-
-    #[test]
-    fn a_saved_file_loads_to_the_same_tokenizer() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let path = dir.path().join("tokenizer.json");
-        tokenizer().save(&path).expect("saves");
-        let loaded = Tokenizer::load(&path).expect("loads");
-        assert!(matches!(loaded.engine, Engine::Own(_)));
-        assert_eq!(loaded.hash(), tokenizer().hash());
-        assert_eq!(loaded.json, tokenizer().json);
-    }
-
-    #[test]
-    fn a_file_of_another_shape_runs_on_the_crate_tokenizers() {
-        // A byte-level file with a different pre-tokenizer (GPT-2's) and the usual begin token.
-        let mut value: serde_json::Value = serde_json::from_str(&tokenizer().json).expect("our file is JSON");
-        value["pre_tokenizer"] = serde_json::json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
-        let other = Tokenizer::from_json(value.to_string()).expect("loads");
-        assert!(matches!(other.engine, Engine::Foreign(_)));
-        assert_ne!(other.hash(), tokenizer().hash());
-        assert_eq!(other.byte_table(ByteCount::Raw), tokenizer().byte_table(ByteCount::Raw));
-        let text = "Lily's dog ran <|reserved_1|> away.";
-        let ids = other.encode_document(text);
-        assert_eq!(ids[0], other.bos_id());
-        assert!(ids[1..].iter().all(|id| *id < 1020));
-        assert_eq!(other.decode(&ids), text);
-        assert_eq!(other.decode_bytes(&ids), text.as_bytes());
-    }
-
-    #[test]
-    fn impossible_vocabularies_say_what_is_possible() {
-        let error = Tokenizer::train(["abab"], 1000).expect_err("two merges are possible").to_string();
-        assert!(error.contains("at most 262") && error.contains("2 merges"), "{error}");
-        let error = Tokenizer::train(["abab"], 100).expect_err("less than the bytes").to_string();
-        assert!(error.contains("at least 260"), "{error}");
-        let counts = WordCounts([("abab".to_string(), 1)].into_iter().collect());
-        assert_eq!(Tokenizer::from_counts(&counts, 1000, false).expect("a smaller one").vocab_size(), 262);
-    }
-
-    #[test]
-    fn ids_do_not_depend_on_chunks_or_threads() {
-        let texts = texts();
-        let each: Vec<_> = texts.iter().map(|t| tokenizer().encode_document(t)).collect();
-        for (threads, chunk) in [(1, 400), (2, 400), (3, 1), (8, 65), (16, 7)] {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a thread pool");
-            let ids =
-                pool.install(|| texts.chunks(chunk).flat_map(|c| tokenizer().encode_documents(c)).collect());
-            assert!(each == Vec::<Vec<u32>>::clone(&ids), "{threads} threads, {chunk} documents at a time");
-        }
-    }
-
-    #[test]
-    fn counts_do_not_depend_on_who_counted() {
-        let texts = texts();
-        let mut one = WordCounts::default();
-        texts.iter().for_each(|text| one.add(text));
-        for threads in [1, 2, 5] {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a thread pool");
-            assert!(pool.install(|| WordCounts::of(&texts)).0 == one.0, "{threads} threads");
-        }
-    }
-
-    /// A tokenizer with these tokens behind the bytes, in this order.
-    fn with_tokens(tokens: &[&str]) -> Tokenizer {
-        let tokens = (0..=255).map(|b| vec![b]).chain(tokens.iter().map(|t| t.as_bytes().to_vec()));
-        let spec = Spec::own(tokens.map(Some).collect());
-        Tokenizer::from_spec(spec, Rule::Ranks).expect("our own pattern is known")
-    }
-
-    #[test]
-    fn ids_are_those_of_tiktoken_and_not_of_the_learned_pairs() {
-        // By hand, after tiktoken's rule. Any two neighbours that together are a token merge: where abc was learned
-        // from ab and c, z|a|bc would be left.
-        let t = with_tokens(&["bc", "ab", "abc"]);
-        assert_eq!(t.encode_ordinary("zabc"), [122, 258]);
-        // A piece that is a token is that token, though no pair leads to it.
-        let t = with_tokens(&["bc", "abcd"]);
-        assert_eq!(t.encode_ordinary("abcd"), [257]);
-        assert_eq!(t.encode_ordinary("abcde"), [97, 256, 100, 101]);
-        assert!(crate_encodes(&t, "abcd") == [257] && crate_encodes(&t, "abcde") == [97, 256, 100, 101]);
-    }
-
-    fn crate_encodes(tokenizer: &Tokenizer, text: &str) -> Vec<u32> {
-        let theirs = tokenizers::Tokenizer::from_bytes(&tokenizer.json).expect("the file loads");
-        theirs.encode(text, false).expect("encodes").get_ids().to_vec()
-    }
-
-    #[test]
-    fn a_file_with_only_the_learned_pairs_means_what_it_did() {
-        // bc, then ab, then abc from ab + c: the piece `zabc` becomes z|a|bc, which has no learned pair left.
-        let merges: Vec<Pair> = vec![(98, 99), (97, 98), (257, 99)];
-        let old = file::write(&Spec::from_merges(&merges), &Rule::Learned(merges.clone())).to_string();
-        let old = Tokenizer::from_json(old).expect("loads");
-        assert!(matches!(old.engine, Engine::Own(_)));
-        let new = Tokenizer::from_spec(Spec::from_merges(&merges), Rule::Ranks).expect("our own pattern");
-        for (tokenizer, ids) in [(&old, vec![122, 97, 256]), (&new, vec![122, 258])] {
-            assert_eq!(tokenizer.encode_ordinary("zabc"), ids);
-            assert_eq!(crate_encodes(tokenizer, "zabc"), ids);
-        }
-        // Both mean something else, so they have other hashes; the old one keeps the one that runs have recorded.
-        // SHA-256 as then, by Python's hashlib: pattern and special tokens with a zero behind each, pairs as u32.
-        assert_eq!(old.hash(), "bbec15818b04baa5aa8a89e5bb8ddda4f4404b19c82c573f776bdf19dcc37625");
-        assert_ne!(old.hash(), new.hash());
-    }
-
-    #[test]
-    fn bad_files_are_refused_by_name() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let path = dir.path().join("t.json");
-        std::fs::write(&path, "{\"model\": 3}").expect("writes");
-        let error = Tokenizer::load(&path).expect_err("not a tokenizer").to_string();
-        assert!(error.contains("t.json"), "{error}");
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(300))]
-
-        #[test]
-        fn decoding_gives_the_text_back(text in any::<String>()) {
-            let ids = tokenizer().encode_ordinary(&text);
-            prop_assert_eq!(tokenizer().decode(&ids), text.as_str());
-            prop_assert_eq!(ids.iter().map(|id| tokenizer().token_bytes(*id) as usize).sum::<usize>(), text.len());
-        }
-
-        #[test]
-        fn decoding_gives_any_bytes_back(
-            parts in proptest::collection::vec(prop_oneof![any::<Vec<u8>>(), any::<String>().prop_map(String::into_bytes)], 0..4)
-        ) {
-            let bytes = parts.concat();
-            let ids = tokenizer().encode_bytes(&bytes).expect("our own tokenizer takes any bytes");
-            prop_assert_eq!(tokenizer().decode_bytes(&ids), &bytes[..]);
-            if let Ok(text) = std::str::from_utf8(&bytes) {
-                prop_assert_eq!(ids, tokenizer().encode_ordinary(text));
-            }
-        }
-
-        #[test]
-        fn the_file_gives_the_same_ids_in_the_crate_tokenizers(
-            // Few letters, so that tokens overlap with themselves and have many splits.
-            words in proptest::collection::hash_map("[ab]{1,9}", 1..6u64, 1..12), text in "[ab]{0,40}"
-        ) {
-            let counts = WordCounts(words.into_iter().collect());
-            let ours = Tokenizer::from_counts(&counts, 300, false).expect("a smaller vocabulary will do");
-            prop_assert_eq!(ours.encode_ordinary(&text), crate_encodes(&ours, &text));
-        }
-    }
-}
+mod tests;
