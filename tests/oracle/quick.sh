@@ -14,10 +14,12 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 tokenizer() {
-    cargo build --quiet -p anneal-data --example encode_dump &&
+    cargo build --quiet -p anneal-data --example encode_dump --example encode_with &&
         "$target/debug/examples/encode_dump" "$work/data" &&
         "$python" "$oracle/data_check.py" "$work/data"
 }
+
+tokenizer_forms() { "$python" "$oracle/tokenizer_forms.py" "$work/data" "$target/debug/examples/encode_with"; }
 
 packages() {
     cargo build --quiet -p anneal-model --example package_dump &&
@@ -26,6 +28,7 @@ packages() {
 }
 
 check "programs of ANEForge against NumPy" "$oracle/aneforge.sh"
-check "tokenizer, byte tables and window order against tokenizers and rustbpe" tokenizer
+check "tokenizer, byte tables and window order against rustbpe, tiktoken and tokenizers" tokenizer
+check "all forms of tokenizers on hard text against tiktoken, sentencepiece and tokenizers" tokenizer_forms
 check "Core ML packages of every op and preset against coremltools" packages
 tally

@@ -43,7 +43,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             "encode" => drop(tokenizer.encode_documents(&texts)),
             "write" => {
                 let ids = tokenizer.encode_documents(&texts);
-                let bytes: Vec<u8> = ids.iter().flat_map(|ids| &ids[1..]).flat_map(|id| id.to_le_bytes()).collect();
+                let bytes: Vec<u8> =
+                    ids.iter().flat_map(|ids| &ids[1..]).flat_map(|id| id.to_le_bytes()).collect();
                 std::fs::write(out.join("ids"), bytes)?;
             }
             other => return Err(format!("unknown order {other:?}").into()),

@@ -6,9 +6,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use std::collections::HashMap;
 
-/// An encoding that OpenAI has published, from tiktoken's `openai_public.py`. The patterns are written there with
-/// possessive quantifiers, which match the same and which Oniguruma, the engine of `tokenizers` in Python, takes for
-/// something else; here they are as OpenAI first published them.
+/// An encoding that OpenAI has published, from `openai_public.py` of tiktoken 0.14. A few things in its patterns mean
+/// something else to Oniguruma, the engine of `tokenizers` in Python, and are written in another way here: `$`, which is
+/// the end of a line there, and `{1,3}+`, which repeats.
 struct Published {
     ranks: usize,
     /// An id among the ranks that a special token has.
@@ -33,7 +33,7 @@ const PUBLISHED: [Published; 4] = [
     Published {
         ranks: 100_256,
         hole: None,
-        pattern: r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+        pattern: r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s++\z|\s*[\r\n]|\s+(?!\S)|\s",
         specials: &[
             (100_257, "<|endoftext|>"),
             (100_258, "<|fim_prefix|>"),
