@@ -1,5 +1,5 @@
 //! Our side of `tests/oracle/tokenizer_speed.py`, which starts it:
-//! `cargo run --release -p anneal-data --example tokenizer_speed -- OUT_DIR VOCAB FILE.parquet …`.
+//! `cargo run --release -p anneal-data --example tokenizer_speed -- OUT_DIR VOCAB FOLDER`.
 //!
 //! Reads the documents into memory, then does what each line of standard input says and answers with the seconds it
 //! took: `train`, `encode`, or `write`, which puts `tokenizer.json` and the ids (u32, little-endian, documents one after
@@ -14,18 +14,11 @@ use std::time::Instant;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args_os().skip(1);
-    let out = PathBuf::from(args.next().ok_or("usage: tokenizer_speed OUT_DIR VOCAB FILE.parquet …")?);
+    let out = PathBuf::from(args.next().ok_or("usage: tokenizer_speed OUT_DIR VOCAB FOLDER")?);
     let vocab_size: usize = args.next().ok_or("no VOCAB")?.to_string_lossy().parse()?;
-    let mut texts: Vec<String> = Vec::new();
-    for file in args {
-        // A file alone is divided into training and validation text; both together are its documents in order.
-        let corpus = Corpus::open(&Source::Path(file.into()))?;
-        for split in [Split::Train, Split::Valid] {
-            for document in corpus.documents(split) {
-                texts.push(document?.text);
-            }
-        }
-    }
+    let corpus = Corpus::open(&Source::Path(args.next().ok_or("no FOLDER")?.into()))?;
+    let texts: Vec<String> =
+        corpus.documents(Split::Train).map(|d| d.map(|d| d.text)).collect::<Result<_, _>>()?;
     let cut: Vec<&str> = texts
         .iter()
         .map(|text| text.char_indices().nth(TRAIN_DOCUMENT_CHARS).map_or(&text[..], |(end, _)| &text[..end]))
