@@ -144,6 +144,29 @@ pub(super) fn splits(tokens: &[Option<Vec<u8>>]) -> Vec<(Pair, u32)> {
     splits
 }
 
+/// The pair from which each token behind the 256 bytes is made when only the tokens before it merge. `None` if some token
+/// is not made from two, or the bytes are not the first ids in their order: training learns no such vocabulary.
+pub(super) fn recovered(tokens: &[Option<Vec<u8>>]) -> Option<Vec<Pair>> {
+    let in_order = |(byte, token): (u8, &Option<Vec<u8>>)| token.as_deref() == Some(&[byte]);
+    if tokens.len() < 256 || !(0..=255).zip(tokens).all(in_order) {
+        return None;
+    }
+    let results: FastMap<Pair, u32> = splits(tokens).into_iter().collect();
+    let pair_of = |(id, bytes): (u32, &Option<Vec<u8>>)| {
+        let mut parts: Vec<u32> = bytes.as_ref()?.iter().map(|b| u32::from(*b)).collect();
+        while let Some((result, at)) = (parts.windows(2).enumerate())
+            .filter_map(|(at, pair)| Some((*results.get(&(pair[0], pair[1]))?, at)))
+            .filter(|(result, _)| *result < id)
+            .min()
+        {
+            parts[at] = result;
+            parts.remove(at + 1);
+        }
+        <[u32; 2]>::try_from(parts).ok().map(|[left, right]| (left, right))
+    };
+    (256..).zip(&tokens[256..]).map(pair_of).collect()
+}
+
 /// The id of each token's bytes.
 pub(super) fn ids(tokens: &[Option<Vec<u8>>]) -> FastMap<&[u8], u32> {
     tokens.iter().zip(0..).filter_map(|(bytes, id)| Some((bytes.as_deref()?, id))).collect()

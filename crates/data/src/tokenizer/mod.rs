@@ -132,36 +132,10 @@ impl Tokenizer {
             Some(fancy_regex::Regex::new(&spec.pattern).map_err(|e| format!("its split pattern: {e}"))?)
         };
         let bos_id = begin_token(|token| Some(spec.specials.iter().find(|(_, name)| name == token)?.0))?;
-        // What ids mean: the pattern, the special tokens, and the tokens or merges.
-        let mut hasher = Sha256::new();
+        let hash = spec_hash(&spec, &rule);
         let engine = match &rule {
-            Rule::Ranks => {
-                for text in ["ranks", &spec.pattern] {
-                    hasher.update(text.as_bytes());
-                    hasher.update([0]);
-                }
-                for (id, name) in &spec.specials {
-                    hasher.update(id.to_le_bytes());
-                    hasher.update(name.as_bytes());
-                    hasher.update([0]);
-                }
-                for bytes in &spec.tokens {
-                    hasher.update(bytes.as_ref().map_or(u32::MAX, |b| b.len() as u32).to_le_bytes());
-                    hasher.update(bytes.as_deref().unwrap_or_default());
-                }
-                ByteLevel::ranked(&spec.tokens, pattern)
-            }
-            Rule::Learned(merges) => {
-                for text in std::iter::once(PATTERN).chain(SPECIAL_TOKENS) {
-                    hasher.update(text.as_bytes());
-                    hasher.update([0]);
-                }
-                for (left, right) in merges {
-                    hasher.update(left.to_le_bytes());
-                    hasher.update(right.to_le_bytes());
-                }
-                ByteLevel::learned(merges)
-            }
+            Rule::Ranks => ByteLevel::ranked(&spec.tokens, pattern),
+            Rule::Learned(merges) => ByteLevel::learned(merges),
         };
         let mut bytes = spec.tokens;
         let size = spec.specials.iter().map(|(id, _)| *id as usize + 1).max().unwrap_or(0);
@@ -170,7 +144,7 @@ impl Tokenizer {
             engine: Engine::Own(Box::new(engine)),
             bytes,
             bos_id,
-            hash: hex(&hasher.finalize()),
+            hash,
             json,
             memories: Mutex::default(),
         })
@@ -326,8 +300,8 @@ impl Tokenizer {
         self.bos_id
     }
 
-    /// 64 hexadecimal digits that stand for what ids mean: SHA-256 of the split pattern, special tokens and merges; for
-    /// another's tokenizer of its file.
+    /// 64 hexadecimal digits that stand for what ids mean: SHA-256 of the split pattern, the special tokens and the
+    /// learned merges, or the tokens where no merges were learned; for another's `tokenizer.json` of the file.
     pub fn hash(&self) -> &str {
         &self.hash
     }
@@ -368,6 +342,42 @@ impl Drop for Encoder<'_> {
 
 fn pretty(json: &serde_json::Value) -> String {
     serde_json::to_string_pretty(json).expect("a JSON value can be written")
+}
+
+/// SHA-256 of what ids mean: of our own vocabularies the pattern, the special tokens and the learned pairs; where ranks
+/// were not learned from pairs, or pattern or special tokens are others, these and the bytes of the tokens.
+fn spec_hash(spec: &Spec, rule: &Rule) -> String {
+    let mut hasher = Sha256::new();
+    let pairs = match rule {
+        Rule::Learned(pairs) => Some(pairs.clone()),
+        // From these pairs alone the same ids follow, so that it does not matter how a file says it.
+        Rule::Ranks => merges::recovered(&spec.tokens).filter(|pairs| Spec::from_merges(pairs) == *spec),
+    };
+    if let Some(pairs) = pairs {
+        for text in std::iter::once(PATTERN).chain(SPECIAL_TOKENS) {
+            hasher.update(text.as_bytes());
+            hasher.update([0]);
+        }
+        for (left, right) in pairs {
+            hasher.update(left.to_le_bytes());
+            hasher.update(right.to_le_bytes());
+        }
+        return hex(&hasher.finalize());
+    }
+    for text in ["ranks", &spec.pattern] {
+        hasher.update(text.as_bytes());
+        hasher.update([0]);
+    }
+    for (id, name) in &spec.specials {
+        hasher.update(id.to_le_bytes());
+        hasher.update(name.as_bytes());
+        hasher.update([0]);
+    }
+    for bytes in &spec.tokens {
+        hasher.update(bytes.as_ref().map_or(u32::MAX, |b| b.len() as u32).to_le_bytes());
+        hasher.update(bytes.as_deref().unwrap_or_default());
+    }
+    hex(&hasher.finalize())
 }
 
 /// The id of the token that begins a document, given the ids of special tokens.
