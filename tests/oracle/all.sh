@@ -6,6 +6,7 @@
 #
 # Makes virtual environments in target/oracle (PyPI's torch takes some gigabytes on Linux);
 # ORACLE_PYTHON=/path/to/python uses one that has the packages of requirements.txt.
+# With the classics beside the workspace, or under ANNEAL_SHARED, tokenizers are compared on all of them.
 # The long proofs are f16_learns.py and torch_train.py on a whole run; see README.md.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
@@ -30,6 +31,15 @@ train_run() {
             --set schedule.warmup=0.5 --set eval.every=0.5 --set eval.windows=8 --set eval.final_windows=16 </dev/null >/dev/null
 }
 
+classics=${ANNEAL_SHARED:-$root/../shared}/data/classics
+
+classics_tokenizer() {
+    cargo build --release --quiet -p anneal-data --example encode_dump --example tokenizer_speed &&
+        "$target/release/examples/encode_dump" "$work/classics" "$classics" &&
+        "$python" "$oracle/data_check.py" "$work/classics" &&
+        "$python" "$oracle/tokenizer_speed.py" "$classics" "$target/release/examples/tokenizer_speed" --rounds 1
+}
+
 # On real books, with the model of tests/golden in PyTorch.
 metric() {
     cargo build --release --quiet -p anneal -p anneal-data --bin anneal --example pack_dump &&
@@ -46,10 +56,17 @@ if ! use_python "$oracle/requirements.txt"; then
 fi
 export ORACLE_PYTHON=$python ORACLE_BIN=$target/release/examples
 
-if has aneforge coremltools tokenizers numpy; then
+if has aneforge coremltools tokenizers rustbpe tiktoken sentencepiece numpy; then
     check "quick.sh" "$oracle/quick.sh"
 else
-    skip "quick.sh" "aneforge, coremltools, tokenizers or numpy is missing"
+    skip "quick.sh" "a package of requirements-quick.txt is missing"
+fi
+if [ ! -d "$classics" ]; then
+    skip "tokenizers on the classics" "there is no $classics"
+elif ! has rustbpe tiktoken tokenizers pyarrow; then
+    skip "tokenizers on the classics" "rustbpe, tiktoken, tokenizers or pyarrow is missing"
+else
+    check "tokenizers on the classics" classics_tokenizer
 fi
 # Not a pipe: with pipefail, a grep that leaves early would make a failure of ldconfig.
 if grep -q 'libopenblas\.so ' <<<"$(ldconfig -p)"; then
@@ -63,7 +80,6 @@ if has torch safetensors; then
     for fault in lr beta2 decay multiplier order; do
         check "PyTorch with a planted fault in $fault is told apart" refuses compare_run --steps 8 --plant "$fault"
     done
-    classics=${ANNEAL_SHARED:-$root/../shared}/data/classics
     if ! has pyarrow tiktoken; then
         skip "rows and val_bpb on books" "pyarrow or tiktoken is missing"
     elif [ -d "$classics" ]; then

@@ -14,7 +14,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 tokenizer() {
-    cargo build --quiet -p anneal-data --example encode_dump &&
+    cargo build --quiet -p anneal-data --example encode_dump --example encode_with &&
         "$target/debug/examples/encode_dump" "$work/data" &&
         "$python" "$oracle/data_check.py" "$work/data"
 }
@@ -25,6 +25,8 @@ metric() {
             --anneal "$target/debug/anneal" --dump "$target/debug/examples/pack_dump"
 }
 
+tokenizer_forms() { "$python" "$oracle/tokenizer_forms.py" "$work/data" "$target/debug/examples/encode_with"; }
+
 packages() {
     cargo build --quiet -p anneal-model --example package_dump &&
         "$target/debug/examples/package_dump" "$work/packages" &&
@@ -32,7 +34,8 @@ packages() {
 }
 
 check "programs of ANEForge against NumPy" "$oracle/aneforge.sh"
-check "tokenizer, byte tables and window order against tokenizers and rustbpe" tokenizer
+check "tokenizer, byte tables and window order against rustbpe, tiktoken and tokenizers" tokenizer
+check "all forms of tokenizers on hard text against tiktoken, sentencepiece and tokenizers" tokenizer_forms
 check "packed rows and val_bpb of every protocol against their definitions" metric
 check "Core ML packages of every op and preset against coremltools" packages
 tally

@@ -248,7 +248,7 @@ pub(crate) struct PrepareArgs {
     /// Size of the vocabulary [default: 8192, 2048 for small sources]
     #[arg(long, value_name = "N", conflicts_with = "tokenizer")]
     pub(crate) vocab: Option<usize>,
-    /// Use this tokenizer.json instead of training one
+    /// Use this tokenizer (a tokenizer.json, llama2.c's tokenizer.bin or a rank file) instead of training one
     #[arg(long, value_name = "FILE")]
     pub(crate) tokenizer: Option<PathBuf>,
     /// Print one JSON object, for programs
@@ -275,10 +275,14 @@ pub(crate) struct InspectArgs {
 #[command(after_help = "\
 EXAMPLES:
   anneal data tokenizer runs/notes
-  anneal data tokenizer tokenizer.json --text 'Once upon a time'")]
+  anneal data tokenizer tokenizer.json --text 'Once upon a time'
+  anneal data tokenizer tokenizer.bin --export tokenizer.json")]
 pub(crate) struct TokenizerArgs {
-    /// The directory of a run, or a tokenizer.json
+    /// The directory of a run, a tokenizer.json, llama2.c's tokenizer.bin, or a rank file of tiktoken
     pub(crate) path: PathBuf,
+    /// Write it as a tokenizer.json, which gives the same ids elsewhere
+    #[arg(long, value_name = "FILE")]
+    pub(crate) export: Option<PathBuf>,
     /// Show the tokens of this text
     #[arg(long, value_name = "TEXT")]
     pub(crate) text: Option<String>,

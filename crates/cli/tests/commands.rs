@@ -209,6 +209,12 @@ fn text_is_prepared_and_looked_at() {
     }
     place.fails(&["data", "inspect", "none.txt"], &["none.txt", "there is no such file"]);
     place.fails(&["data", "tokenizer", "text.txt"], &["text.txt", "tokenizer.json"]);
+    place.ok(&["data", "tokenizer", &tokenizer, "--export", "again.json"]);
+    let read = |path| std::fs::read(path).expect("a file");
+    assert!(
+        read(place.path("again.json")) == read(tokenizer.into()),
+        "an export of our own file is that file"
+    );
 }
 
 #[test]

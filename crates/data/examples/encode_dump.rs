@@ -1,7 +1,7 @@
 //! Writes what `tests/oracle/data_check.py` compares with other implementations:
-//! `cargo run --release -p anneal-data --example encode_dump -- OUT_DIR [FILE.txt …]`.
+//! `cargo run --release -p anneal-data --example encode_dump -- OUT_DIR [FILE …]`.
 //!
-//! For the built-in stories and each text file: `NAME.json` with the documents, their ids, the vocabulary size and the
+//! For the built-in stories and each file or folder of text: `NAME.json` with the documents, their ids, the vocabulary size and the
 //! byte table; `NAME.tokenizer.json`; and once `sampler.json` with window offsets.
 
 use data::tokenizer::bpe::WordCounts;
@@ -13,13 +13,15 @@ use std::path::{Path, PathBuf};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args_os().skip(1).map(PathBuf::from);
-    let out = args.next().ok_or("usage: encode_dump OUT_DIR [FILE.txt …]")?;
+    let out = args.next().ok_or("usage: encode_dump OUT_DIR [FILE …]")?;
     std::fs::create_dir_all(&out)?;
     let stories = Source::Stories { seed: 1, train_bytes: 300_000, valid_bytes: 0 };
     dump(&out, "stories", &stories, 1500)?;
     for file in args {
         let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        dump(&out, &name, &Source::Path(file), 3000)?;
+        // A folder is taken for a corpus of the usual size.
+        let vocab_size = if file.is_dir() { 8192 } else { 3000 };
+        dump(&out, &name, &Source::Path(file), vocab_size)?;
     }
     let mut cases = Vec::new();
     for (n_tokens, seq_len, seed) in

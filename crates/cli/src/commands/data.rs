@@ -86,6 +86,9 @@ pub(crate) fn inspect(args: &InspectArgs, out: &mut dyn Write) -> Result {
 pub(crate) fn tokenizer(args: &TokenizerArgs, out: &mut dyn Write) -> Result {
     let path = if args.path.is_dir() { args.path.join(run_dir::TOKENIZER) } else { args.path.clone() };
     let tokenizer = Tokenizer::load(&path)?;
+    if let Some(file) = &args.export {
+        tokenizer.save(file)?;
+    }
     let shown = |id: u32| String::from_utf8_lossy(&tokenizer.decode_bytes(&[id])).into_owned();
     let ids: Vec<u32> = args.text.as_deref().map_or_else(Vec::new, |text| tokenizer.encode_ordinary(text));
     let longest = (0..tokenizer.vocab_size() as u32).max_by_key(|id| tokenizer.token_bytes(*id)).map(shown);

@@ -1,13 +1,15 @@
-//! Byte-pair encoding: training the merges, and applying them to one piece.
+//! Byte-pair encoding: learning the merges from counted pieces.
 //!
 //! Token ids 0 to 255 are the bytes, 256 + i is what merge i gives.
 
+use super::merges::{FastMap, Pair};
+use rayon::prelude::*;
 use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::collections::hash_map::Entry;
-use std::collections::{BinaryHeap, HashMap, HashSet};
 
-/// Two adjacent token ids.
-pub type Pair = (u32, u32);
+/// Pieces of text and how often each occurs.
+pub type Words = std::collections::HashMap<String, u64, ahash::RandomState>;
 
 /// Learns up to `merges` merges from the pieces of a text and how often each occurs.
 ///
@@ -17,18 +19,18 @@ pub type Pair = (u32, u32);
 /// by their bytes. The result does not depend on the order of the pieces.
 ///
 /// ```
-/// let words = std::collections::HashMap::from([("abab".to_string(), 3), ("b".to_string(), 9)]);
+/// let words = [("abab".to_string(), 3), ("b".to_string(), 9)].into_iter().collect();
 /// assert_eq!(data::tokenizer::bpe::train(&words, 10), [(97, 98), (256, 256)]);
 /// ```
-pub fn train(words: &HashMap<String, u64>, merges: usize) -> Vec<Pair> {
+pub fn train(words: &Words, merges: usize) -> Vec<Pair> {
     let mut sorted: Vec<(&String, u64)> = words.iter().map(|(w, n)| (w, *n)).collect();
     sorted.sort_unstable();
     let mut tokens: Vec<Vec<u32>> = sorted.iter().map(|(w, _)| w.bytes().map(u32::from).collect()).collect();
     let weights: Vec<i64> = sorted.iter().map(|(_, n)| *n as i64).collect();
 
-    let mut counts: HashMap<Pair, i64> = HashMap::new();
+    let mut counts: FastMap<Pair, i64> = FastMap::default();
     // The words in which a pair has occurred; some may have lost it since, and some stand there twice.
-    let mut places: HashMap<Pair, Vec<u32>> = HashMap::new();
+    let mut places: FastMap<Pair, Vec<u32>> = FastMap::default();
     for (i, word) in tokens.iter().enumerate() {
         for pair in word.windows(2) {
             let pair = (pair[0], pair[1]);
@@ -40,7 +42,7 @@ pub fn train(words: &HashMap<String, u64>, merges: usize) -> Vec<Pair> {
     let mut heap: BinaryHeap<(i64, Reverse<Pair>)> = counts.iter().map(|(p, n)| (*n, Reverse(*p))).collect();
 
     let mut bytes_of: Vec<Vec<u8>> = (0..=255).map(|b| vec![b]).collect();
-    let mut known: HashSet<Vec<u8>> = HashSet::new();
+    let mut known: FastMap<Vec<u8>, ()> = FastMap::default();
     let mut learned = Vec::with_capacity(merges);
     while learned.len() < merges
         && let Some((count, Reverse(pair))) = heap.pop()
@@ -53,14 +55,14 @@ pub fn train(words: &HashMap<String, u64>, merges: usize) -> Vec<Pair> {
             continue;
         }
         let bytes = [&bytes_of[pair.0 as usize][..], &bytes_of[pair.1 as usize][..]].concat();
-        if count <= 0 || !known.insert(bytes.clone()) {
+        if count <= 0 || known.insert(bytes.clone(), ()).is_some() {
             continue;
         }
         let new = bytes_of.len() as u32;
         bytes_of.push(bytes);
         learned.push(pair);
 
-        let mut fresh: HashMap<Pair, Vec<u32>> = HashMap::new();
+        let mut fresh: FastMap<Pair, Vec<u32>> = FastMap::default();
         let mut within = places.remove(&pair).unwrap_or_default();
         within.dedup();
         for i in within {
@@ -108,58 +110,9 @@ fn merge_everywhere(word: &mut Vec<u32>, pair: Pair, new: u32, mut change: impl 
     word.truncate(to);
 }
 
-/// The merges in the form that encoding needs: what a pair becomes. A lower result was learned earlier and goes first.
-#[derive(Clone, Debug)]
-pub struct Merges(HashMap<Pair, u32>);
-
-impl Merges {
-    /// From the merges in the order in which they were learned.
-    pub fn new(merges: &[Pair]) -> Self {
-        Merges(merges.iter().enumerate().map(|(i, pair)| (*pair, 256 + i as u32)).collect())
-    }
-
-    /// Appends the tokens of one piece to `out`: repeatedly the earliest learned merge, leftmost first.
-    /// O(n log n) in the piece's bytes.
-    pub fn encode(&self, piece: &[u8], out: &mut Vec<u32>) {
-        // A list of tokens linked by `next` and `previous`; a merge keeps the left slot and empties the right one.
-        const NONE: usize = usize::MAX;
-        let mut token: Vec<u32> = piece.iter().map(|b| u32::from(*b)).collect();
-        let mut next: Vec<usize> = (1..=piece.len()).collect();
-        let mut previous: Vec<usize> = (0..piece.len()).map(|i| i.wrapping_sub(1)).collect();
-        if let Some(last) = next.last_mut() {
-            *last = NONE;
-        }
-        let mut heap = BinaryHeap::new();
-        let candidate = |token: &[u32], left: usize, right: usize| {
-            let pair = (token[left], token[right]);
-            self.0.get(&pair).map(|merged| Reverse((*merged, left, pair)))
-        };
-        for left in 1..piece.len() {
-            heap.extend(candidate(&token, left - 1, left));
-        }
-        while let Some(Reverse((merged, left, pair))) = heap.pop() {
-            let right = next[left];
-            if right == NONE || (token[left], token[right]) != pair {
-                continue;
-            }
-            token[left] = merged;
-            token[right] = u32::MAX;
-            next[left] = next[right];
-            if next[left] != NONE {
-                previous[next[left]] = left;
-                heap.extend(candidate(&token, left, next[left]));
-            }
-            if previous[left] != NONE {
-                heap.extend(candidate(&token, previous[left], left));
-            }
-        }
-        out.extend(token.into_iter().filter(|t| *t != u32::MAX));
-    }
-}
-
 /// Counts the pieces of many texts.
 #[derive(Clone, Debug, Default)]
-pub struct WordCounts(pub HashMap<String, u64>);
+pub struct WordCounts(pub Words);
 
 impl WordCounts {
     /// Adds the pieces of a text.
@@ -172,6 +125,18 @@ impl WordCounts {
                 }
             }
         }
+    }
+
+    /// The pieces of these texts, counted on all cores.
+    pub fn of<S: AsRef<str> + Sync>(texts: &[S]) -> WordCounts {
+        // A few large parts: adding two counts costs as much as there are different pieces in the smaller.
+        let part = texts.len().div_ceil(rayon::current_num_threads()).max(1);
+        let count = |texts: &[S]| {
+            let mut counts = WordCounts::default();
+            texts.iter().for_each(|text| counts.add(text.as_ref()));
+            counts
+        };
+        texts.par_chunks(part).map(count).reduce(WordCounts::default, WordCounts::merge)
     }
 
     /// The sum of both; sums do not depend on who counted what.
@@ -193,9 +158,10 @@ impl WordCounts {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::collections::HashMap;
 
     /// The slow twin: counts every pair anew before every merge.
-    fn train_slowly(words: &HashMap<String, u64>, merges: usize) -> Vec<Pair> {
+    fn train_slowly(words: &Words, merges: usize) -> Vec<Pair> {
         let mut tokens: Vec<(Vec<u32>, i64)> =
             words.iter().map(|(w, n)| (w.bytes().map(u32::from).collect(), *n as i64)).collect();
         let mut learned = Vec::new();
@@ -218,18 +184,6 @@ mod tests {
         learned
     }
 
-    /// The slow twin of encoding: looks for the earliest merge over the whole piece, again and again.
-    fn encode_slowly(merges: &Merges, piece: &[u8]) -> Vec<u32> {
-        let mut tokens: Vec<u32> = piece.iter().map(|b| u32::from(*b)).collect();
-        while let Some((merged, at)) =
-            (1..tokens.len()).filter_map(|i| Some((*merges.0.get(&(tokens[i - 1], tokens[i]))?, i - 1))).min()
-        {
-            tokens[at] = merged;
-            tokens.remove(at + 1);
-        }
-        tokens
-    }
-
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(150))]
 
@@ -237,25 +191,8 @@ mod tests {
         fn incremental_training_equals_counting_anew(
             words in proptest::collection::hash_map("[abc]{1,9}", 1..6u64, 1..12), merges in 0..30usize
         ) {
+            let words: Words = words.into_iter().collect();
             prop_assert_eq!(train(&words, merges), train_slowly(&words, merges));
         }
-
-        #[test]
-        fn the_heap_finds_the_merges_that_a_full_search_finds(
-            words in proptest::collection::hash_map("[abc]{1,9}", 1..6u64, 1..12), piece in "[abcd]{0,40}"
-        ) {
-            let merges = Merges::new(&train(&words, 40));
-            let mut fast = Vec::new();
-            merges.encode(piece.as_bytes(), &mut fast);
-            prop_assert_eq!(fast, encode_slowly(&merges, piece.as_bytes()));
-        }
-    }
-
-    #[test]
-    fn a_long_piece_takes_no_quadratic_time() {
-        let merges = Merges::new(&train(&HashMap::from([("a".repeat(64), 1)]), 6));
-        let mut out = Vec::new();
-        merges.encode("a".repeat(1_000_000).as_bytes(), &mut out);
-        assert_eq!(out.len(), 1_000_000 / 64);
     }
 }

@@ -1,6 +1,6 @@
 //! The Hugging Face `tokenizer.json`: writing ours, recognising it again, and the bytes of other people's tokens.
 
-use super::bpe::Pair;
+use super::merges::{Pair, splits};
 use super::{PATTERN, SPECIAL_TOKENS};
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -18,61 +18,129 @@ fn byte_chars() -> [char; 256] {
     })
 }
 
-fn pre_tokenizer() -> Value {
-    json!({"type": "Sequence", "pretokenizers": [
-        {"type": "Split", "pattern": {"Regex": PATTERN}, "behavior": "Isolated", "invert": false},
-        {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false},
-    ]})
+/// A byte-level tokenizer, apart from the rule by which pieces become tokens.
+#[derive(Debug, PartialEq)]
+pub(super) struct Spec {
+    /// The bytes of each token; `None` for ids that no ordinary token has.
+    pub(super) tokens: Vec<Option<Vec<u8>>>,
+    /// The regular expression that cuts text into pieces.
+    pub(super) pattern: String,
+    /// Special tokens by id.
+    pub(super) specials: Vec<(u32, String)>,
 }
 
-/// The file of a tokenizer of ours; `bytes` are the bytes of every token before the special ones.
-pub(super) fn write(bytes: &[Vec<u8>], merges: &[Pair]) -> String {
+impl Spec {
+    /// Our own: [`PATTERN`], and [`SPECIAL_TOKENS`] behind the others.
+    pub(super) fn own(tokens: Vec<Option<Vec<u8>>>) -> Spec {
+        let specials = (tokens.len() as u32..).zip(SPECIAL_TOKENS.map(String::from)).collect();
+        Spec { tokens, pattern: PATTERN.into(), specials }
+    }
+
+    /// That of these learned merges.
+    pub(super) fn from_merges(merges: &[Pair]) -> Spec {
+        let mut bytes: Vec<Vec<u8>> = (0..=255).map(|b| vec![b]).collect();
+        for &(left, right) in merges {
+            bytes.push([&bytes[left as usize][..], &bytes[right as usize][..]].concat());
+        }
+        Spec::own(bytes.into_iter().map(Some).collect())
+    }
+}
+
+/// Which pairs a file lists as merges.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Rule {
+    /// Every split of every token, by rank, and pieces that are tokens are taken whole: tiktoken's ids.
+    Ranks,
+    /// The learned pairs alone, as files did before they followed tiktoken.
+    Learned(Vec<Pair>),
+}
+
+/// The value of a `tokenizer.json` that says this.
+pub(super) fn write(spec: &Spec, rule: &Rule) -> Value {
     let chars = byte_chars();
-    let names: Vec<String> = bytes.iter().map(|b| b.iter().map(|b| chars[*b as usize]).collect()).collect();
-    let added: Vec<Value> = (names.len()..)
-        .zip(SPECIAL_TOKENS)
+    let names: Vec<Option<String>> = (spec.tokens.iter())
+        .map(|bytes| Some(bytes.as_ref()?.iter().map(|b| chars[*b as usize]).collect()))
+        .collect();
+    let added: Vec<Value> = (spec.specials.iter())
         .map(|(id, content)| {
             json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
                 "normalized": false, "special": true})
         })
         .collect();
+    let mut vocab: serde_json::Map<String, Value> =
+        names.iter().zip(0..).filter_map(|(name, id)| Some((name.clone()?, Value::from(id)))).collect();
+    // `tokenizers` numbers added tokens from the vocabulary's size on, whatever the file says, unless the vocabulary
+    // has them.
+    let in_order = names.iter().all(Option::is_some)
+        && spec.specials.iter().zip(names.len()..).all(|((id, _), expected)| *id as usize == expected);
+    if !in_order {
+        vocab.extend(spec.specials.iter().map(|(id, content)| (content.clone(), Value::from(*id))));
+    }
+    let pairs = match rule {
+        Rule::Ranks => splits(&spec.tokens).into_iter().map(|(pair, _)| pair).collect(),
+        Rule::Learned(pairs) => pairs.clone(),
+    };
     let merges: Vec<Value> =
-        merges.iter().map(|(left, right)| json!([names[*left as usize], names[*right as usize]])).collect();
-    let vocab: serde_json::Map<String, Value> =
-        names.iter().cloned().zip((0..names.len()).map(Value::from)).collect();
-    let file = json!({
+        pairs.iter().map(|(left, right)| json!([names[*left as usize], names[*right as usize]])).collect();
+    json!({
         "version": "1.0", "truncation": null, "padding": null, "added_tokens": added, "normalizer": null,
-        "pre_tokenizer": pre_tokenizer(), "post_processor": null,
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+            {"type": "Split", "pattern": {"Regex": spec.pattern}, "behavior": "Isolated", "invert": false},
+            {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false},
+        ]},
+        "post_processor": null,
         "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
         "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
-            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": false,
-            "vocab": vocab, "merges": merges},
-    });
-    serde_json::to_string_pretty(&file).expect("a JSON value can be written")
+            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
+            "ignore_merges": *rule == Rule::Ranks, "vocab": vocab, "merges": merges},
+    })
 }
 
-/// The merges of a file that means exactly what [`write`] writes; `None` for every other file.
-pub(super) fn own_merges(file: &Value) -> Option<Vec<Pair>> {
+/// What a file says that means exactly what [`write`] writes; `None` for every other file.
+pub(super) fn read(file: &Value) -> Option<(Spec, Rule)> {
     let model = &file["model"];
-    let vocab = model["vocab"].as_object()?;
-    let merges = model["merges"].as_array()?;
-    let ids: HashMap<&str, u32> =
-        vocab.iter().map(|(name, id)| Some((name.as_str(), id.as_u64()? as u32))).collect::<Option<_>>()?;
-    let mut pairs = Vec::new();
-    let mut bytes: Vec<Vec<u8>> = (0..=255).map(|b| vec![b]).collect();
-    for merge in merges {
-        // Older versions of `tokenizers` write "left right" instead of ["left", "right"].
-        let (left, right) = match merge {
-            Value::String(both) => both.split_once(' ')?,
-            both => (both.get(0)?.as_str()?, both.get(1)?.as_str()?),
-        };
-        let pair = (*ids.get(left)?, *ids.get(right)?);
-        let (left, right) = (bytes.get(pair.0 as usize)?, bytes.get(pair.1 as usize)?);
-        bytes.push([&left[..], &right[..]].concat());
-        pairs.push(pair);
+    let byte_of: HashMap<char, u8> = byte_chars().into_iter().zip(0..=255).collect();
+    let specials: Vec<(u32, String)> = (file["added_tokens"].as_array()?.iter())
+        .map(|token| Some((token["id"].as_u64()? as u32, token["content"].as_str()?.to_owned())))
+        .collect::<Option<_>>()?;
+    let mut tokens = Vec::new();
+    let mut ids: HashMap<&str, u32> = HashMap::new();
+    for (name, id) in model["vocab"].as_object()? {
+        let id = id.as_u64().filter(|id| *id < MOST_TOKENS)? as u32;
+        if specials.iter().any(|(special, content)| *special == id && content == name) {
+            continue;
+        }
+        let bytes = name.chars().map(|c| byte_of.get(&c).copied()).collect::<Option<Vec<u8>>>()?;
+        if tokens.len() <= id as usize {
+            tokens.resize(id as usize + 1, None);
+        }
+        tokens[id as usize] = Some(bytes);
+        ids.insert(name, id);
     }
-    // Whatever the file's details, what counts is that writing these merges gives the same file.
-    let same: Value = serde_json::from_str(&write(&bytes, &pairs)).ok()?;
+    let every_byte = (0..=255u8).all(|byte| tokens.contains(&Some(vec![byte])));
+    let pattern = file["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"].as_str()?.to_owned();
+    let spec = Spec { tokens, pattern, specials };
+    let rule = if model["ignore_merges"].as_bool() == Some(true) {
+        Rule::Ranks
+    } else {
+        let pairs = model["merges"].as_array()?.iter().map(|merge| {
+            // Older versions of `tokenizers` write "left right" instead of ["left", "right"].
+            let (left, right) = match merge {
+                Value::String(both) => both.split_once(' ')?,
+                both => (both.get(0)?.as_str()?, both.get(1)?.as_str()?),
+            };
+            Some((*ids.get(left)?, *ids.get(right)?))
+        });
+        let pairs: Vec<Pair> = pairs.collect::<Option<_>>()?;
+        // In the order learned: each gives the next id, from ids below it.
+        let learned = (256..).zip(&pairs).all(|(new, (left, right))| *left < new && *right < new);
+        if !learned || Spec::from_merges(&pairs) != spec {
+            return None;
+        }
+        Rule::Learned(pairs)
+    };
+    // Whatever the file's details, what counts is that writing this again gives the same file.
+    let same = write(&spec, &rule);
     let relevant = ["added_tokens", "normalizer", "pre_tokenizer", "post_processor"];
     let model_relevant = [
         "type",
@@ -83,11 +151,16 @@ pub(super) fn own_merges(file: &Value) -> Option<Vec<Pair>> {
         "byte_fallback",
         "vocab",
     ];
-    (relevant.iter().all(|k| file[*k] == same[*k])
-        && model_relevant.iter().all(|k| model[*k] == same["model"][*k])
-        && model["ignore_merges"].as_bool() != Some(true))
-    .then_some(pairs)
+    let merges_too = rule != Rule::Ranks || model["merges"] == same["model"]["merges"];
+    (every_byte
+        && merges_too
+        && relevant.iter().all(|k| file[*k] == same[*k])
+        && model_relevant.iter().all(|k| model[*k] == same["model"][*k]))
+    .then_some((spec, rule))
 }
+
+/// Ids from here on are taken for nonsense; the largest vocabularies have a few hundred thousand tokens.
+const MOST_TOKENS: u64 = 1 << 24;
 
 /// The bytes of each token of another's tokenizer, by id. Byte-level tokens are written in the alphabet above;
 /// SentencePiece-like ones have `▁` for a space and `<0xNN>` for a byte.

@@ -1,23 +1,32 @@
 //! Byte-level BPE tokenizers: training, encoding, and the Hugging Face `tokenizer.json` file.
 //!
-//! A tokenizer that was trained here (or a file that says the same) runs on this crate's own splitter and merges.
-//! Any other `tokenizer.json` is run by the crate `tokenizers`.
+//! A tokenizer that was trained here, a rank file of tiktoken, and a vocabulary of Llama's form run on this crate's own
+//! merges, and so does a `tokenizer.json` that says the same. Any other `tokenizer.json` is run by the crate `tokenizers`.
 //!
 //! Vocabulary of our own tokenizers: ids 0 to 255 are the bytes, then the merges in the order learned, then the special
 //! tokens [`SPECIAL_TOKENS`], of which the first begins every document.
 
 pub mod bpe;
+mod encode;
 mod file;
+mod llama;
+mod llama2c;
+mod merges;
+mod ranks;
 mod split;
 
+pub use merges::Pair;
 pub use split::{PATTERN, Pieces, pieces};
 
 use crate::{Error, Result};
-use bpe::{Merges, Pair, WordCounts};
+use bpe::WordCounts;
+use encode::{ByteLevel, Memory};
+use file::{Rule, Spec};
+use llama::Llama;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
-use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Mutex;
 
 /// The special tokens of our own tokenizers, as in autoresearch; the first is BOS.
 pub const SPECIAL_TOKENS: [&str; 4] =
@@ -69,10 +78,13 @@ pub struct Tokenizer {
     hash: String,
     /// The file as read or as it would be written.
     json: String,
+    /// Pieces that have been encoded, for whoever encodes next; one memory for each thread that does at a time.
+    memories: Mutex<Vec<Memory>>,
 }
 
 enum Engine {
-    Own(Merges),
+    Own(Box<ByteLevel>),
+    Llama(Llama),
     Foreign(Box<tokenizers::Tokenizer>),
 }
 
@@ -108,42 +120,70 @@ impl Tokenizer {
             );
             return Err(Error::Vocabulary { asked: vocab_size, why });
         }
-        Ok(Tokenizer::from_merges(&learned))
+        Ok(Tokenizer::from_spec(Spec::from_merges(&learned), Rule::Ranks).expect("our own pattern is known"))
     }
 
-    /// Our own tokenizer with these merges; merge `i` may use ids below 256 + i.
-    fn from_merges(merges: &[Pair]) -> Tokenizer {
-        let mut bytes: Vec<Vec<u8>> = (0..=255).map(|b| vec![b]).collect();
-        for &(left, right) in merges {
-            bytes.push([&bytes[left as usize][..], &bytes[right as usize][..]].concat());
-        }
-        let json = file::write(&bytes, merges);
-        let bos_id = bytes.len() as u32;
-        let mut bytes: Vec<_> = bytes.into_iter().map(Some).collect();
-        bytes.resize(bytes.len() + SPECIAL_TOKENS.len(), None);
-        // The pattern and the special tokens are part of what ids mean, so they are part of the hash.
-        let mut hasher = Sha256::new();
-        for text in std::iter::once(PATTERN).chain(SPECIAL_TOKENS) {
-            hasher.update(text.as_bytes());
-            hasher.update([0]);
-        }
-        for &(left, right) in merges {
-            hasher.update(left.to_le_bytes());
-            hasher.update(right.to_le_bytes());
-        }
-        Tokenizer {
-            engine: Engine::Own(Merges::new(merges)),
+    /// A byte-level tokenizer. The error is that of the pattern, or that nothing begins a document.
+    fn from_spec(spec: Spec, rule: Rule) -> Result<Tokenizer, String> {
+        let json =
+            serde_json::to_string_pretty(&file::write(&spec, &rule)).expect("a JSON value can be written");
+        let pattern = if spec.pattern == PATTERN {
+            None
+        } else {
+            Some(fancy_regex::Regex::new(&spec.pattern).map_err(|e| format!("its split pattern: {e}"))?)
+        };
+        let bos_id = begin_token(|token| Some(spec.specials.iter().find(|(_, name)| name == token)?.0))?;
+        let hash = spec_hash(&spec, &rule);
+        let engine = match &rule {
+            Rule::Ranks => ByteLevel::ranked(&spec.tokens, pattern),
+            Rule::Learned(merges) => ByteLevel::learned(merges),
+        };
+        let mut bytes = spec.tokens;
+        let size = spec.specials.iter().map(|(id, _)| *id as usize + 1).max().unwrap_or(0);
+        bytes.resize(bytes.len().max(size), None);
+        Ok(Tokenizer {
+            engine: Engine::Own(Box::new(engine)),
             bytes,
             bos_id,
-            hash: hex(&hasher.finalize()),
+            hash,
             json,
-        }
+            memories: Mutex::default(),
+        })
     }
 
-    /// Reads a `tokenizer.json`, ours or another's.
+    /// Reads a tokenizer, whose form its content tells: a `tokenizer.json`, ours or another's; llama2.c's
+    /// `tokenizer.bin`; or a rank file of tiktoken.
     pub fn load(path: &Path) -> Result<Tokenizer> {
-        let json = std::fs::read_to_string(path).map_err(Error::io(path, "read the tokenizer"))?;
-        Tokenizer::from_json(json).map_err(|why| Error::Tokenizer { path: path.to_path_buf(), why })
+        let content = std::fs::read(path).map_err(Error::io(path, "read the tokenizer"))?;
+        Tokenizer::from_content(content).map_err(|why| Error::Tokenizer { path: path.to_path_buf(), why })
+    }
+
+    fn from_content(content: Vec<u8>) -> Result<Tokenizer, String> {
+        const FORMS: &str = "give a tokenizer.json, llama2.c's tokenizer.bin, or a rank file of tiktoken";
+        match content[..] {
+            [] => return Err(format!("it is empty; {FORMS}")),
+            // The first two bytes of Python's pickle protocols 2 to 5, which is how nanochat keeps its tokenizer.
+            [0x80, 2..=5, ..] => {
+                return Err(
+                    "it is a Python pickle, which only Python can read; write its ranks from Python as a \
+                    rank file: for each token of the Encoding's `_mergeable_ranks` a line with \
+                    base64.b64encode(token), a blank and the rank"
+                        .into(),
+                );
+            }
+            // The length of the longest token, below 2^24.
+            [_, _, _, 0, ..] => {
+                let json = llama2c::to_json(&content).map_err(|why| format!("as a tokenizer.bin: {why}"))?;
+                return Tokenizer::from_json(pretty(&json));
+            }
+            _ => {}
+        }
+        let text = String::from_utf8(content)
+            .map_err(|e| format!("it is not text ({}) and of no known form; {FORMS}", e.utf8_error()))?;
+        if ranks::is_rank_file(&text) {
+            return Tokenizer::from_spec(ranks::read(&text)?, Rule::Ranks);
+        }
+        Tokenizer::from_json(text)
     }
 
     fn from_json(json: String) -> Result<Tokenizer, String> {
@@ -152,19 +192,19 @@ impl Tokenizer {
                 "it is not a tokenizer.json ({e}); give a file written by `tokenizers` or by this program"
             )
         })?;
-        if let Some(merges) = file::own_merges(&value) {
-            return Ok(Tokenizer::from_merges(&merges));
+        if let Some((spec, rule)) = file::read(&value) {
+            return Tokenizer::from_spec(spec, rule);
         }
+        let llama = llama::read(&value).map(|(names, merges)| Llama::new(&names, &merges));
         let mut foreign = tokenizers::Tokenizer::from_bytes(&json)
             .map_err(|e| format!("the crate tokenizers cannot read it: {e}"))?;
         // Text never means a special token, whoever wrote it.
         foreign.set_encode_special_tokens(true);
         let bytes = file::foreign_bytes(&foreign);
-        let bos_id = BEGIN_TOKENS.iter().find_map(|token| foreign.token_to_id(token)).ok_or_else(|| {
-            format!("no token begins a document; one of {} is needed", BEGIN_TOKENS.join(" "))
-        })?;
+        let bos_id = begin_token(|token| foreign.token_to_id(token))?;
         let hash = hex(&Sha256::digest(json.as_bytes()));
-        Ok(Tokenizer { engine: Engine::Foreign(Box::new(foreign)), bytes, bos_id, hash, json })
+        let engine = llama.map_or_else(|| Engine::Foreign(Box::new(foreign)), Engine::Llama);
+        Ok(Tokenizer { engine, bytes, bos_id, hash, json, memories: Mutex::default() })
     }
 
     /// Writes the `tokenizer.json` (through a temporary file, so that it appears whole or not at all).
@@ -174,7 +214,25 @@ impl Tokenizer {
 
     /// The ids of a text. What looks like a special token in the text is ordinary text.
     pub fn encode_ordinary(&self, text: &str) -> Vec<u32> {
-        Encoder::new(self).encode(text)
+        let mut ids = Vec::new();
+        Encoder::new(self).encode_into(text, &mut ids);
+        ids
+    }
+
+    /// The ids of any bytes: where they are UTF-8 those of the text, and between that each byte's own token, so that
+    /// [`Tokenizer::decode_bytes`] gives the bytes back (behind a space if the tokenizer is of Llama's form).
+    ///
+    /// # Errors
+    /// For bytes that are not UTF-8 with another's `tokenizer.json`: it takes nothing but text.
+    pub fn encode_bytes(&self, bytes: &[u8]) -> Result<Vec<u32>, std::str::Utf8Error> {
+        let mut ids = Vec::new();
+        let mut encoder = Encoder::new(self);
+        match &self.engine {
+            Engine::Own(engine) => engine.encode_bytes(bytes, &mut encoder.memory, &mut ids),
+            Engine::Llama(engine) => engine.encode_bytes(bytes, &mut ids),
+            Engine::Foreign(_) => encoder.encode_into(std::str::from_utf8(bytes)?, &mut ids),
+        }
+        Ok(ids)
     }
 
     /// The ids of a document: [`Tokenizer::bos_id`] and those of its text.
@@ -186,7 +244,7 @@ impl Tokenizer {
 
     /// Each text as by [`Tokenizer::encode_document`], on all cores; the result does not depend on their number.
     pub fn encode_documents<S: AsRef<str> + Sync>(&self, texts: &[S]) -> Vec<Vec<u32>> {
-        // A chunk shares one memory of encoded words; large enough to fill it, small enough to spread evenly.
+        // Small enough to spread evenly.
         texts
             .par_chunks(64)
             .flat_map_iter(|chunk| {
@@ -204,6 +262,11 @@ impl Tokenizer {
     pub fn decode(&self, ids: &[u32]) -> String {
         match &self.engine {
             Engine::Own(_) => String::from_utf8_lossy(&self.decode_bytes(ids)).into_owned(),
+            Engine::Llama(_) => {
+                let text = String::from_utf8_lossy(&self.decode_bytes(ids)).into_owned();
+                // Encoding has put a space there.
+                text.strip_prefix(' ').map_or(text.clone(), str::to_owned)
+            }
             // Some decoders do more than join the tokens (a leading space goes away). An unknown id says nothing.
             Engine::Foreign(foreign) => foreign.decode(ids, true).unwrap_or_default(),
         }
@@ -238,58 +301,90 @@ impl Tokenizer {
         self.bos_id
     }
 
-    /// 64 hexadecimal digits that stand for what ids mean: SHA-256 of the split pattern, special tokens and merges; for
-    /// another's tokenizer of its file.
+    /// 64 hexadecimal digits that stand for what ids mean: SHA-256 of the split pattern, the special tokens and the
+    /// learned merges, or the tokens where no merges were learned; for another's `tokenizer.json` of the file.
     pub fn hash(&self) -> &str {
         &self.hash
     }
 }
 
-/// Encodes several texts and remembers the words it has seen.
+/// Encodes several texts and remembers the pieces it has seen.
 struct Encoder<'t> {
     tokenizer: &'t Tokenizer,
-    seen: HashMap<String, Vec<u32>>,
+    memory: Memory,
 }
 
 impl<'t> Encoder<'t> {
-    /// A piece longer than this is unlikely to come again.
-    const REMEMBERED_BYTES: usize = 32;
-    /// Bounds the memory: about 100 bytes each.
-    const REMEMBERED_WORDS: usize = 100_000;
-
     fn new(tokenizer: &'t Tokenizer) -> Self {
-        Encoder { tokenizer, seen: HashMap::new() }
-    }
-
-    fn encode(&mut self, text: &str) -> Vec<u32> {
-        let mut ids = Vec::new();
-        self.encode_into(text, &mut ids);
-        ids
+        let memory = tokenizer.memories.lock().expect("nobody panics holding it").pop();
+        Encoder { tokenizer, memory: memory.unwrap_or_default() }
     }
 
     fn encode_into(&mut self, text: &str, ids: &mut Vec<u32>) {
-        let merges = match &self.tokenizer.engine {
-            Engine::Own(merges) => merges,
+        match &self.tokenizer.engine {
+            Engine::Own(engine) => engine.encode(text, &mut self.memory, ids),
+            Engine::Llama(engine) => engine.encode(text, ids),
             Engine::Foreign(foreign) => {
                 let encoding = foreign.encode_fast(text, false);
                 // The one failure is an unknown token without a token for it, which byte-level and byte-fallback
                 // models do not have; a model that drops such text does so in `tokenizers` as well.
                 ids.extend(encoding.iter().flat_map(|e| e.get_ids()));
-                return;
-            }
-        };
-        for piece in pieces(text) {
-            if let Some(known) = self.seen.get(piece) {
-                ids.extend(known);
-                continue;
-            }
-            let start = ids.len();
-            merges.encode(piece.as_bytes(), ids);
-            if piece.len() <= Self::REMEMBERED_BYTES && self.seen.len() < Self::REMEMBERED_WORDS {
-                self.seen.insert(piece.to_string(), ids[start..].to_vec());
             }
         }
     }
+}
+
+impl Drop for Encoder<'_> {
+    fn drop(&mut self) {
+        let memory = std::mem::take(&mut self.memory);
+        self.tokenizer.memories.lock().expect("nobody panics holding it").push(memory);
+    }
+}
+
+fn pretty(json: &serde_json::Value) -> String {
+    serde_json::to_string_pretty(json).expect("a JSON value can be written")
+}
+
+/// SHA-256 of what ids mean: of our own vocabularies the pattern, the special tokens and the learned pairs; where ranks
+/// were not learned from pairs, or pattern or special tokens are others, these and the bytes of the tokens.
+fn spec_hash(spec: &Spec, rule: &Rule) -> String {
+    let mut hasher = Sha256::new();
+    let pairs = match rule {
+        Rule::Learned(pairs) => Some(pairs.clone()),
+        // From these pairs alone the same ids follow, so that it does not matter how a file says it.
+        Rule::Ranks => merges::recovered(&spec.tokens).filter(|pairs| Spec::from_merges(pairs) == *spec),
+    };
+    if let Some(pairs) = pairs {
+        for text in std::iter::once(PATTERN).chain(SPECIAL_TOKENS) {
+            hasher.update(text.as_bytes());
+            hasher.update([0]);
+        }
+        for (left, right) in pairs {
+            hasher.update(left.to_le_bytes());
+            hasher.update(right.to_le_bytes());
+        }
+        return hex(&hasher.finalize());
+    }
+    for text in ["ranks", &spec.pattern] {
+        hasher.update(text.as_bytes());
+        hasher.update([0]);
+    }
+    for (id, name) in &spec.specials {
+        hasher.update(id.to_le_bytes());
+        hasher.update(name.as_bytes());
+        hasher.update([0]);
+    }
+    for bytes in &spec.tokens {
+        hasher.update(bytes.as_ref().map_or(u32::MAX, |b| b.len() as u32).to_le_bytes());
+        hasher.update(bytes.as_deref().unwrap_or_default());
+    }
+    hex(&hasher.finalize())
+}
+
+/// The id of the token that begins a document, given the ids of special tokens.
+fn begin_token(id: impl Fn(&str) -> Option<u32>) -> Result<u32, String> {
+    (BEGIN_TOKENS.iter().find_map(|token| id(token)))
+        .ok_or_else(|| format!("no token begins a document; one of {} is needed", BEGIN_TOKENS.join(" ")))
 }
 
 /// The first `n` characters of a text.
@@ -303,121 +398,4 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{Split, stories::Stories};
-    use proptest::prelude::*;
-    use std::sync::OnceLock;
-
-    fn texts() -> Vec<String> {
-        Stories::new(1, Split::Train).take(400).map(|s| s.text).collect()
-    }
-
-    fn tokenizer() -> &'static Tokenizer {
-        static TRAINED: OnceLock<Tokenizer> = OnceLock::new();
-        TRAINED.get_or_init(|| {
-            let texts = texts();
-            Tokenizer::train(texts.iter().map(String::as_str), 1024).expect("400 stories give 764 merges")
-        })
-    }
-
-    fn crate_tokenizers() -> tokenizers::Tokenizer {
-        let mut theirs = tokenizers::Tokenizer::from_bytes(&tokenizer().json).expect("the file loads");
-        theirs.set_encode_special_tokens(true);
-        theirs
-    }
-
-    #[test]
-    fn ids_agree_with_the_crate_tokenizers() {
-        // Oracle: the crate `tokenizers` running our own file.
-        let theirs = crate_tokenizers();
-        for text in texts().iter().take(50).map(String::as_str).chain([
-            "<|reserved_0|> naïve  \n\n x",
-            "",
-            "日本語 12345",
-        ]) {
-            assert_eq!(
-                tokenizer().encode_ordinary(text),
-                theirs.encode(text, false).expect("encodes").get_ids(),
-                "{text:?}"
-            );
-        }
-        assert_eq!(theirs.get_vocab_size(true), tokenizer().vocab_size());
-        assert_eq!(theirs.token_to_id(SPECIAL_TOKENS[0]), Some(tokenizer().bos_id()));
-    }
-
-    #[test]
-    fn special_tokens_come_last_and_weigh_nothing() {
-        let t = tokenizer();
-        assert_eq!((t.vocab_size(), t.bos_id()), (1024, 1020));
-        assert_eq!(t.byte_table(ByteCount::Raw)[1020..], [0, 0, 0, 0]);
-        assert!(t.encode_ordinary("<|reserved_0|>").iter().all(|id| *id < 1020));
-        // A lone continuation byte is 1 byte raw, and decoded alone it is U+FFFD, 3 bytes.
-        assert_eq!((t.token_bytes(0x80), t.byte_table(ByteCount::Compat)[0x80]), (1, 3));
-    }
-
-    #[test]
-    fn a_saved_file_loads_to_the_same_tokenizer() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let path = dir.path().join("tokenizer.json");
-        tokenizer().save(&path).expect("saves");
-        let loaded = Tokenizer::load(&path).expect("loads");
-        assert!(matches!(loaded.engine, Engine::Own(_)));
-        assert_eq!(loaded.hash(), tokenizer().hash());
-        assert_eq!(loaded.json, tokenizer().json);
-    }
-
-    #[test]
-    fn a_file_of_another_shape_runs_on_the_crate_tokenizers() {
-        // A byte-level file with a different pre-tokenizer (GPT-2's) and the usual begin token.
-        let mut value: serde_json::Value = serde_json::from_str(&tokenizer().json).expect("our file is JSON");
-        value["pre_tokenizer"] = serde_json::json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
-        let other = Tokenizer::from_json(value.to_string()).expect("loads");
-        assert!(matches!(other.engine, Engine::Foreign(_)));
-        assert_ne!(other.hash(), tokenizer().hash());
-        assert_eq!(other.byte_table(ByteCount::Raw), tokenizer().byte_table(ByteCount::Raw));
-        let text = "Lily's dog ran <|reserved_1|> away.";
-        let ids = other.encode_document(text);
-        assert_eq!(ids[0], other.bos_id());
-        assert!(ids[1..].iter().all(|id| *id < 1020));
-        assert_eq!(other.decode(&ids), text);
-        assert_eq!(other.decode_bytes(&ids), text.as_bytes());
-    }
-
-    #[test]
-    fn impossible_vocabularies_say_what_is_possible() {
-        let error = Tokenizer::train(["abab"], 1000).expect_err("two merges are possible").to_string();
-        assert!(error.contains("at most 262") && error.contains("2 merges"), "{error}");
-        let error = Tokenizer::train(["abab"], 100).expect_err("less than the bytes").to_string();
-        assert!(error.contains("at least 260"), "{error}");
-        let counts = WordCounts(HashMap::from([("abab".into(), 1)]));
-        assert_eq!(Tokenizer::from_counts(&counts, 1000, false).expect("a smaller one").vocab_size(), 262);
-    }
-
-    #[test]
-    fn encoding_many_documents_equals_encoding_each() {
-        let texts = texts();
-        let each: Vec<_> = texts.iter().map(|t| tokenizer().encode_document(t)).collect();
-        assert_eq!(tokenizer().encode_documents(&texts), each);
-    }
-
-    #[test]
-    fn bad_files_are_refused_by_name() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let path = dir.path().join("t.json");
-        std::fs::write(&path, "{\"model\": 3}").expect("writes");
-        let error = Tokenizer::load(&path).expect_err("not a tokenizer").to_string();
-        assert!(error.contains("t.json"), "{error}");
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(300))]
-
-        #[test]
-        fn decoding_gives_the_text_back(text in any::<String>()) {
-            let ids = tokenizer().encode_ordinary(&text);
-            prop_assert_eq!(tokenizer().decode(&ids), text.as_str());
-            prop_assert_eq!(ids.iter().map(|id| tokenizer().token_bytes(*id) as usize).sum::<usize>(), text.len());
-        }
-    }
-}
+mod tests;
