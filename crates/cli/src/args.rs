@@ -239,12 +239,24 @@ pub(crate) enum DataCommand {
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 EXAMPLES:
+  anneal data prepare climbmix --shards 2
+  anneal data prepare tinystories --vocab 4096
+  anneal data prepare hf:owner/name@main/folder:column
   anneal data prepare books/
   anneal data prepare notes.txt --vocab 4096
   anneal data prepare more.jsonl --tokenizer runs/books/tokenizer.json")]
 pub(crate) struct PrepareArgs {
-    /// `stories`, `stories:SEED`, a file or a folder of text
+    /// `stories`, `stories:SEED`, `climbmix`, `tinystories`, `hf:OWNER/NAME`, a file or a folder of text
     pub(crate) source: String,
+    /// Training shards of climbmix, some 100 MB each; the validation shard comes with them
+    #[arg(long, value_name = "N")]
+    pub(crate) shards: Option<u32>,
+    /// Files that are downloaded at the same time
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    pub(crate) jobs: usize,
+    /// Where the Hugging Face Hub is, or a mirror [default: HF_ENDPOINT, else https://huggingface.co]
+    #[arg(long, value_name = "URL")]
+    pub(crate) endpoint: Option<String>,
     /// Size of the vocabulary [default: 8192, 2048 for small sources]
     #[arg(long, value_name = "N", conflicts_with = "tokenizer")]
     pub(crate) vocab: Option<usize>,

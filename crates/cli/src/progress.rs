@@ -17,6 +17,8 @@ use crate::units;
 
 /// Between two plain lines.
 const LINE_EVERY: Duration = Duration::from_secs(5);
+/// The phase in which files come from the network.
+const DOWNLOADING: &str = "downloading";
 /// Of the bar: progress in hundredths of a percent.
 const BAR_LENGTH: u64 = 10_000;
 /// How much of the mean stays from one step to the next: about the last 10 steps count.
@@ -160,6 +162,14 @@ impl Progress {
                 self.notes.say(&format!("prepared data cannot be used and is made again: {why}"));
                 return;
             }
+            data::Progress::Retrying(what) => {
+                self.notes.say(what);
+                return;
+            }
+            data::Progress::Downloading { bytes, total, done, files } => {
+                self.downloading(*bytes, *total, *done, *files);
+                return;
+            }
             data::Progress::Counting { bytes } => ("reading the text", units::bytes(*bytes)),
             data::Progress::Merging { words } => {
                 ("training the tokenizer", format!("{} different words", units::count(*words as f64)))
@@ -176,7 +186,7 @@ impl Progress {
         };
         match self.notes.style {
             Style::Bar => {
-                if self.phase.is_empty() {
+                if self.phase.is_empty() || self.phase == DOWNLOADING {
                     let style = ProgressStyle::with_template("{spinner:.cyan} {wide_msg}");
                     self.notes.bar.set_style(style.expect("the template is part of this program"));
                     self.notes.bar.enable_steady_tick(Duration::from_millis(100));
@@ -187,6 +197,31 @@ impl Progress {
             _ => {}
         }
         self.phase = phase;
+    }
+
+    /// A download's bar, or a line now and then.
+    fn downloading(&mut self, bytes: u64, total: u64, done: usize, files: usize) {
+        match self.notes.style {
+            Style::Bar => {
+                if self.phase.is_empty() {
+                    let style =
+                        "{wide_bar:.cyan/dim} {bytes}/{total_bytes} {msg}  {bytes_per_sec}, {eta} left";
+                    let style = ProgressStyle::with_template(style);
+                    self.notes.bar.set_style(style.expect("the template is part of this program"));
+                }
+                self.notes.bar.set_length(total);
+                self.notes.bar.set_position(bytes);
+                self.notes.bar.set_message(format!("file {} of {files}", (done + 1).min(files)));
+            }
+            Style::Lines if self.last_line.is_some_and(|last| last.elapsed() < LINE_EVERY) => {}
+            Style::Lines => {
+                let (bytes, total) = (units::bytes(bytes), units::bytes(total));
+                self.notes.say(&format!("downloading: {bytes} of {total}, {done} of {files} files"));
+                self.last_line = Some(Instant::now());
+            }
+            Style::Json | Style::Quiet => {}
+        }
+        self.phase = DOWNLOADING;
     }
 
     /// A measurement's bar, or a line now and then.

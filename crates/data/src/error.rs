@@ -31,8 +31,52 @@ pub enum Error {
         /// The system's reason.
         problem: std::io::Error,
     },
+    /// A download that five attempts did not complete.
+    #[error("{url}: {why}; {kept} bytes are kept, and the next attempt goes on from there")]
+    Download {
+        /// The file's address.
+        url: String,
+        /// What went wrong last.
+        why: String,
+        /// Bytes that are here.
+        kept: u64,
+    },
+    /// The server does not give a file to everybody.
+    #[error(
+        "{url}: the server answers {status}: {}",
+        if *token { "the token in HF_TOKEN does not open this data set; see on the data set's page what it asks for" }
+        else { "the data set is private, or asks for consent on its page; set HF_TOKEN to an access token" }
+    )]
+    Forbidden {
+        /// The file's address.
+        url: String,
+        /// 401 or 403.
+        status: u16,
+        /// Whether a token was sent.
+        token: bool,
+    },
+    /// A file or data set that the server does not have.
+    #[error("{url}: the server has no such file; check the name of the data set, its revision and folder")]
+    NoSuchFile {
+        /// The file's address.
+        url: String,
+    },
+    /// Files are missing, and the network is not to be used.
+    #[error(
+        "{name} is not whole in the cache, and HF_HUB_OFFLINE is set: {} missing ({}{}); \
+         unset it, or prepare the data once with the network",
+        if files.len() == 1 { "1 file is".to_owned() } else { format!("{} files are", files.len()) },
+        files.iter().take(3).map(String::as_str).collect::<Vec<_>>().join(", "),
+        if files.len() > 3 { ", …" } else { "" }
+    )]
+    Offline {
+        /// The source.
+        name: String,
+        /// Its missing files.
+        files: Vec<String>,
+    },
     /// The data source does not exist, or is nothing that can be read.
-    #[error("{path}: {why}; give `stories`, a .txt, .md, .jsonl or .parquet file, or a folder of one of these", path = path.display())]
+    #[error("{path}: {why}; give `stories`, `climbmix`, `tinystories`, `hf:OWNER/NAME`, a .txt, .md, .jsonl or .parquet file, or a folder of one of these", path = path.display())]
     Source {
         /// What was given.
         path: PathBuf,
@@ -151,10 +195,10 @@ impl Error {
         move |source| Error::Io { path: path.to_path_buf(), doing, source }
     }
 
-    /// What went wrong with a file under `ours`, whose name tells nobody anything, as an error of `cache`.
-    pub(crate) fn in_cache(self, cache: &Path, ours: &Path) -> Error {
+    /// What went wrong with a file under one of `ours`, whose names tell nobody anything, as an error of `cache`.
+    pub(crate) fn in_cache(self, cache: &Path, ours: &[&Path]) -> Error {
         match self {
-            Error::Io { path, source, .. } if path.starts_with(ours) => {
+            Error::Io { path, source, .. } if ours.iter().any(|folder| path.starts_with(folder)) => {
                 Error::Cache { folder: cache.to_owned(), problem: source }
             }
             other => other,
@@ -170,9 +214,9 @@ mod tests {
     fn only_what_is_ours_becomes_an_error_of_the_cache() {
         let (cache, ours) = (Path::new("cache"), Path::new("cache/datasets"));
         let broken = |path: &str| Error::io(Path::new(path), "read it")(std::io::Error::other("no"));
-        let error = broken("cache/datasets/.new-1/train.tokens").in_cache(cache, ours);
+        let error = broken("cache/datasets/.new-1/train.tokens").in_cache(cache, &[ours]);
         assert!(matches!(&error, Error::Cache { folder, .. } if folder == cache), "{error}");
-        let error = broken("cache/my.txt").in_cache(cache, ours);
+        let error = broken("cache/my.txt").in_cache(cache, &[ours]);
         assert!(error.to_string().contains("my.txt"), "{error}");
     }
 }

@@ -1,8 +1,7 @@
 //! Text in, token windows out: corpora, the built-in stories, tokenizers, token shards, the order of training windows,
 //! and the metric in bits per byte.
 //!
-//! What this room refuses: it knows no model, no device and no optimiser; it downloads nothing; it reads no compressed
-//! text. It never repairs text on the way (bytes that are not UTF-8 are an error, not a replacement character), and it
+//! What this room refuses: it knows no model, no device and no optimiser; it reads no compressed text. It never repairs text on the way (bytes that are not UTF-8 are an error, not a replacement character), and it
 //! never takes a half-written file for a whole one.
 //!
 //! ```
@@ -25,6 +24,7 @@ pub mod bpb;
 pub mod corpus;
 pub mod documents;
 mod error;
+pub mod hub;
 pub mod loader;
 pub mod packing;
 pub mod prepare;
@@ -40,6 +40,7 @@ pub use bpb::BitsPerByte;
 pub use corpus::{Corpus, Document, Source};
 pub use documents::DocumentIndex;
 pub use error::{Error, Result};
+pub use hub::{HubOptions, HubSource};
 pub use loader::{Loader, Packing, Position};
 pub use packing::{Packer, PackerState};
 pub use prepare::{Dataset, DatasetInfo, PrepareOptions, Progress, SplitInfo, TokenizerChoice, prepare};

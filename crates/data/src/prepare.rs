@@ -7,6 +7,7 @@
 //! two processes that build the same one at once, the later finds the earlier's and throws its own away.
 
 use crate::corpus::{Corpus, Document, Source};
+use crate::hub::{self, HubOptions, LocalFile};
 use crate::tokenizer::bpe::WordCounts;
 use crate::tokenizer::{TRAIN_DOCUMENT_CHARS, first_chars};
 use crate::{
@@ -44,6 +45,8 @@ pub struct PrepareOptions {
     pub tokenizer_chars: u64,
     /// The cache; `datasets/` inside it is created when needed.
     pub cache_dir: PathBuf,
+    /// How public data sets are downloaded.
+    pub hub: HubOptions,
 }
 
 /// Which tokenizer to use.
@@ -63,7 +66,13 @@ impl PrepareOptions {
     /// The defaults for a source: a trained tokenizer of the default size.
     pub fn new(source: Source, cache_dir: impl Into<PathBuf>) -> Self {
         let tokenizer = TokenizerChoice::Train { vocab_size: None };
-        PrepareOptions { source, tokenizer, tokenizer_chars: TOKENIZER_CHARS, cache_dir: cache_dir.into() }
+        PrepareOptions {
+            source,
+            tokenizer,
+            tokenizer_chars: TOKENIZER_CHARS,
+            cache_dir: cache_dir.into(),
+            hub: HubOptions::from_env(),
+        }
     }
 }
 
@@ -71,6 +80,19 @@ impl PrepareOptions {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Progress {
+    /// Files of a public data set come from the network.
+    Downloading {
+        /// Bytes that are here.
+        bytes: u64,
+        /// All bytes, estimated as long as not every file's size is known.
+        total: u64,
+        /// Files that are whole.
+        done: usize,
+        /// Files that were missing.
+        files: usize,
+    },
+    /// A download failed, and is tried again.
+    Retrying(String),
     /// The data set was in the cache.
     Cached,
     /// A cached data set could not be used and is prepared again, and why.
@@ -159,16 +181,24 @@ pub struct SplitInfo {
 pub fn prepare(options: &PrepareOptions, progress: &dyn Fn(Progress)) -> Result<Dataset> {
     // Not the whole cache directory: a person's own text may lie in it.
     let folder = options.cache_dir.join("datasets");
-    prepare_in_cache(options, &folder, progress).map_err(|error| error.in_cache(&options.cache_dir, &folder))
+    let downloads = options.cache_dir.join("downloads");
+    prepare_in_cache(options, &folder, progress)
+        .map_err(|error| error.in_cache(&options.cache_dir, &[&folder, &downloads]))
 }
 
 fn prepare_in_cache(options: &PrepareOptions, folder: &Path, progress: &dyn Fn(Progress)) -> Result<Dataset> {
-    let corpus = Corpus::open(&options.source)?;
+    let (corpus, downloaded) = match &options.source {
+        Source::Hub(source) => {
+            let files = hub::fetch(source, &options.hub, &options.cache_dir, progress)?;
+            (Corpus::of_hub(source, &files)?, files)
+        }
+        source => (Corpus::open(source)?, Vec::new()),
+    };
     let given = match &options.tokenizer {
         TokenizerChoice::File(path) => Some(Tokenizer::load(path)?),
         TokenizerChoice::Train { .. } => None,
     };
-    let key = cache_key(&corpus, options, given.as_ref())?;
+    let key = cache_key(&corpus, &downloaded, options, given.as_ref())?;
     fs::create_dir_all(folder).map_err(Error::io(folder, "create the folder"))?;
     let dir = folder.join(format!("{}-{}", folder_name(&options.source), &key[..16]));
     if dir.exists() {
@@ -280,6 +310,7 @@ fn remove_abandoned(folder: &Path) {
 fn folder_name(source: &Source) -> String {
     let name = match source {
         Source::Stories { .. } => "stories".into(),
+        Source::Hub(source) => source.id().rsplit('/').next().unwrap_or_default().into(),
         Source::Path(path) => path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
     };
     let name: String =
@@ -287,7 +318,12 @@ fn folder_name(source: &Source) -> String {
     if name.is_empty() { "data".into() } else { name }
 }
 
-fn cache_key(corpus: &Corpus, options: &PrepareOptions, given: Option<&Tokenizer>) -> Result<String> {
+fn cache_key(
+    corpus: &Corpus,
+    downloaded: &[LocalFile],
+    options: &PrepareOptions,
+    given: Option<&Tokenizer>,
+) -> Result<String> {
     let mut hash = Sha256::new();
     // Every part ends with a zero byte, which occurs in none, so that no two lists of parts look alike.
     let mut part = |text: &str| {
@@ -299,6 +335,11 @@ fn cache_key(corpus: &Corpus, options: &PrepareOptions, given: Option<&Tokenizer
         Source::Stories { seed, train_bytes, valid_bytes } => {
             part(&format!("stories {seed} {train_bytes} {valid_bytes}"));
             part(stories::GRAMMAR);
+        }
+        Source::Hub(source) => {
+            part(&source.to_string());
+            downloaded.iter().for_each(|file| part(&format!("{} {} {}", file.name, file.etag, file.size)));
+            part(&corpus.split_rule());
         }
         Source::Path(_) => {
             for file in corpus.files() {

@@ -4,7 +4,8 @@ use std::cell::RefCell;
 use std::io::Write;
 use std::process::ExitCode;
 
-use data::{Corpus, PrepareOptions, Source, Split, Tokenizer, TokenizerChoice};
+use data::hub::CLIMBMIX_MOST_SHARDS;
+use data::{Corpus, HubSource, PrepareOptions, Source, Split, Tokenizer, TokenizerChoice};
 use serde_json::json;
 use train::run_dir;
 
@@ -16,7 +17,23 @@ use crate::{Result, cache, units};
 const SAMPLE_CHARS: usize = 300;
 
 pub(crate) fn prepare(args: &PrepareArgs, out: &mut dyn Write) -> Result {
-    let mut options = PrepareOptions::new(args.source.parse()?, cache::dir()?);
+    let mut source: Source = args.source.parse()?;
+    if let Some(wanted) = args.shards {
+        match &mut source {
+            Source::Hub(HubSource::Climbmix { shards }) if (1..=CLIMBMIX_MOST_SHARDS).contains(&wanted) => {
+                *shards = wanted;
+            }
+            Source::Hub(HubSource::Climbmix { .. }) => {
+                return Err(format!("--shards {wanted}: expected 1 to {CLIMBMIX_MOST_SHARDS}").into());
+            }
+            _ => return Err(format!("--shards belongs to climbmix, not to {source}").into()),
+        }
+    }
+    let mut options = PrepareOptions::new(source, cache::dir()?);
+    options.hub.jobs = args.jobs;
+    if let Some(endpoint) = &args.endpoint {
+        options.hub.endpoint = endpoint.clone();
+    }
     options.tokenizer = match &args.tokenizer {
         Some(path) => TokenizerChoice::File(path.clone()),
         None => TokenizerChoice::Train { vocab_size: args.vocab },

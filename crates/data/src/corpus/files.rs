@@ -18,7 +18,7 @@ const CUT_AT_MOST_BYTES: usize = 16 << 10;
 /// Rows asked of a Parquet column at a time.
 const ROWS: usize = 64;
 /// The column or field that holds the text.
-const COLUMN: &str = "text";
+pub const COLUMN: &str = "text";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {

@@ -21,8 +21,10 @@
 
 mod files;
 
+use crate::hub::{HubSource, LocalFile};
 use crate::stories::Stories;
 use crate::{Error, Result, Split};
+pub use files::COLUMN;
 use files::{FileDocuments, Kind};
 use std::fmt;
 use std::fs::{self, File};
@@ -66,6 +68,8 @@ pub enum Source {
     },
     /// A file or a folder.
     Path(PathBuf),
+    /// A public data set, which [`crate::prepare`] downloads.
+    Hub(HubSource),
 }
 
 impl Source {
@@ -78,7 +82,7 @@ impl Source {
 impl FromStr for Source {
     type Err = Error;
 
-    /// `stories`, `stories:SEED`, or a path (write `./stories` for a folder of that name).
+    /// `stories`, `stories:SEED`, a [`HubSource`], or a path (write `./stories` for a folder of that name).
     fn from_str(text: &str) -> Result<Self> {
         if text == "stories" {
             return Ok(Source::stories(1));
@@ -89,6 +93,9 @@ impl FromStr for Source {
                 why: format!("the seed {seed:?} is not a whole number"),
             });
         }
+        if let Some(hub) = HubSource::parse(text) {
+            return hub.map(Source::Hub).map_err(|why| Error::Source { path: text.into(), why });
+        }
         Ok(Source::Path(text.into()))
     }
 }
@@ -98,6 +105,7 @@ impl fmt::Display for Source {
         match self {
             Source::Stories { seed, .. } => write!(f, "stories:{seed}"),
             Source::Path(path) => write!(f, "{}", path.display()),
+            Source::Hub(hub) => write!(f, "{hub}"),
         }
     }
 }
@@ -147,6 +155,10 @@ impl Corpus {
                 return Ok(Corpus { source: source.clone(), kind, files: Vec::new(), held_out });
             }
             Source::Path(path) => path,
+            Source::Hub(_) => {
+                let why = "its files are looked up by `Corpus::of_hub`".into();
+                return Err(Error::Source { path: source.to_string().into(), why });
+            }
         };
         let about = |why: String| Error::Source { path: path.clone(), why };
         let found = fs::metadata(path).map_err(|e| match e.kind() {
@@ -188,6 +200,17 @@ impl Corpus {
             ));
         }
         Ok(Corpus { source: source.clone(), kind, files, held_out })
+    }
+
+    /// A public data set whose files are here; `files` as [`crate::hub::fetch`] gives them.
+    pub fn of_hub(source: &HubSource, files: &[LocalFile]) -> Result<Corpus> {
+        let kind = files.first().and_then(|file| Kind::of(&file.path)).unwrap_or(Kind::Parquet);
+        let (files, held_out) = split_files(files.iter().map(|file| file.path.clone()).collect());
+        if files.is_empty() {
+            let why = "every file of it is named as validation or test data; none is left to train on".into();
+            return Err(Error::Source { path: source.to_string().into(), why });
+        }
+        Ok(Corpus { source: Source::Hub(source.clone()), kind, files, held_out })
     }
 
     /// The source as given.
