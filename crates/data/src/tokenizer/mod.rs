@@ -12,10 +12,12 @@ mod file;
 mod llama;
 mod llama2c;
 mod merges;
+mod piece_map;
 mod ranks;
 mod split;
 
 pub use merges::Pair;
+pub use piece_map::PieceMap;
 pub use split::{PATTERN, Pieces, pieces};
 
 use crate::{Error, Result};

@@ -86,7 +86,7 @@ fn impossible_vocabularies_say_what_is_possible() {
     assert!(error.contains("at most 262") && error.contains("2 merges"), "{error}");
     let error = Tokenizer::train(["abab"], 100).expect_err("less than the bytes").to_string();
     assert!(error.contains("at least 260"), "{error}");
-    let counts = WordCounts([("abab".to_string(), 1)].into_iter().collect());
+    let counts = WordCounts([("abab", 1)].into_iter().collect());
     assert_eq!(Tokenizer::from_counts(&counts, 1000, false).expect("a smaller one").vocab_size(), 262);
 }
 
