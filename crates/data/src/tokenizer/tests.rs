@@ -292,6 +292,26 @@ proptest! {
     }
 
     #[test]
+    fn a_tokenizer_bin_gives_text_and_bytes_back_and_the_ids_of_the_crate_tokenizers(
+        text in "[abc <s>é日\u{301}\n]{0,30}", bytes in any::<Vec<u8>>()
+    ) {
+        static SMALL: OnceLock<(Tokenizer, tokenizers::Tokenizer)> = OnceLock::new();
+        let (ours, theirs) = SMALL.get_or_init(|| {
+            let ours = Tokenizer::from_content(tokenizer_bin(&SMALL_LLAMA)).expect("loads");
+            let mut theirs = tokenizers::Tokenizer::from_bytes(&ours.json).expect("the file loads");
+            theirs.set_encode_special_tokens(true);
+            (ours, theirs)
+        });
+        let ids = ours.encode_ordinary(&text);
+        let encoding = theirs.encode(&*text, false).expect("encodes");
+        prop_assert_eq!(&ids[..], encoding.get_ids());
+        prop_assert_eq!(ours.decode(&ids), text);
+        // The space goes in front of anything but nothing.
+        let expected = if bytes.is_empty() { Vec::new() } else { [b" ", &bytes[..]].concat() };
+        prop_assert_eq!(ours.decode_bytes(&ours.encode_bytes(&bytes).expect("any bytes")), expected);
+    }
+
+    #[test]
     fn decoding_gives_any_bytes_back(
         parts in proptest::collection::vec(prop_oneof![any::<Vec<u8>>(), any::<String>().prop_map(String::into_bytes)], 0..4)
     ) {
