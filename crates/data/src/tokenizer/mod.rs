@@ -49,6 +49,9 @@ const BEGIN_TOKENS: [&str; 8] = [
     "[CLS]",
 ];
 
+/// What to give instead of a file that is none of these.
+const FORMS: &str = "give a tokenizer.json, llama2.c's tokenizer.bin, or a rank file of tiktoken";
+
 /// How the bytes of a token are counted for val_bpb.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum ByteCount {
@@ -160,7 +163,6 @@ impl Tokenizer {
     }
 
     fn from_content(content: Vec<u8>) -> Result<Tokenizer, String> {
-        const FORMS: &str = "give a tokenizer.json, llama2.c's tokenizer.bin, or a rank file of tiktoken";
         match content[..] {
             [] => return Err(format!("it is empty; {FORMS}")),
             // The first two bytes of Python's pickle protocols 2 to 5, which is how nanochat keeps its tokenizer.
@@ -188,11 +190,8 @@ impl Tokenizer {
     }
 
     fn from_json(json: String) -> Result<Tokenizer, String> {
-        let value: serde_json::Value = serde_json::from_str(&json).map_err(|e| {
-            format!(
-                "it is not a tokenizer.json ({e}); give a file written by `tokenizers` or by this program"
-            )
-        })?;
+        let value: serde_json::Value = serde_json::from_str(&json)
+            .map_err(|e| format!("it is not a tokenizer.json ({e}) and of no other known form; {FORMS}"))?;
         if let Some((spec, rule)) = file::read(&value) {
             return Tokenizer::from_spec(spec, rule);
         }

@@ -266,6 +266,10 @@ fn bad_files_are_refused_by_name() {
         (b"\x80\x04\x95".to_vec(), "Python pickle"),
         (vec![0xFF; 9], "of no known form; give a tokenizer.json"),
         (b"AA== 0\nAQ== 0\n".to_vec(), "line 2: rank 0"),
+        (
+            b"some text".to_vec(),
+            "not a tokenizer.json (expected value at line 1 column 1) and of no other known form",
+        ),
         (good[..good.len() - 1].to_vec(), "within token 267"),
         (good[..7].to_vec(), "within the score of token 0 (bytes 4 to 8); download or write the file again"),
         (good[..4 + 8 + 5].to_vec(), "it has 1 tokens, fewer than the 259"),
