@@ -2,14 +2,14 @@
 //!
 //! Token ids 0 to 255 are the bytes, 256 + i is what merge i gives.
 
+use super::PieceMap;
 use super::merges::{FastMap, Pair};
 use rayon::prelude::*;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::collections::hash_map::Entry;
 
 /// Pieces of text and how often each occurs.
-pub type Words = std::collections::HashMap<String, u64, ahash::RandomState>;
+pub type Words = PieceMap<u64>;
 
 /// Learns up to `merges` merges from the pieces of a text and how often each occurs.
 ///
@@ -19,13 +19,14 @@ pub type Words = std::collections::HashMap<String, u64, ahash::RandomState>;
 /// by their bytes. The result does not depend on the order of the pieces.
 ///
 /// ```
-/// let words = [("abab".to_string(), 3), ("b".to_string(), 9)].into_iter().collect();
+/// let words = [("abab", 3), ("b", 9)].into_iter().collect();
 /// assert_eq!(data::tokenizer::bpe::train(&words, 10), [(97, 98), (256, 256)]);
 /// ```
 pub fn train(words: &Words, merges: usize) -> Vec<Pair> {
-    let mut sorted: Vec<(&String, u64)> = words.iter().map(|(w, n)| (w, *n)).collect();
+    let mut sorted: Vec<(Vec<u8>, u64)> = words.iter().map(|(w, n)| (w, *n)).collect();
     sorted.sort_unstable();
-    let mut tokens: Vec<Vec<u32>> = sorted.iter().map(|(w, _)| w.bytes().map(u32::from).collect()).collect();
+    let mut tokens: Vec<Vec<u32>> =
+        sorted.iter().map(|(w, _)| w.iter().map(|b| u32::from(*b)).collect()).collect();
     let weights: Vec<i64> = sorted.iter().map(|(_, n)| *n as i64).collect();
 
     let mut counts: FastMap<Pair, i64> = FastMap::default();
@@ -118,12 +119,7 @@ impl WordCounts {
     /// Adds the pieces of a text.
     pub fn add(&mut self, text: &str) {
         for piece in super::pieces(text) {
-            match self.0.get_mut(piece) {
-                Some(count) => *count += 1,
-                None => {
-                    self.0.insert(piece.to_string(), 1);
-                }
-            }
+            *self.0.get_or_insert(piece.as_bytes(), 0) += 1;
         }
     }
 
@@ -142,13 +138,8 @@ impl WordCounts {
     /// The sum of both; sums do not depend on who counted what.
     pub fn merge(self, other: WordCounts) -> WordCounts {
         let (mut large, small) = if self.0.len() >= other.0.len() { (self, other) } else { (other, self) };
-        for (word, count) in small.0 {
-            match large.0.entry(word) {
-                Entry::Occupied(mut entry) => *entry.get_mut() += count,
-                Entry::Vacant(entry) => {
-                    entry.insert(count);
-                }
-            }
+        for (word, count) in small.0.iter() {
+            *large.0.get_or_insert(&word, 0) += count;
         }
         large
     }
@@ -163,7 +154,7 @@ mod tests {
     /// The slow twin: counts every pair anew before every merge.
     fn train_slowly(words: &Words, merges: usize) -> Vec<Pair> {
         let mut tokens: Vec<(Vec<u32>, i64)> =
-            words.iter().map(|(w, n)| (w.bytes().map(u32::from).collect(), *n as i64)).collect();
+            words.iter().map(|(w, n)| (w.into_iter().map(u32::from).collect(), *n as i64)).collect();
         let mut learned = Vec::new();
         while learned.len() < merges {
             let mut counts: HashMap<Pair, i64> = HashMap::new();

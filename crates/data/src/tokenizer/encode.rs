@@ -1,6 +1,7 @@
 //! Encoding text with a byte-level tokenizer: pieces, whole tokens, merges, and the memory of pieces seen.
 
-use super::merges::{FastMap, Merges, Pair, ids, splits};
+use super::PieceMap;
+use super::merges::{Merges, Pair, ids, splits};
 use super::split::pieces;
 
 /// The byte-level tokenizers of this crate, ready to encode.
@@ -9,26 +10,8 @@ pub(super) struct ByteLevel {
     pattern: Option<fancy_regex::Regex>,
     byte_ids: [u32; 256],
     /// The pieces that are taken whole.
-    whole: Whole,
+    whole: PieceMap<u32>,
     merges: Merges,
-}
-
-/// The ids of short byte strings.
-#[derive(Default)]
-struct Whole {
-    packed: FastMap<u128, u32>,
-    longer: FastMap<Box<[u8]>, u32>,
-}
-
-/// Up to 15 bytes and their number in one word.
-fn pack(bytes: &[u8]) -> Option<u128> {
-    if bytes.len() > 15 {
-        return None;
-    }
-    let mut packed = [0; 16];
-    packed[..bytes.len()].copy_from_slice(bytes);
-    packed[15] = bytes.len() as u8;
-    Some(u128::from_le_bytes(packed))
 }
 
 impl ByteLevel {
@@ -38,19 +21,12 @@ impl ByteLevel {
     ///
     /// Every byte must be a token.
     pub(super) fn ranked(tokens: &[Option<Vec<u8>>], pattern: Option<fancy_regex::Regex>) -> ByteLevel {
-        let mut whole = Whole::default();
         let ids = ids(tokens);
-        for (bytes, id) in &ids {
-            match pack(bytes) {
-                Some(packed) => drop(whole.packed.insert(packed, *id)),
-                None => drop(whole.longer.insert((*bytes).into(), *id)),
-            }
-        }
         let merges = splits(tokens).into_iter().map(|(pair, token)| (pair, token, token));
         ByteLevel {
             pattern,
             byte_ids: std::array::from_fn(|byte| ids[&[byte as u8][..]]),
-            whole,
+            whole: ids.into_iter().collect(),
             merges: Merges::from_priorities(merges),
         }
     }
@@ -60,7 +36,7 @@ impl ByteLevel {
         ByteLevel {
             pattern: None,
             byte_ids: std::array::from_fn(|byte| byte as u32),
-            whole: Whole::default(),
+            whole: PieceMap::default(),
             merges: Merges::learned(merges),
         }
     }
@@ -93,47 +69,37 @@ impl ByteLevel {
     }
 
     fn encode_piece(&self, piece: &[u8], memory: &mut Memory, out: &mut Vec<u32>) {
-        let Some(packed) = pack(piece) else {
-            match self.whole.longer.get(piece) {
-                Some(id) => out.push(*id),
-                None => self.merge(piece, out),
-            }
-            return;
-        };
-        if let Some(id) = self.whole.packed.get(&packed) {
+        if let Some(id) = self.whole.get(piece) {
             out.push(*id);
-        } else if let Some((start, end)) = memory.places.get(&packed) {
+        } else if let Some((start, end)) = memory.places.get(piece) {
             out.extend_from_slice(&memory.ids[*start as usize..*end as usize]);
         } else {
             let from = out.len();
-            self.merge(piece, out);
-            memory.remember(packed, &out[from..]);
+            out.extend(piece.iter().map(|byte| self.byte_ids[*byte as usize]));
+            self.merges.apply(out, from);
+            memory.remember(piece, &out[from..]);
         }
-    }
-
-    fn merge(&self, piece: &[u8], out: &mut Vec<u32>) {
-        let from = out.len();
-        out.extend(piece.iter().map(|byte| self.byte_ids[*byte as usize]));
-        self.merges.apply(out, from);
     }
 }
 
-/// The ids of short pieces that one tokenizer has encoded before.
+/// The ids of pieces that one tokenizer has encoded before.
 #[derive(Default)]
 pub(super) struct Memory {
-    places: FastMap<u128, (u32, u32)>,
+    places: PieceMap<(u32, u32)>,
     ids: Vec<u32>,
 }
 
 impl Memory {
-    /// Bounds the memory: about 40 bytes each.
+    /// A longer piece is unlikely to come again.
+    const PIECE_BYTES: usize = 48;
+    /// Bounds the memory: about 40 bytes each, up to 100 if they are long.
     const PIECES: usize = 100_000;
 
-    fn remember(&mut self, piece: u128, ids: &[u32]) {
-        if self.places.len() < Self::PIECES {
+    fn remember(&mut self, piece: &[u8], ids: &[u32]) {
+        if piece.len() <= Self::PIECE_BYTES && self.places.len() < Self::PIECES {
             let start = self.ids.len() as u32;
             self.ids.extend_from_slice(ids);
-            self.places.insert(piece, (start, self.ids.len() as u32));
+            self.places.get_or_insert(piece, (start, self.ids.len() as u32));
         }
     }
 }

@@ -12,10 +12,12 @@ mod file;
 mod llama;
 mod llama2c;
 mod merges;
+mod piece_map;
 mod ranks;
 mod split;
 
 pub use merges::Pair;
+pub use piece_map::PieceMap;
 pub use split::{PATTERN, Pieces, pieces};
 
 use crate::{Error, Result};
@@ -46,6 +48,9 @@ const BEGIN_TOKENS: [&str; 8] = [
     "<|endoftext|>",
     "[CLS]",
 ];
+
+/// What to give instead of a file that is none of these.
+const FORMS: &str = "give a tokenizer.json, llama2.c's tokenizer.bin, or a rank file of tiktoken";
 
 /// How the bytes of a token are counted for val_bpb.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, serde::Serialize)]
@@ -159,7 +164,6 @@ impl Tokenizer {
     }
 
     fn from_content(content: Vec<u8>) -> Result<Tokenizer, String> {
-        const FORMS: &str = "give a tokenizer.json, llama2.c's tokenizer.bin, or a rank file of tiktoken";
         match content[..] {
             [] => return Err(format!("it is empty; {FORMS}")),
             // The first two bytes of Python's pickle protocols 2 to 5, which is how nanochat keeps its tokenizer.
@@ -187,11 +191,8 @@ impl Tokenizer {
     }
 
     fn from_json(json: String) -> Result<Tokenizer, String> {
-        let value: serde_json::Value = serde_json::from_str(&json).map_err(|e| {
-            format!(
-                "it is not a tokenizer.json ({e}); give a file written by `tokenizers` or by this program"
-            )
-        })?;
+        let value: serde_json::Value = serde_json::from_str(&json)
+            .map_err(|e| format!("it is not a tokenizer.json ({e}) and of no other known form; {FORMS}"))?;
         if let Some((spec, rule)) = file::read(&value) {
             return Tokenizer::from_spec(spec, rule);
         }

@@ -86,7 +86,7 @@ fn impossible_vocabularies_say_what_is_possible() {
     assert!(error.contains("at most 262") && error.contains("2 merges"), "{error}");
     let error = Tokenizer::train(["abab"], 100).expect_err("less than the bytes").to_string();
     assert!(error.contains("at least 260"), "{error}");
-    let counts = WordCounts([("abab".to_string(), 1)].into_iter().collect());
+    let counts = WordCounts([("abab", 1)].into_iter().collect());
     assert_eq!(Tokenizer::from_counts(&counts, 1000, false).expect("a smaller one").vocab_size(), 262);
 }
 
@@ -266,6 +266,10 @@ fn bad_files_are_refused_by_name() {
         (b"\x80\x04\x95".to_vec(), "Python pickle"),
         (vec![0xFF; 9], "of no known form; give a tokenizer.json"),
         (b"AA== 0\nAQ== 0\n".to_vec(), "line 2: rank 0"),
+        (
+            b"some text".to_vec(),
+            "not a tokenizer.json (expected value at line 1 column 1) and of no other known form",
+        ),
         (good[..good.len() - 1].to_vec(), "within token 267"),
         (good[..7].to_vec(), "within the score of token 0 (bytes 4 to 8); download or write the file again"),
         (good[..4 + 8 + 5].to_vec(), "it has 1 tokens, fewer than the 259"),
@@ -289,6 +293,26 @@ proptest! {
         let ids = tokenizer().encode_ordinary(&text);
         prop_assert_eq!(tokenizer().decode(&ids), text.as_str());
         prop_assert_eq!(ids.iter().map(|id| tokenizer().token_bytes(*id) as usize).sum::<usize>(), text.len());
+    }
+
+    #[test]
+    fn a_tokenizer_bin_gives_text_and_bytes_back_and_the_ids_of_the_crate_tokenizers(
+        text in "[abc <s>é日\u{301}\n]{0,30}", bytes in any::<Vec<u8>>()
+    ) {
+        static SMALL: OnceLock<(Tokenizer, tokenizers::Tokenizer)> = OnceLock::new();
+        let (ours, theirs) = SMALL.get_or_init(|| {
+            let ours = Tokenizer::from_content(tokenizer_bin(&SMALL_LLAMA)).expect("loads");
+            let mut theirs = tokenizers::Tokenizer::from_bytes(&ours.json).expect("the file loads");
+            theirs.set_encode_special_tokens(true);
+            (ours, theirs)
+        });
+        let ids = ours.encode_ordinary(&text);
+        let encoding = theirs.encode(&*text, false).expect("encodes");
+        prop_assert_eq!(&ids[..], encoding.get_ids());
+        prop_assert_eq!(ours.decode(&ids), text);
+        // The space goes in front of anything but nothing.
+        let expected = if bytes.is_empty() { Vec::new() } else { [b" ", &bytes[..]].concat() };
+        prop_assert_eq!(ours.decode_bytes(&ours.encode_bytes(&bytes).expect("any bytes")), expected);
     }
 
     #[test]
