@@ -242,12 +242,19 @@ EXAMPLES:
   anneal data prepare climbmix --shards 2
   anneal data prepare tinystories --vocab 4096
   anneal data prepare hf:owner/name@main/folder:column
+  zcat *.txt.gz | anneal data prepare - --lenient
   anneal data prepare books/
   anneal data prepare notes.txt --vocab 4096
   anneal data prepare more.jsonl --tokenizer runs/books/tokenizer.json")]
 pub(crate) struct PrepareArgs {
-    /// `stories`, `stories:SEED`, `climbmix`, `tinystories`, `hf:OWNER/NAME`, a file or a folder of text
+    /// `stories`, `stories:SEED`, `climbmix`, `tinystories`, `hf:OWNER/NAME`, a file or a folder of text, or - for standard input
     pub(crate) source: String,
+    /// The column of Parquet files, or the field of JSON lines, with the text
+    #[arg(long, value_name = "NAME", default_value = data::corpus::COLUMN)]
+    pub(crate) column: String,
+    /// Pass over what cannot be read, and say how much that was, instead of ending with an error
+    #[arg(long)]
+    pub(crate) lenient: bool,
     /// Training shards of climbmix, some 100 MB each; the validation shard comes with them
     #[arg(long, value_name = "N")]
     pub(crate) shards: Option<u32>,

@@ -76,7 +76,7 @@ pub enum Error {
         files: Vec<String>,
     },
     /// The data source does not exist, or is nothing that can be read.
-    #[error("{path}: {why}; give `stories`, `climbmix`, `tinystories`, `hf:OWNER/NAME`, a .txt, .md, .jsonl or .parquet file, or a folder of one of these", path = path.display())]
+    #[error("{path}: {why}; give `stories`, `climbmix`, `tinystories`, `hf:OWNER/NAME`, a .txt, .md, .jsonl, .parquet or .bin file (text also as .gz or .zst), or a folder of one of these", path = path.display())]
     Source {
         /// What was given.
         path: PathBuf,
@@ -95,8 +95,47 @@ pub enum Error {
         /// The byte.
         byte: u8,
     },
-    /// A line of a .jsonl file that is not an object with a string field `text`.
-    #[error("{path}, line {line} (byte offset {offset}): {why}; every line must be a JSON object with a string field `text`", path = path.display())]
+    /// Text in another encoding.
+    #[error(
+        "{path}: it is {encoding}, not UTF-8; convert it first, for example with `iconv -f {encoding} -t utf-8 {path} > new.txt`",
+        path = path.display()
+    )]
+    Encoding {
+        /// The file.
+        path: PathBuf,
+        /// The encoding's name for `iconv`.
+        encoding: &'static str,
+    },
+    /// Bytes that no text has.
+    #[error("{path}, {place}: byte 0x00 at byte offset {offset}: it looks like a binary file, not text; leave it out", path = path.display())]
+    Binary {
+        /// The file.
+        path: PathBuf,
+        /// Line.
+        place: String,
+        /// Offset in the file.
+        offset: u64,
+    },
+    /// A compressed file that breaks off or is damaged.
+    #[error("{path}: the {kind} data is broken after {good} good bytes of text ({why}); download or compress the file again, or read what is good with --lenient", path = path.display())]
+    Compressed {
+        /// The file.
+        path: PathBuf,
+        /// `gzip` or `zstd`.
+        kind: &'static str,
+        /// Bytes of text before it.
+        good: u64,
+        /// What the decoder said.
+        why: String,
+    },
+    /// Token ids whose tokenizer nobody named.
+    #[error("{path}: it holds token ids, which mean nothing without their tokenizer; name it with --tokenizer FILE (data.tokenizer)", path = path.display())]
+    NoTokenizer {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A line of a .jsonl file that is not an object with a string field of this name.
+    #[error("{path}, line {line} (byte offset {offset}): {why}; every line must be a JSON object with a string field `{field}`", path = path.display())]
     JsonLine {
         /// The file.
         path: PathBuf,
@@ -104,6 +143,8 @@ pub enum Error {
         line: u64,
         /// Offset of the line's first byte.
         offset: u64,
+        /// The field with the text.
+        field: String,
         /// What is wrong with it.
         why: String,
     },
@@ -118,7 +159,7 @@ pub enum Error {
         why: String,
     },
     /// A Parquet file without a usable `text` column.
-    #[error("{path}: {why}; its columns are {found}; rename or convert the one that holds the text to a string column named `text`", path = path.display())]
+    #[error("{path}: {why}; its columns are {found}; name the one that holds the text with --column NAME (data.column); it must hold a string per row", path = path.display())]
     Column {
         /// The file.
         path: PathBuf,

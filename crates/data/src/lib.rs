@@ -1,8 +1,9 @@
 //! Text in, token windows out: corpora, the built-in stories, tokenizers, token shards, the order of training windows,
 //! and the metric in bits per byte.
 //!
-//! What this room refuses: it knows no model, no device and no optimiser; it reads no compressed text. It never repairs text on the way (bytes that are not UTF-8 are an error, not a replacement character), and it
-//! never takes a half-written file for a whole one.
+//! What this room refuses: it knows no model, no device and no optimiser. It never repairs text on the way: bytes that are not
+//! UTF-8 are an error, or passed over and counted where that is asked for, never a replacement character. And it never
+//! takes a half-written file for a whole one.
 //!
 //! ```
 //! use data::{PrepareOptions, Source, WindowSampler, prepare};
@@ -31,13 +32,14 @@ pub mod prepare;
 pub mod random;
 pub mod sampler;
 pub mod shard;
+pub mod stdin;
 pub mod stories;
 pub mod tokenizer;
 pub mod vocabulary;
 mod whole;
 
 pub use bpb::BitsPerByte;
-pub use corpus::{Corpus, Document, Source};
+pub use corpus::{Corpus, Document, ReadOptions, ReadReport, Source};
 pub use documents::DocumentIndex;
 pub use error::{Error, Result};
 pub use hub::{HubOptions, HubSource};

@@ -6,10 +6,10 @@
 //! changed file makes a new one. The folder is built under a temporary name and renamed when it is whole and synced; of
 //! two processes that build the same one at once, the later finds the earlier's and throws its own away.
 
-use crate::corpus::{Corpus, Document, Source};
+use crate::corpus::{Corpus, Document, Kind, ReadOptions, ReadReport, Source, TEXT_TRAIN_SHARE};
 use crate::hub::{self, HubOptions, LocalFile};
 use crate::tokenizer::bpe::WordCounts;
-use crate::tokenizer::{TRAIN_DOCUMENT_CHARS, first_chars};
+use crate::tokenizer::{ByteCount, TRAIN_DOCUMENT_CHARS, first_chars};
 use crate::{
     DocumentIndex, Error, Result, ShardWriter, Split, TokenShard, Tokenizer, Vocabulary, stories, whole,
 };
@@ -22,9 +22,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Changes whenever the contents of a prepared folder would change for the same inputs.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 /// Bytes of text held in memory at a time.
 const BATCH_BYTES: usize = 8 << 20;
+/// Token ids held in memory at a time.
+const TOKENS_AT_ONCE: usize = 1 << 20;
 /// Vocabulary for the stories, and for other corpora below [`SMALL_BYTES`].
 pub const SMALL_VOCAB: usize = 2048;
 /// Vocabulary for other corpora (autoresearch's).
@@ -47,6 +49,8 @@ pub struct PrepareOptions {
     pub cache_dir: PathBuf,
     /// How public data sets are downloaded.
     pub hub: HubOptions,
+    /// How files are read.
+    pub read: ReadOptions,
 }
 
 /// Which tokenizer to use.
@@ -72,6 +76,7 @@ impl PrepareOptions {
             tokenizer_chars: TOKENIZER_CHARS,
             cache_dir: cache_dir.into(),
             hub: HubOptions::from_env(),
+            read: ReadOptions::default(),
         }
     }
 }
@@ -144,6 +149,9 @@ pub struct DatasetInfo {
     pub split_rule: String,
     /// The tokenizer's hash.
     pub tokenizer_hash: String,
+    /// What was passed over.
+    #[serde(default)]
+    pub passed_over: ReadReport,
     /// The training split.
     pub train: SplitInfo,
     /// The validation split.
@@ -190,9 +198,9 @@ fn prepare_in_cache(options: &PrepareOptions, folder: &Path, progress: &dyn Fn(P
     let (corpus, downloaded) = match &options.source {
         Source::Hub(source) => {
             let files = hub::fetch(source, &options.hub, &options.cache_dir, progress)?;
-            (Corpus::of_hub(source, &files)?, files)
+            (Corpus::of_hub(source, &files, &options.read)?, files)
         }
-        source => (Corpus::open(source)?, Vec::new()),
+        source => (Corpus::open_with(source, &options.read)?, Vec::new()),
     };
     let given = match &options.tokenizer {
         TokenizerChoice::File(path) => Some(Tokenizer::load(path)?),
@@ -353,6 +361,7 @@ fn cache_key(
             part(&corpus.split_rule());
         }
     }
+    part(&format!("{:?}", options.read));
     match (&options.tokenizer, given) {
         (_, Some(tokenizer)) => part(tokenizer.hash()),
         (choice, None) => part(&format!("{choice:?} {}", options.tokenizer_chars)),
@@ -369,6 +378,10 @@ fn build(
 ) -> Result<()> {
     let tokenizer = match given {
         Some(tokenizer) => tokenizer,
+        None if corpus.kind() == Kind::TokenIds => {
+            let file = corpus.files().next().unwrap_or(Path::new("")).to_owned();
+            return Err(Error::NoTokenizer { path: file });
+        }
         None => train_tokenizer(corpus, options, progress)?,
     };
     tokenizer.save(&dir.join("tokenizer.json"))?;
@@ -376,6 +389,7 @@ fn build(
         source: options.source.to_string(),
         split_rule: corpus.split_rule(),
         tokenizer_hash: tokenizer.hash().into(),
+        passed_over: ReadReport::default(),
         train: SplitInfo::default(),
         valid: SplitInfo::default(),
         bound_bits_per_byte: None,
@@ -384,7 +398,10 @@ fn build(
     for (split, name) in [(Split::Train, "train.tokens"), (Split::Valid, "valid.tokens")] {
         let mut writer = ShardWriter::create(&dir.join(name), &tokenizer)?;
         let mut size = SplitInfo::default();
-        batches(corpus, split, |batch| {
+        if corpus.kind() == Kind::TokenIds {
+            size = token_files(corpus, split, &tokenizer, &mut writer, progress)?;
+        }
+        let report = batches(corpus, split, |batch| {
             for (document, ids) in batch.iter().zip(tokenizer.encode_documents(&batch)) {
                 size.tokens += ids.len() as u64;
                 size.bytes += document.text.len() as u64;
@@ -404,6 +421,9 @@ fn build(
             }
             Ok(true)
         })?;
+        if split == Split::Train || !corpus.shares_files() {
+            info.passed_over = info.passed_over.and(report);
+        }
         if size.documents == 0 {
             let (what, repair) = match split {
                 Split::Train => ("there is no document to train on", "give a source with text in it"),
@@ -472,31 +492,77 @@ fn train_tokenizer(
 }
 
 /// Hands a split's texts to `take` in batches of about [`BATCH_BYTES`], until it says false.
-fn batches(corpus: &Corpus, split: Split, mut take: impl FnMut(Vec<Document>) -> Result<bool>) -> Result<()> {
+/// Says what was passed over.
+fn batches(
+    corpus: &Corpus,
+    split: Split,
+    mut take: impl FnMut(Vec<Document>) -> Result<bool>,
+) -> Result<ReadReport> {
+    if corpus.kind() == Kind::TokenIds {
+        return Ok(ReadReport::default());
+    }
     if let Source::Stories { seed, train_bytes, valid_bytes } = *corpus.source() {
-        return story_batches(
-            seed,
-            split,
-            if split == Split::Train { train_bytes } else { valid_bytes },
-            take,
-        );
+        let bytes = if split == Split::Train { train_bytes } else { valid_bytes };
+        return story_batches(seed, split, bytes, take).map(|()| ReadReport::default());
     }
     let (mut batch, mut bytes) = (Vec::new(), 0);
-    for document in corpus.documents(split) {
+    let mut documents = corpus.documents(split);
+    for document in documents.by_ref() {
         let document = document?;
         bytes += document.text.len();
         batch.push(document);
         if bytes >= BATCH_BYTES {
             bytes = 0;
             if !take(std::mem::take(&mut batch))? {
-                return Ok(());
+                return Ok(documents.report());
             }
         }
     }
     if !batch.is_empty() {
         take(batch)?;
     }
-    Ok(())
+    Ok(documents.report())
+}
+
+/// Copies the ids of a split's files, every one of them checked, and counts what they stand for. Each file is a group.
+fn token_files(
+    corpus: &Corpus,
+    split: Split,
+    tokenizer: &Tokenizer,
+    writer: &mut ShardWriter,
+    progress: &dyn Fn(Progress),
+) -> Result<SplitInfo> {
+    let (bos, bytes_of) = (tokenizer.bos_id(), tokenizer.byte_table(ByteCount::Raw));
+    let mut size = SplitInfo::default();
+    let files = corpus.token_files(split).or(corpus.token_files(Split::Train)).unwrap_or_default();
+    for file in files {
+        let shard = TokenShard::open_raw_u16(file, tokenizer.vocab_size())?;
+        let cut = corpus.token_files(Split::Valid).is_none().then(|| {
+            let from = (shard.len() as f64 * TEXT_TRAIN_SHARE) as usize;
+            (from..shard.len()).find(|at| shard.token(*at) == bos).unwrap_or(from)
+        });
+        let (from, to) = match (cut, split) {
+            (None, _) => (0, shard.len()),
+            (Some(cut), Split::Train) => (0, cut),
+            (Some(cut), Split::Valid) => (cut, shard.len()),
+        };
+        let mut documents = 0;
+        let mut ids = vec![0; TOKENS_AT_ONCE];
+        for at in (from..to).step_by(TOKENS_AT_ONCE) {
+            let ids = &mut ids[..TOKENS_AT_ONCE.min(to - at)];
+            shard.read(at, ids);
+            // Tokens before the first BOS are a document too.
+            documents += ids.iter().filter(|id| **id == bos).count() as u64;
+            documents += u64::from(at == from && ids[0] != bos);
+            size.bytes += ids.iter().map(|id| u64::from(bytes_of[*id as usize])).sum::<u64>();
+            size.tokens += ids.len() as u64;
+            writer.push(ids)?;
+            progress(Progress::Encoding { split, bytes: size.bytes, tokens: size.tokens });
+        }
+        size.documents += documents;
+        size.groups.push(documents);
+    }
+    Ok(size)
 }
 
 /// The fast twin of [`Corpus::documents`] for stories: tells many at once, on all cores.

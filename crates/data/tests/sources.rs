@@ -1,11 +1,14 @@
 //! What a source yields, what is held out of it, and that every broken file gives one clear error.
 
-use data::{Corpus, Error, PrepareOptions, Result, Source, Split, TokenizerChoice, prepare};
+use data::{
+    Corpus, Error, PrepareOptions, ReadOptions, Result, Source, Split, Tokenizer, TokenizerChoice, prepare,
+};
 use parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -39,6 +42,11 @@ fn write_parquet(path: &Path, column: &str, rows: &[Option<&str>], group: usize)
         row_group.close().expect("closes");
     }
     writer.close().expect("closes");
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packer.write_all(bytes).and_then(|()| packer.finish()).expect("packs")
 }
 
 fn numbered(n: usize) -> Vec<String> {
@@ -132,6 +140,160 @@ fn a_long_text_file_is_cut_at_blank_lines_and_nothing_is_lost() {
 }
 
 #[test]
+fn compressed_text_is_text_whatever_the_file_is_called() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let texts = numbered(250);
+    let lines: String =
+        texts.iter().map(|text| format!("{{\"text\": {text:?}, \"more\": [1, {{}}]}}\n")).collect();
+    let halves = lines.split_at(lines.len() / 2);
+    // Two members in one file, as `cat a.gz b.gz` makes.
+    let gz = [gzip(halves.0.as_bytes()), gzip(halves.1.as_bytes())].concat();
+    let zst = zstd::encode_all(lines.as_bytes(), 3).expect("packs");
+    for (name, bytes) in [
+        ("a.jsonl", lines.clone().into_bytes()),
+        ("a.jsonl.gz", gz.clone()),
+        ("a.jsonl.zst", zst.clone()),
+        ("wrong.jsonl", gz),
+        ("silent", zst.clone()),
+        ("silent.zst", zst),
+    ] {
+        let path = dir.path().join(name);
+        fs::write(&path, bytes).expect("writes");
+        let (train, valid) = both(&path);
+        assert_eq!((train.len(), valid.len()), (247, 3), "{name}");
+        assert_eq!(train[..3], ["document 1", "document 2", "document 3"], "{name}");
+    }
+    // Text that is not compressed ends with the part held out; compressed, its length is not known before.
+    let text: String =
+        (0..20_000).map(|i| if i % 30 == 0 { "\n".into() } else { format!("line {i}\n") }).collect();
+    let plain = dir.path().join("b.txt");
+    fs::write(&plain, &text).expect("writes");
+    let packed = dir.path().join("b.md.gz");
+    fs::write(&packed, gzip(text.as_bytes())).expect("writes");
+    let (train, valid) = both(&packed);
+    assert_eq!(valid.len(), 1, "the first document");
+    assert_eq!(valid.concat() + &train.concat(), text);
+    assert_eq!(both(&plain).0.concat() + &both(&plain).1.concat(), text);
+}
+
+#[test]
+fn another_column_is_read_by_its_name() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let parquet = dir.path().join("a.parquet");
+    write_parquet(&parquet, "story", &[Some("one"), Some("two")], 10);
+    let lines = dir.path().join("a.jsonl");
+    fs::write(&lines, "{\"story\": \"one\"}\n{\"text\": \"no\", \"story\": \"two\"}\n").expect("writes");
+    for path in [parquet, lines] {
+        let error = failure(&path).to_string();
+        assert!(error.contains("`text`"), "{error}");
+        let options = ReadOptions { column: "story".into(), lenient: false };
+        let corpus = Corpus::open_with(&Source::Path(path), &options).expect("opens");
+        let train: Vec<_> = corpus.documents(Split::Train).map(|d| d.expect("reads").text).collect();
+        assert_eq!(train, ["two"]);
+    }
+}
+
+#[test]
+fn leniency_passes_over_what_cannot_be_read_and_counts_it() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| dir.path().join(name);
+    fs::write(
+        path("a.jsonl"),
+        b"{\"text\": \"a\"}\n{\"text\": \"\xff\"}\n\n{\"text\": \"b\"}\n{\"x\"\n{\"text\": \"\"}\n[]\n",
+    )
+    .expect("writes");
+    let text = "a line of text\n".repeat(20_000);
+    let zst = zstd::encode_all(text.as_bytes(), 3).expect("packs");
+    fs::write(path("b.txt.zst"), &zst[..zst.len() * 9 / 10]).expect("writes");
+    let texts = numbered(200);
+    let rows: Vec<Option<&str>> = texts.iter().map(|t| (t != "document 7").then_some(t.as_str())).collect();
+    write_parquet(&path("c.parquet"), "text", &rows, 50);
+    let mut bytes = fs::read(path("c.parquet")).expect("reads");
+    // The header of the first row group's page.
+    bytes[4..20].fill(0xff);
+    fs::write(path("c.parquet"), bytes).expect("writes");
+    fs::write(path("d.txt"), "good\n\n".repeat(20_000) + "\u{0}" + &"good\n\n".repeat(20_000))
+        .expect("writes");
+
+    let options = ReadOptions { lenient: true, ..ReadOptions::default() };
+    let report = |name: &str| {
+        let corpus = Corpus::open_with(&Source::Path(path(name)), &options).expect("opens");
+        let mut documents = corpus.documents(Split::Train);
+        let read = documents.by_ref().map(|document| document.expect("lenient")).count();
+        let report = documents.report();
+        let skipped: Vec<(String, u64, String)> =
+            report.skipped.into_iter().map(|s| (s.why, s.count, s.first)).collect();
+        (read, report.empty, skipped)
+    };
+    let (read, empty, skipped) = report("a.jsonl");
+    assert_eq!((read, empty), (1, 2), "a is held out; a blank line and an empty text");
+    assert_eq!(skipped[0].0, "not valid UTF-8");
+    assert_eq!((skipped[1].0.as_str(), skipped[1].1), ("no JSON object with the field", 2));
+    assert!(skipped[1].2.contains("line 5"), "{skipped:?}");
+    let (read, _, skipped) = report("b.txt.zst");
+    assert!(
+        read > 0 && skipped[0].0.contains("compressed") && skipped[0].2.contains("b.txt.zst"),
+        "{skipped:?}"
+    );
+    let (read, empty, skipped) = report("c.parquet");
+    assert!(read >= 100 && empty <= 1, "other row groups are read: {read}");
+    assert!(skipped[0].0.contains("Parquet") && skipped[0].2.contains("row group"), "{skipped:?}");
+    let (read, _, skipped) = report("d.txt");
+    assert!(read > 15, "{read}");
+    assert_eq!((skipped[0].0.as_str(), skipped[0].1), ("not text", 1));
+
+    // Where nothing is left, there is nothing to be lenient with.
+    fs::write(path("e.jsonl"), "x\ny\n").expect("writes");
+    let mut prepare_options = PrepareOptions::new(Source::Path(path("e.jsonl")), dir.path().join("cache"));
+    prepare_options.read = options.clone();
+    let error = prepare(&prepare_options, &|_| ()).expect_err("nothing is left").to_string();
+    assert!(error.contains("there is no document to train on"), "{error}");
+    // What was passed over is kept with the data.
+    prepare_options.source = Source::Path(path("b.txt.zst"));
+    let dataset = prepare(&prepare_options, &|_| ()).expect("prepares");
+    assert_eq!(dataset.info.passed_over.skipped[0].count, 1);
+}
+
+#[test]
+fn files_of_token_ids_become_shards() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let tokenizer = Tokenizer::train(["ab ab ab"], 256 + 4 + 1).expect("one merge is possible");
+    let file = dir.path().join("tokenizer.json");
+    tokenizer.save(&file).expect("saves");
+    let bos = tokenizer.bos_id() as u16;
+    let write = |name: &str, ids: &[u16]| {
+        let path = dir.path().join(name);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("creates");
+        fs::write(&path, ids.iter().flat_map(|id| id.to_le_bytes()).collect::<Vec<_>>()).expect("writes");
+        path
+    };
+    let prepared = |path: PathBuf| {
+        let mut options = PrepareOptions::new(Source::Path(path), dir.path().join("cache"));
+        options.tokenizer = TokenizerChoice::File(file.clone());
+        prepare(&options, &|_| ())
+    };
+    let document = [bos, 97, 98, 256, 32];
+    write("two/train_00.bin", &document.repeat(3));
+    write("two/train_01.bin", &document.repeat(2));
+    let folder = write("two/val.bin", &document).parent().expect("a folder").to_owned();
+    let dataset = prepared(folder).expect("prepares");
+    assert_eq!((dataset.train.len(), dataset.valid.len()), (25, 5));
+    assert_eq!((dataset.info.train.documents, &dataset.info.train.groups[..]), (5, &[3, 2][..]));
+    assert_eq!(dataset.info.train.bytes, 5 * (1 + 1 + 2 + 1), "the bytes of the tokens");
+    assert_eq!(dataset.tokenizer.decode(&dataset.valid.tokens().collect::<Vec<_>>()), "abab ");
+
+    // A single file is parted at a document after 95%.
+    let dataset = prepared(write("one.bin", &document.repeat(100))).expect("prepares");
+    assert_eq!((dataset.train.len(), dataset.valid.len()), (475, 25));
+
+    let error = prepared(write("large.bin", &[bos, 97, 999])).expect_err("no such token").to_string();
+    assert!(error.contains("large.bin") && error.contains("999 at position 2"), "{error}");
+    fs::write(dir.path().join("odd.bin"), [1, 0, 2]).expect("writes");
+    let error = prepared(dir.path().join("odd.bin")).expect_err("an odd length").to_string();
+    assert!(error.contains("odd.bin") && error.contains("3 bytes"), "{error}");
+}
+
+#[test]
 fn each_broken_file_is_named_with_place_value_and_repair() {
     let dir = tempfile::tempdir().expect("a folder");
     let path = |name: &str| dir.path().join(name);
@@ -141,7 +303,17 @@ fn each_broken_file_is_named_with_place_value_and_repair() {
     fs::write(path("field.jsonl"), "{\"content\": \"a\"}\n").expect("writes");
     fs::write(path("bytes.jsonl"), b"{\"text\": \"a\"}\n{\"text\": \"\xff\"}\n").expect("writes");
     fs::write(path("a.csv"), "a,b").expect("writes");
-    fs::write(path("a.txt.gz"), "a,b").expect("writes");
+    let text = "a line of text\n".repeat(20_000);
+    let zst = zstd::encode_all(text.as_bytes(), 3).expect("packs");
+    fs::write(path("cut.txt.zst"), &zst[..zst.len() / 2]).expect("writes");
+    let gz = gzip(text.as_bytes());
+    fs::write(path("cut.txt.gz"), &gz[..gz.len() / 2]).expect("writes");
+    let utf16: Vec<u8> = "\u{feff}some text".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    fs::write(path("utf16.txt"), utf16).expect("writes");
+    fs::write(path("picture.txt"), b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR").expect("writes");
+    fs::write(path("zeros.txt"), b"line\nab\0c\n").expect("writes");
+    fs::write(path("ids.bin"), [1, 0, 2, 0]).expect("writes");
+    fs::write(path("a.zip"), b"PK\x03\x04").expect("writes");
     fs::create_dir(path("folder")).expect("creates");
     let texts = numbered(200);
     let rows: Vec<Option<&str>> = texts.iter().map(|t| Some(t.as_str())).collect();
@@ -156,10 +328,16 @@ fn each_broken_file_is_named_with_place_value_and_repair() {
         ("field.jsonl", &["line 1", "missing field `text`"]),
         ("bytes.jsonl", &["line 2", "byte offset 24", "0xff"]),
         ("a.csv", &[".csv are not read", "give `stories`"]),
-        ("a.txt.gz", &["unpack it"]),
+        ("cut.txt.zst", &["zstd data is broken after", "good bytes of text", "--lenient"]),
+        ("cut.txt.gz", &["gzip data is broken after", "good bytes of text"]),
+        ("utf16.txt", &["utf-16le, not UTF-8", "iconv -f utf-16le -t utf-8"]),
+        ("picture.txt", &["line 1", "binary file"]),
+        ("zeros.txt", &["line 2", "byte offset 7", "binary file"]),
+        ("ids.bin", &["token ids", "--tokenizer FILE"]),
+        ("a.zip", &[".zip are not read", "unpack it"]),
         ("folder", &["holds no such file", "subfolders"]),
         ("missing", &["there is no such file"]),
-        ("content.parquet", &["no column `text`", "`content` (BYTE_ARRAY)", "rename"]),
+        ("content.parquet", &["no column `text`", "`content` (BYTE_ARRAY)", "--column NAME"]),
         ("truncated.parquet", &["footer", "not a whole Parquet file"]),
     ] {
         let error = failure(&path(name)).to_string();

@@ -152,8 +152,14 @@ pub enum OnDeviceFailure {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
-    /// `stories`, `stories:SEED`, or a file or folder of text.
+    /// `stories`, `stories:SEED`, a public data set (`climbmix:N`, `tinystories`, `hf:OWNER/NAME`), or a file or folder.
     pub source: String,
+    /// The column, or field of a JSON line, with the text.
+    #[serde(default = "text")]
+    pub column: String,
+    /// Whether what cannot be read is passed over, and counted, instead of an error.
+    #[serde(default)]
+    pub lenient: bool,
     /// `train` trains one on the source; otherwise the path of a `tokenizer.json`.
     pub tokenizer: String,
     /// How tokens become rows.
@@ -175,6 +181,10 @@ pub struct DataConfig {
     pub train_tokens: u64,
     /// Tokens to validate on; 0 until the data is there.
     pub valid_tokens: u64,
+}
+
+fn text() -> String {
+    data::corpus::COLUMN.into()
 }
 
 fn yes() -> bool {
@@ -315,6 +325,8 @@ impl RunConfig {
             replay: String::new(),
             data: DataConfig {
                 source: "stories".into(),
+                column: text(),
+                lenient: false,
                 tokenizer: "train".into(),
                 packing: Packing::Windows,
                 shuffle: true,
@@ -401,6 +413,8 @@ impl RunConfig {
         }
         let found = DataConfig {
             source: self.data.source.clone(),
+            column: self.data.column.clone(),
+            lenient: self.data.lenient,
             tokenizer: self.data.tokenizer.clone(),
             packing: self.data.packing,
             shuffle: self.data.shuffle,

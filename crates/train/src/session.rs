@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use data::{Dataset, PrepareOptions, Tokenizer, TokenizerChoice, Vocabulary};
+use data::{Dataset, PrepareOptions, ReadOptions, Tokenizer, TokenizerChoice, Vocabulary};
 use device::Device;
 use serde::Serialize;
 
@@ -250,7 +250,11 @@ impl<'o> Session<'o> {
             valid_tokens: dataset.valid.len() as u64,
             bound_bits_per_byte: dataset.info.bound_bits_per_byte,
         };
+        let passed_over = dataset.info.passed_over.lines();
         self.event(data)?;
+        for what in passed_over {
+            self.event(Event::Choice { what })?;
+        }
         for what in self.trainer.stack().choices().to_vec() {
             self.event(Event::Choice { what })?;
         }
@@ -434,6 +438,7 @@ pub fn prepare_data(
     let observer = RefCell::new(observer);
     let progress = |progress: data::Progress| observer.borrow_mut().on_data(&progress);
     let mut options = PrepareOptions::new(config.data.source.parse()?, cache_dir);
+    options.read = ReadOptions { column: config.data.column.clone(), lenient: config.data.lenient };
     if config.data.tokenizer != "train" {
         options.tokenizer = TokenizerChoice::File(config.data.tokenizer.clone().into());
         return Ok((data::prepare(&options, &progress)?, None));

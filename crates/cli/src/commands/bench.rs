@@ -161,6 +161,7 @@ fn synthetic(folder: &Path, vocab_size: usize, tokens: usize) -> Result<Dataset>
         info: DatasetInfo {
             source: "made up".to_owned(),
             split_rule: String::new(),
+            passed_over: data::ReadReport::default(),
             tokenizer_hash: tokenizer.hash().to_owned(),
             train: split.clone(),
             valid: split,

@@ -1,11 +1,11 @@
 //! `anneal data`: text and tokenizers.
 
 use std::cell::RefCell;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use data::hub::CLIMBMIX_MOST_SHARDS;
-use data::{Corpus, HubSource, PrepareOptions, Source, Split, Tokenizer, TokenizerChoice};
+use data::{Corpus, HubSource, PrepareOptions, ReadOptions, Source, Split, Tokenizer, TokenizerChoice};
 use serde_json::json;
 use train::run_dir;
 
@@ -17,7 +17,7 @@ use crate::{Result, cache, units};
 const SAMPLE_CHARS: usize = 300;
 
 pub(crate) fn prepare(args: &PrepareArgs, out: &mut dyn Write) -> Result {
-    let mut source: Source = args.source.parse()?;
+    let mut source: Source = text_source(&args.source)?.parse()?;
     if let Some(wanted) = args.shards {
         match &mut source {
             Source::Hub(HubSource::Climbmix { shards }) if (1..=CLIMBMIX_MOST_SHARDS).contains(&wanted) => {
@@ -31,6 +31,7 @@ pub(crate) fn prepare(args: &PrepareArgs, out: &mut dyn Write) -> Result {
     }
     let mut options = PrepareOptions::new(source, cache::dir()?);
     options.hub.jobs = args.jobs;
+    options.read = ReadOptions { column: args.column.clone(), lenient: args.lenient };
     if let Some(endpoint) = &args.endpoint {
         options.hub.endpoint = endpoint.clone();
     }
@@ -62,10 +63,26 @@ pub(crate) fn prepare(args: &PrepareArgs, out: &mut dyn Write) -> Result {
         )?;
     }
     writeln!(out, "vocabulary of {vocab_size}; {}", dataset.info.split_rule)?;
+    for line in dataset.info.passed_over.lines() {
+        writeln!(out, "{line}")?;
+    }
     if let Some(bound) = dataset.info.bound_bits_per_byte {
         writeln!(out, "no model can do better than {bound:.4} bits per byte on this validation text")?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The source that somebody named; standard input, for `-`, becomes a file in the cache.
+pub(crate) fn text_source(source: &str) -> Result<String> {
+    if source != "-" {
+        return Ok(source.to_owned());
+    }
+    if std::io::stdin().is_terminal() {
+        return Err(
+            "- reads text from standard input, which is a terminal; pipe text into it, or name a file".into(),
+        );
+    }
+    Ok(data::stdin::spool(std::io::stdin(), &cache::dir()?)?.display().to_string())
 }
 
 pub(crate) fn inspect(args: &InspectArgs, out: &mut dyn Write) -> Result {

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-use data::{ByteCount, Dataset, PrepareOptions, TokenizerChoice};
+use data::{ByteCount, Dataset, PrepareOptions, ReadOptions, TokenizerChoice};
 use model::{Stack, StackOptions};
 use serde_json::json;
 use train::{Protocol, RunConfig, ValidationData, evaluate, load_trained, prepare_data, run_dir};
@@ -30,7 +30,8 @@ pub(crate) fn run(args: &EvalArgs, out: &mut dyn Write) -> Result {
     let mut dataset = match &args.data {
         None => own_data(&args.run, config, &mut progress)?,
         Some(source) => {
-            let mut options = PrepareOptions::new(source.parse()?, cache::dir()?);
+            let mut options = PrepareOptions::new(super::data::text_source(source)?.parse()?, cache::dir()?);
+            options.read = ReadOptions { column: config.data.column.clone(), lenient: config.data.lenient };
             options.tokenizer = TokenizerChoice::File(args.run.join(run_dir::TOKENIZER));
             let progress = std::cell::RefCell::new(&mut progress);
             data::prepare(&options, &|p| progress.borrow_mut().preparing(&p))?

@@ -97,7 +97,7 @@ fn settings(args: &TrainArgs) -> Result<(UserConfig, Choice)> {
         config.set("preset", preset.as_str(), "--preset");
     }
     if let Some(source) = &args.data {
-        config.set("data.source", source.as_str(), "--data");
+        config.set("data.source", super::data::text_source(source)?, "--data");
     }
     if let Some(budget) = args.budget {
         config.set("budget", budget.to_string(), "--budget");

@@ -7,25 +7,35 @@
 //! | `.txt`, `.md` | one per file up to 64 KiB; a longer file is cut at blank lines into documents of 8 to 16 KiB |
 //! | `.jsonl` | one per line, the string field `text` |
 //! | `.parquet` | one per row, the string column `text` |
+//! | `.bin` | token ids, u16 without a header, as llama2.c and nanoGPT write them: one from each BOS to the next |
 //!
-//! A folder is read without its subfolders and holds one kind: Parquet files if there are any, else `.jsonl`, else text.
-//! Documents of no characters are passed over.
+//! Text and JSON lines may be compressed (gzip, zstd), whatever the file is called. Another field or column is a
+//! [`ReadOptions::column`]. A folder is read without its subfolders and holds one kind: Parquet files if there are any,
+//! else `.jsonl`, else text, else `.bin`. Documents of no characters are passed over, and counted.
 //!
 //! Held out for validation (the first rule that applies):
 //! 1. the built-in stories: a stream of their own;
 //! 2. a folder with files whose names start with `valid` or are `val`, `val_…`, `val-…`, `val.…`: these (files named `test…` are
 //!    then read by nobody); a folder with files named `test…`: these;
 //! 3. a folder with `shard_06542.parquet` (the pinned shard of climbmix-400b-shuffle): that shard;
-//! 4. a single text file: from the first blank line after 95% of its bytes (else the next line, else the next character);
+//! 4. a single text file that is not compressed: from the first blank line after 95% of its bytes (else the next line,
+//!    else the next character); a single file of token ids: from the first BOS after 95% of them (else from there);
 //! 5. otherwise every 100th document, counting from the first, at most 1,000.
 
-mod files;
+mod input;
+mod json_lines;
+pub(crate) mod kind;
+mod parquet_rows;
+mod reading;
+mod text;
 
 use crate::hub::{HubSource, LocalFile};
 use crate::stories::Stories;
 use crate::{Error, Result, Split};
-pub use files::COLUMN;
-use files::{FileDocuments, Kind};
+pub(crate) use input::{Compression, unpacked};
+pub(crate) use kind::Kind;
+pub use reading::{Documents, ReadReport, Skipped};
+use reading::{FileReading, Reading};
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Seek, SeekFrom};
@@ -110,6 +120,24 @@ impl fmt::Display for Source {
     }
 }
 
+/// The column or field that holds the text, unless the options say otherwise.
+pub const COLUMN: &str = "text";
+
+/// How files are read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadOptions {
+    /// The column of a Parquet file, or the field of a JSON line, with the text.
+    pub column: String,
+    /// Pass over what cannot be read, and count it, instead of ending with an error.
+    pub lenient: bool,
+}
+
+impl Default for ReadOptions {
+    fn default() -> Self {
+        ReadOptions { column: COLUMN.into(), lenient: false }
+    }
+}
+
 /// One document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Document {
@@ -132,6 +160,7 @@ pub struct Corpus {
     kind: Kind,
     files: Vec<PathBuf>,
     held_out: HeldOut,
+    options: ReadOptions,
 }
 
 #[derive(Clone, Debug)]
@@ -142,6 +171,8 @@ enum HeldOut {
     Files(Vec<PathBuf>),
     /// The bytes of the only file from this offset on.
     From(u64),
+    /// The last part of the only file of token ids.
+    LastTokens,
     /// Every [`HELD_OUT_EVERY`]th document.
     Documents,
 }
@@ -149,10 +180,17 @@ enum HeldOut {
 impl Corpus {
     /// Lists the files and decides the split; reads no documents (only, for a single text file, where to cut it).
     pub fn open(source: &Source) -> Result<Corpus> {
+        Corpus::open_with(source, &ReadOptions::default())
+    }
+
+    /// Likewise, with other options.
+    pub fn open_with(source: &Source, options: &ReadOptions) -> Result<Corpus> {
+        let corpus = |kind, files, held_out| {
+            Ok(Corpus { source: source.clone(), kind, files, held_out, options: options.clone() })
+        };
         let path = match source {
             Source::Stories { .. } => {
-                let (kind, held_out) = (Kind::Text, HeldOut::Stream);
-                return Ok(Corpus { source: source.clone(), kind, files: Vec::new(), held_out });
+                return corpus(Kind::Text, Vec::new(), HeldOut::Stream);
             }
             Source::Path(path) => path,
             Source::Hub(_) => {
@@ -166,12 +204,18 @@ impl Corpus {
             _ => Error::Io { path: path.clone(), doing: "look at it", source: e },
         })?;
         if !found.is_dir() {
-            let kind = Kind::of(path).ok_or_else(|| about(unreadable_kind(path)))?;
+            let kind = match Kind::of(path) {
+                Some(kind) => kind,
+                None => Kind::of_contents(path)?.ok_or_else(|| about(unreadable_kind(path)))?,
+            };
             let held_out = match kind {
-                Kind::Text => HeldOut::From(text_cut(path)?),
+                Kind::Text if Compression::of_file(path)? == Compression::None => {
+                    HeldOut::From(text_cut(path)?)
+                }
+                Kind::TokenIds => HeldOut::LastTokens,
                 _ => HeldOut::Documents,
             };
-            return Ok(Corpus { source: source.clone(), kind, files: vec![path.clone()], held_out });
+            return corpus(kind, vec![path.clone()], held_out);
         }
         let mut all = Vec::new();
         for entry in fs::read_dir(path).map_err(Error::io(path, "list the folder"))? {
@@ -182,7 +226,7 @@ impl Corpus {
             }
         }
         all.sort();
-        let kind = [Kind::Parquet, Kind::JsonLines, Kind::Text]
+        let kind = Kind::ALL
             .into_iter()
             .find(|kind| all.iter().any(|file| Kind::of(file) == Some(*kind)))
             .ok_or_else(|| {
@@ -199,18 +243,19 @@ impl Corpus {
                     .into(),
             ));
         }
-        Ok(Corpus { source: source.clone(), kind, files, held_out })
+        corpus(kind, files, held_out)
     }
 
     /// A public data set whose files are here; `files` as [`crate::hub::fetch`] gives them.
-    pub fn of_hub(source: &HubSource, files: &[LocalFile]) -> Result<Corpus> {
+    pub fn of_hub(source: &HubSource, files: &[LocalFile], options: &ReadOptions) -> Result<Corpus> {
         let kind = files.first().and_then(|file| Kind::of(&file.path)).unwrap_or(Kind::Parquet);
         let (files, held_out) = split_files(files.iter().map(|file| file.path.clone()).collect());
         if files.is_empty() {
             let why = "every file of it is named as validation or test data; none is left to train on".into();
             return Err(Error::Source { path: source.to_string().into(), why });
         }
-        Ok(Corpus { source: Source::Hub(source.clone()), kind, files, held_out })
+        let options = ReadOptions { column: source.column().into(), ..options.clone() };
+        Ok(Corpus { source: Source::Hub(source.clone()), kind, files, held_out, options })
     }
 
     /// The source as given.
@@ -237,10 +282,30 @@ impl Corpus {
                 format!("validation is {}", names.join(", "))
             }
             HeldOut::From(cut) => format!("validation is the file's end, from byte {cut}"),
+            HeldOut::LastTokens => "validation is the file's last twentieth".into(),
             HeldOut::Documents => {
                 format!("every {HELD_OUT_EVERY}th document is held out, at most {HELD_OUT_MOST}")
             }
         }
+    }
+
+    /// What its files hold.
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The files of token ids of one split; `None` in place of the validation files of a single one.
+    pub(crate) fn token_files(&self, split: Split) -> Option<&[PathBuf]> {
+        match (&self.held_out, split) {
+            (HeldOut::Files(files), Split::Valid) => Some(files),
+            (_, Split::Valid) => None,
+            (_, Split::Train) => Some(&self.files),
+        }
+    }
+
+    /// Whether both splits are read from the same files, so that each is read past the other's documents.
+    pub(crate) fn shares_files(&self) -> bool {
+        matches!(self.held_out, HeldOut::Documents)
     }
 
     /// The documents of one split, in order. Nothing is read ahead of the iterator.
@@ -248,27 +313,24 @@ impl Corpus {
         let reading = match (&self.source, &self.held_out, split) {
             (Source::Stories { seed, train_bytes, valid_bytes }, ..) => {
                 let left = if split == Split::Train { *train_bytes } else { *valid_bytes };
-                return Documents(Reading::Stories {
-                    stories: Stories::new(*seed, split),
-                    left,
-                    begun: false,
-                });
+                Reading::Stories { stories: Stories::new(*seed, split), left, begun: false }
             }
-            (_, HeldOut::Files(files), Split::Valid) => FileReading::new(self.kind, files, None),
-            (_, HeldOut::From(cut), Split::Train) => {
-                FileReading::new(self.kind, &self.files, Some((0, *cut)))
-            }
-            (_, HeldOut::From(cut), Split::Valid) => {
-                FileReading::new(self.kind, &self.files, Some((*cut, u64::MAX)))
-            }
-            (_, HeldOut::Documents, _) => {
-                let mut reading = FileReading::new(self.kind, &self.files, None);
-                reading.pick = Some(split);
-                reading
-            }
-            _ => FileReading::new(self.kind, &self.files, None),
+            (_, HeldOut::Files(files), Split::Valid) => self.reading(files, None, None),
+            (_, HeldOut::From(cut), Split::Train) => self.reading(&self.files, Some((0, *cut)), None),
+            (_, HeldOut::From(cut), Split::Valid) => self.reading(&self.files, Some((*cut, u64::MAX)), None),
+            (_, HeldOut::Documents, _) => self.reading(&self.files, None, Some(split)),
+            _ => self.reading(&self.files, None, None),
         };
-        Documents(Reading::Files(Box::new(reading)))
+        Documents::new(reading)
+    }
+
+    fn reading<'c>(
+        &'c self,
+        files: &'c [PathBuf],
+        span: Option<(u64, u64)>,
+        pick: Option<Split>,
+    ) -> Reading<'c> {
+        Reading::Files(Box::new(FileReading::new(self.kind, files, &self.options, span, pick)))
     }
 }
 
@@ -299,8 +361,8 @@ fn split_files(mut files: Vec<PathBuf>) -> (Vec<PathBuf>, HeldOut) {
 
 fn unreadable_kind(path: &Path) -> String {
     match path.extension().map(|e| e.to_string_lossy().to_lowercase()) {
-        Some(e) if ["gz", "zst", "zip", "bz2", "xz"].contains(&e.as_str()) => {
-            "compressed files are not read; unpack it".into()
+        Some(e) if ["zip", "bz2", "xz", "7z", "tar", "tgz"].contains(&e.as_str()) => {
+            format!("files of kind .{e} are not read; unpack it, or compress it with gzip or zstd")
         }
         Some(e) => format!("files of kind .{e} are not read"),
         None => "the file's name has no ending that says what it holds".into(),
@@ -342,91 +404,4 @@ fn text_cut(path: &Path) -> Result<u64> {
     let mut next = [0u8; 4];
     let read = std::io::Read::read(&mut file, &mut next).map_err(Error::io(path, "read it"))?;
     Ok(from + next[..read].iter().take_while(|b| **b & 0xC0 == 0x80).count() as u64)
-}
-
-/// An iterator over the documents of one split.
-pub struct Documents<'c>(Reading<'c>);
-
-enum Reading<'c> {
-    Stories { stories: Stories, left: u64, begun: bool },
-    Files(Box<FileReading<'c>>),
-}
-
-struct FileReading<'c> {
-    kind: Kind,
-    files: std::slice::Iter<'c, PathBuf>,
-    /// A span of bytes, for the two parts of a single text file.
-    span: Option<(u64, u64)>,
-    /// With [`HeldOut::Documents`]: which split is wanted.
-    pick: Option<Split>,
-    seen: u64,
-    open: Option<FileDocuments>,
-    /// File and group of the document that was handed out last.
-    group: Option<(usize, usize)>,
-    failed: bool,
-}
-
-impl<'c> FileReading<'c> {
-    fn new(kind: Kind, files: &'c [PathBuf], span: Option<(u64, u64)>) -> Self {
-        FileReading {
-            kind,
-            files: files.iter(),
-            span,
-            pick: None,
-            seen: 0,
-            open: None,
-            group: None,
-            failed: false,
-        }
-    }
-
-    fn next_document(&mut self) -> Result<Option<Document>> {
-        loop {
-            let Some(open) = &mut self.open else {
-                let Some(file) = self.files.next() else {
-                    return Ok(None);
-                };
-                self.open = Some(FileDocuments::open(self.kind, file, self.span)?);
-                continue;
-            };
-            match open.next_text()? {
-                None => self.open = None,
-                Some(text) if text.is_empty() => {}
-                Some(text) => {
-                    let number = self.seen;
-                    self.seen += 1;
-                    let held_out =
-                        number.is_multiple_of(HELD_OUT_EVERY) && number / HELD_OUT_EVERY < HELD_OUT_MOST;
-                    if self.pick.is_none_or(|split| held_out == (split == Split::Valid)) {
-                        let group = Some((self.files.len(), open.group()));
-                        let begins_group = std::mem::replace(&mut self.group, group) != group;
-                        return Ok(Some(Document { text, begins_group }));
-                    }
-                }
-            }
-        }
-    }
-}
-
-impl Iterator for Documents<'_> {
-    type Item = Result<Document>;
-
-    /// After an error the iterator is over.
-    fn next(&mut self) -> Option<Self::Item> {
-        match &mut self.0 {
-            Reading::Stories { left: 0, .. } => None,
-            Reading::Stories { stories, left, begun } => {
-                let text = stories.next()?.text;
-                *left = left.saturating_sub(text.len() as u64);
-                let begins_group = !std::mem::replace(begun, true);
-                Some(Ok(Document { text, begins_group }))
-            }
-            Reading::Files(reading) if reading.failed => None,
-            Reading::Files(reading) => {
-                let next = reading.next_document();
-                reading.failed = next.is_err();
-                next.transpose()
-            }
-        }
-    }
 }
