@@ -319,7 +319,10 @@ fn folder_name(source: &Source) -> String {
     let name = match source {
         Source::Stories { .. } => "stories".into(),
         Source::Hub(source) => source.id().rsplit('/').next().unwrap_or_default().into(),
-        Source::Path(path) => path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+        Source::Path(path) => {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name.split('.').next().unwrap_or_default().to_owned()
+        }
     };
     let name: String =
         name.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-' || *c == '_').take(40).collect();
@@ -422,18 +425,10 @@ fn build(
             Ok(true)
         })?;
         if split == Split::Train || !corpus.shares_files() {
-            info.passed_over = info.passed_over.and(report);
+            info.passed_over = info.passed_over.and(report.clone());
         }
         if size.documents == 0 {
-            let (what, repair) = match split {
-                Split::Train => ("there is no document to train on", "give a source with text in it"),
-                Split::Valid => (
-                    "nothing is left to validate on",
-                    "add text, or a file named valid.txt, valid.jsonl or valid.parquet",
-                ),
-            };
-            let why = format!("{what} ({}); {repair}", corpus.split_rule());
-            return Err(Error::NoText { path: options.source.to_string().into(), why });
+            return Err(nothing_left(corpus, split, &report));
         }
         writer.finish()?;
         match split {
@@ -457,7 +452,7 @@ fn train_tokenizer(
         unreachable!("a tokenizer is trained only when none is given")
     };
     let (mut counts, mut chars, mut bytes) = (WordCounts::default(), 0u64, 0u64);
-    batches(corpus, Split::Train, |batch| {
+    let report = batches(corpus, Split::Train, |batch| {
         let mut texts: Vec<&str> = Vec::new();
         for Document { text, .. } in &batch {
             bytes += text.len() as u64;
@@ -482,13 +477,23 @@ fn train_tokenizer(
     let small = matches!(options.source, Source::Stories { .. }) || bytes < SMALL_BYTES;
     let default = if small { SMALL_VOCAB } else { LARGE_VOCAB };
     if counts.0.is_empty() {
-        let why = format!(
-            "there is no document to train on ({}); give a source with text in it",
-            corpus.split_rule()
-        );
-        return Err(Error::NoText { path: options.source.to_string().into(), why });
+        return Err(nothing_left(corpus, Split::Train, &report));
     }
     Tokenizer::from_counts(&counts, vocab_size.unwrap_or(default), vocab_size.is_some())
+}
+
+/// A split without a document, and what was passed over on the way to that.
+fn nothing_left(corpus: &Corpus, split: Split, report: &ReadReport) -> Error {
+    let (what, repair) = match split {
+        Split::Train => ("there is no document to train on", "give a source with text in it"),
+        Split::Valid => (
+            "nothing is left to validate on",
+            "add text, or a file named valid.txt, valid.jsonl or valid.parquet",
+        ),
+    };
+    let passed_over: String = report.lines().iter().map(|line| format!("; {line}")).collect();
+    let why = format!("{what} ({}); {repair}{passed_over}", corpus.split_rule());
+    Error::NoText { path: corpus.source().to_string().into(), why }
 }
 
 /// Hands a split's texts to `take` in batches of about [`BATCH_BYTES`], until it says false.

@@ -248,6 +248,7 @@ fn leniency_passes_over_what_cannot_be_read_and_counts_it() {
     prepare_options.read = options.clone();
     let error = prepare(&prepare_options, &|_| ()).expect_err("nothing is left").to_string();
     assert!(error.contains("there is no document to train on"), "{error}");
+    assert!(error.contains("passed over 2 parts") && error.contains("line 1"), "{error}");
     // What was passed over is kept with the data.
     prepare_options.source = Source::Path(path("b.txt.zst"));
     let dataset = prepare(&prepare_options, &|_| ()).expect("prepares");
