@@ -275,15 +275,34 @@ pub(crate) struct PrepareArgs {
     pub(crate) json: bool,
 }
 
-/// Say what a source holds: documents, bytes, what is held out, a sample
+/// Say what a corpus, a file of tokens or a tokenizer holds: counts, lengths, duplicates, tokens, samples
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 EXAMPLES:
-  anneal data inspect stories
-  anneal data inspect books/ --json")]
+  anneal data inspect books/
+  anneal data inspect books/ --tokenizer runs/books/tokenizer.json --top 20
+  anneal data inspect ~/.cache/anneal/datasets/books-0123456789abcdef
+  anneal data inspect train.bin --tokenizer tokenizer.bin
+  anneal data inspect runs/books
+  anneal data inspect stories --json | jq .train.duplicates")]
 pub(crate) struct InspectArgs {
-    /// `stories`, `stories:SEED`, a file or a folder of text
+    /// A source of text as for `prepare`, a prepared data set, a .tokens or .bin file, a tokenizer, or a run
     pub(crate) source: String,
+    /// Count the tokens of this tokenizer; what ids of a .bin file mean
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tokenizer: Option<PathBuf>,
+    /// Tokens in each table
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub(crate) top: usize,
+    /// Documents to show, from all over the text
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub(crate) samples: usize,
+    /// The column of Parquet files, or the field of JSON lines, with the text
+    #[arg(long, value_name = "NAME", default_value = data::corpus::COLUMN)]
+    pub(crate) column: String,
+    /// Pass over what cannot be read, and say how much that was, instead of ending with an error
+    #[arg(long)]
+    pub(crate) lenient: bool,
     /// Print one JSON object, for programs
     #[arg(long)]
     pub(crate) json: bool,

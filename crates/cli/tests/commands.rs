@@ -194,7 +194,30 @@ fn text_is_prepared_and_looked_at() {
     assert_eq!(prepared["vocab_size"], 300);
     let found = &place.ok(&["data", "inspect", "text.txt", "--json"]).json()[0];
     assert_eq!(found["train"]["bytes"], prepared["train"]["bytes"]);
-    let tokenizer = format!("{}/tokenizer.json", prepared["dir"].as_str().expect("a path"));
+    // The same documents, from the text with a tokenizer and from the tokens.
+    let dir = prepared["dir"].as_str().expect("a path");
+    let tokenizer = format!("{dir}/tokenizer.json");
+    let text = ["data", "inspect", "text.txt", "--tokenizer", &tokenizer, "--json"];
+    let (text, tokens) =
+        (&place.ok(&text).json()[0], &place.ok(&["data", "inspect", dir, "--json"]).json()[0]);
+    assert_eq!(text["train"], tokens["train"]);
+    assert_eq!(tokens["train"]["tokens"]["tokens"], prepared["train"]["tokens"]);
+    let screen = place.ok(&["data", "inspect", dir]).stdout;
+    for part in ["documents", "Bytes of a document, train", "██", "most frequent", "Samples, valid"] {
+        assert!(screen.contains(part), "no {part:?} in\n{screen}");
+    }
+    let shard = format!("{dir}/valid.tokens");
+    assert!(place.ok(&["data", "inspect", &shard]).stdout.contains("Tokens, tokens"));
+    assert!(place.ok(&["data", "inspect", &tokenizer]).stdout.contains("Bytes of a token"));
+    std::fs::copy(&shard, place.path("alone.tokens")).expect("copies");
+    place.fails(&["data", "inspect", "alone.tokens"], &["alone.tokens", "--tokenizer FILE"]);
+    place.ok(&["data", "prepare", "text.txt", "--vocab", "290"]);
+    let other = &place.ok(&["data", "prepare", "text.txt", "--vocab", "290", "--json"]).json()[0];
+    let other = format!("{}/tokenizer.json", other["dir"].as_str().expect("a path"));
+    place.fails(
+        &["data", "inspect", "alone.tokens", "--tokenizer", &other],
+        &["alone.tokens", "vocabulary size", "found 300"],
+    );
     let about = &place.ok(&["data", "tokenizer", &tokenizer, "--text", "the the", "--json"]).json()[0];
     assert_eq!((&about["vocab_size"], &about["bos_id"]), (&300.into(), &296.into()));
     let tokens: Vec<&str> =

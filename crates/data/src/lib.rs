@@ -26,6 +26,7 @@ pub mod corpus;
 pub mod documents;
 mod error;
 pub mod hub;
+pub mod inspect;
 pub mod loader;
 pub mod packing;
 pub mod prepare;

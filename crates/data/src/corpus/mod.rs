@@ -304,7 +304,7 @@ impl Corpus {
     }
 
     /// Whether both splits are read from the same files, so that each is read past the other's documents.
-    pub(crate) fn shares_files(&self) -> bool {
+    pub fn shares_files(&self) -> bool {
         matches!(self.held_out, HeldOut::Documents)
     }
 
