@@ -203,7 +203,7 @@ fn text_is_prepared_and_looked_at() {
     assert_eq!(text["train"], tokens["train"]);
     assert_eq!(tokens["train"]["tokens"]["tokens"], prepared["train"]["tokens"]);
     let screen = place.ok(&["data", "inspect", dir]).stdout;
-    for part in ["documents", "Bytes of a document, train", "██", "most frequent", "Samples, valid"] {
+    for part in ["documents", "Tokens of a document, train", "██", "most frequent", "Samples, valid"] {
         assert!(screen.contains(part), "no {part:?} in\n{screen}");
     }
     let shard = format!("{dir}/valid.tokens");
