@@ -81,7 +81,7 @@ fn show_tokenizer(args: &InspectArgs, tokenizer: &Tokenizer, out: &mut dyn Write
         object["kind"] = json!("tokenizer");
         writeln!(out, "{object}")?;
     } else {
-        Screen::of_stdout().tokenizer(&found, out)?;
+        Screen::of_stdout().tokenizer(&found, args.top, out)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -91,7 +91,10 @@ fn show_tokenizer(args: &InspectArgs, tokenizer: &Tokenizer, out: &mut dyn Write
 fn tokenizer(path: &Path) -> Result<Option<Tokenizer>> {
     let inside = path.join(run_dir::TOKENIZER);
     if path.is_dir() {
-        let is = inside.is_file() && !path.join("dataset.json").exists();
+        // Text or token ids may lie beside their tokenizer; a run says what it is by its config.
+        let run = path.join(run_dir::CONFIG).is_file();
+        let data = || path.join("dataset.json").is_file() || Corpus::open(&Source::Path(path.into())).is_ok();
+        let is = inside.is_file() && (run || !data());
         return Ok(if is { Some(Tokenizer::load(&inside)?) } else { None });
     }
     let Ok(metadata) = fs::metadata(path) else { return Ok(None) };

@@ -37,7 +37,7 @@ impl Screen {
         facts: &[(String, String)],
         out: &mut dyn Write,
     ) -> io::Result<()> {
-        write!(out, "{}", counts(parts))?;
+        write!(out, "{}", self.counts(parts))?;
         if !facts.is_empty() {
             writeln!(out)?;
         }
@@ -69,16 +69,23 @@ impl Screen {
         Ok(())
     }
 
-    /// A tokenizer.
-    pub(super) fn tokenizer(self, found: &TokenizerProfile, out: &mut dyn Write) -> io::Result<()> {
-        let special = match &found.special[..] {
-            [] => "none".to_owned(),
-            tokens => tokens
-                .iter()
-                .map(|token| format!("{} {}", token.id, escaped(&token.name)))
-                .collect::<Vec<_>>()
-                .join(", "),
-        };
+    /// A tokenizer, and the names of its first `top` special tokens.
+    pub(super) fn tokenizer(
+        self,
+        found: &TokenizerProfile,
+        top: usize,
+        out: &mut dyn Write,
+    ) -> io::Result<()> {
+        // An id stays on the line of its name.
+        let names = found.special.iter().take(top);
+        let mut special: Vec<String> =
+            names.map(|token| format!("{}\u{a0}({})", escaped(&token.name), token.id)).collect();
+        match found.special.len() - special.len() {
+            0 if special.is_empty() => special.push("none".into()),
+            0 => {}
+            more => special.push(format!("{more} more")),
+        }
+        let special = special.join(", ");
         let begins = format!("{} begins a document", found.bos_id);
         let facts = [
             ("vocabulary", format!("{} tokens; {begins}", grouped(found.vocab_size as u64))),
@@ -99,12 +106,43 @@ impl Screen {
         writeln!(out, "\n{}", table.text().trim_end())
     }
 
+    /// A line for each part; a column for each where a line would be too long.
+    fn counts(self, parts: &[(&str, Profile)]) -> String {
+        let mut columns = vec![["", "documents", "characters", "bytes"].map(str::to_owned).to_vec()];
+        if parts.iter().any(|(_, profile)| profile.tokens.is_some()) {
+            columns[0].extend(["tokens", "bytes/token", "unused"].map(str::to_owned));
+        }
+        for (name, profile) in parts {
+            let mut column = vec![(*name).to_owned()];
+            column.extend([profile.documents, profile.characters, profile.bytes].map(grouped));
+            if let Some(tokens) = &profile.tokens {
+                let bytes_per_token = format!("{:.3}", tokens.bytes_per_token);
+                column.extend([grouped(tokens.tokens), bytes_per_token, grouped(tokens.absent)]);
+            }
+            columns.push(column);
+        }
+        let table = |rows: &[Vec<String>]| {
+            let head: Vec<&str> = rows[0].iter().map(String::as_str).collect();
+            let mut table = Table::new(1, &head);
+            rows[1..].iter().for_each(|row| table.row(row.clone()));
+            table.text()
+        };
+        let text = table(&columns);
+        if text.lines().all(|line| display_width(line) <= self.width) {
+            return text;
+        }
+        let rows: Vec<Vec<String>> = (0..columns[0].len())
+            .map(|at| columns.iter().map(|column| column[at].clone()).collect())
+            .collect();
+        table(&rows)
+    }
+
     /// A line for each, longer ones continued under themselves.
     fn facts(self, facts: &[(String, String)], out: &mut dyn Write) -> io::Result<()> {
         let words = facts.iter().map(|(key, _)| key.len()).max().unwrap_or(0);
         for (key, value) in facts {
             let (first, rest) = (format!("{key:<words$}  "), " ".repeat(words + 2));
-            writeln!(out, "{}", self.filled(&escaped(value), &first, &rest))?;
+            writeln!(out, "{}", self.filled(&escaped(value), &first, &rest).replace('\u{a0}', " "))?;
         }
         Ok(())
     }
@@ -182,26 +220,6 @@ impl Screen {
             .collect::<Vec<_>>()
             .join("\n")
     }
-}
-
-/// A line for each part.
-fn counts(parts: &[(&str, Profile)]) -> String {
-    let with_tokens = parts.iter().any(|(_, profile)| profile.tokens.is_some());
-    let mut head = vec!["", "documents", "characters", "bytes"];
-    if with_tokens {
-        head.extend(["tokens", "bytes/token", "unused"]);
-    }
-    let mut table = Table::new(1, &head);
-    for (name, profile) in parts {
-        let mut row = vec![(*name).to_owned()];
-        row.extend([profile.documents, profile.characters, profile.bytes].map(grouped));
-        if let Some(tokens) = &profile.tokens {
-            let bytes_per_token = format!("{:.3}", tokens.bytes_per_token);
-            row.extend([grouped(tokens.tokens), bytes_per_token, grouped(tokens.absent)]);
-        }
-        table.row(row);
-    }
-    table.text()
 }
 
 fn token_table(title: &str, tokens: &[TokenCount]) -> Table {
@@ -298,6 +316,15 @@ mod tests {
         assert_eq!(text, expected);
         assert_eq!([0.0, 0.5, 1.0].map(|share| bar(share, 3)), ["", "█▌", "███"]);
         assert_eq!([0, 999, 1000, 1234567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
+    }
+
+    #[test]
+    fn counts_stand_below_each_other_where_a_line_is_too_short() {
+        let profile = Profile { documents: 1234, characters: 5, bytes: 6, ..Profile::default() };
+        let wide = Screen { width: 35 }.counts(&[("train", profile.clone())]);
+        assert_eq!(wide, "       documents  characters  bytes\ntrain      1,234           5      6\n");
+        let narrow = Screen { width: 34 }.counts(&[("train", profile)]);
+        assert_eq!(narrow, "            train\ndocuments   1,234\ncharacters      5\nbytes           6\n");
     }
 
     #[test]
