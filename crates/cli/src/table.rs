@@ -1,5 +1,7 @@
 //! Tables that people read: columns as wide as their widest cell.
 
+use textwrap::core::display_width;
+
 /// Rows of cells under a head. The first columns, words, are aligned to the left, numbers to the right.
 pub(crate) struct Table {
     rows: Vec<Vec<String>>,
@@ -19,13 +21,15 @@ impl Table {
 
     fn widths(&self) -> Vec<usize> {
         (0..self.rows[0].len())
-            .map(|column| self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))
+            .map(|column| self.rows.iter().map(|row| display_width(&row[column])).max().unwrap_or(0))
             .collect()
     }
 
     fn line(&self, row: &[String], widths: &[usize], between: &str) -> String {
         let cells = row.iter().zip(widths).enumerate().map(|(at, (cell, width))| {
-            if at < self.words { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+            // Some characters are two columns wide, or none.
+            let space = " ".repeat(width - display_width(cell));
+            if at < self.words { format!("{cell}{space}") } else { format!("{space}{cell}") }
         });
         cells.collect::<Vec<_>>().join(between)
     }
@@ -68,5 +72,9 @@ mod tests {
             table.markdown(),
             "| chip   |  µs |\n| ------ | --: |\n| M1     | 220 |\n| M4 Max |  95 |\n"
         );
+        let mut wide = Table::new(1, &["text", "id"]);
+        wide.row(vec!["中文".into(), "7".into()]);
+        wide.row(vec!["a".into(), "8".into()]);
+        assert_eq!(wide.text(), "text  id\n中文   7\na      8\n", "two columns each");
     }
 }

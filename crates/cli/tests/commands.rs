@@ -203,7 +203,7 @@ fn text_is_prepared_and_looked_at() {
     assert_eq!(text["train"], tokens["train"]);
     assert_eq!(tokens["train"]["tokens"]["tokens"], prepared["train"]["tokens"]);
     let screen = place.ok(&["data", "inspect", dir]).stdout;
-    for part in ["documents", "Bytes of a document, train", "██", "most frequent", "Samples, valid"] {
+    for part in ["documents", "Tokens of a document, train", "██", "most frequent", "Samples, valid"] {
         assert!(screen.contains(part), "no {part:?} in\n{screen}");
     }
     let shard = format!("{dir}/valid.tokens");
@@ -238,6 +238,72 @@ fn text_is_prepared_and_looked_at() {
         read(place.path("again.json")) == read(tokenizer.into()),
         "an export of our own file is that file"
     );
+}
+
+/// Oracle: counted by hand.
+#[test]
+fn what_is_looked_at_is_counted_and_known_by_its_contents() {
+    let place = Place::new();
+    // 20 training documents of which one is there three times, and one to validate; an escape sequence in one.
+    let line = |text: &str| serde_json::json!({ "text": text }).to_string() + "\n";
+    let mut lines: String = (10..28).map(|number| line(&format!("number {number}"))).collect();
+    lines += &line("number 17");
+    lines += &line("number 17");
+    std::fs::create_dir(place.path("docs")).expect("a folder");
+    std::fs::write(place.path("docs/train.jsonl"), lines).expect("a small file");
+    std::fs::write(place.path("docs/valid.jsonl"), line("r\u{1b}[31med 中")).expect("a small file");
+    let found = &place.ok(&["data", "inspect", "docs", "--json", "--samples", "2"]).json()[0];
+    assert_eq!((&found["kind"], &found["source"]), (&"text".into(), &"docs".into()));
+    let train = &found["train"];
+    assert_eq!((&train["documents"], &train["bytes"]), (&20.into(), &(20 * 9).into()));
+    assert_eq!(train["lengths"], serde_json::json!([0, 0, 0, 20]), "from 8 to 15 bytes");
+    let again = serde_json::json!({ "documents": 2, "share": 0.1, "most": 3, "example": "number 17" });
+    assert_eq!(train["duplicates"], again);
+    let samples = train["samples"].as_array().expect("a list");
+    assert_eq!((samples.len(), &samples[0]), (2, &"number 10".into()));
+    assert_eq!((&found["valid"]["characters"], &found["valid"]["bytes"]), (&10.into(), &12.into()));
+    let screen = place.ok(&["data", "inspect", "docs"]).stdout;
+    for part in [
+        "train         20         180    180\n",
+        "   8  15      20  100.0%  ███",
+        "2 documents equal an earlier one (10.0%); the most frequent is there 3 times:",
+        "  number 17\n",
+        "  r\\u{1b}[31med 中\n",
+    ] {
+        assert!(screen.contains(part), "no {part:?} in\n{screen}");
+    }
+    assert!(!screen.contains('\u{1b}'), "text commands no terminal");
+    assert!(screen.lines().all(|line| line.chars().count() <= 80), "80 columns where there is no terminal");
+
+    // Tokens, under any name, and a folder of them beside their tokenizer.
+    let prepared = &place.ok(&["data", "prepare", "text.txt", "--vocab", "300", "--json"]).json()[0];
+    let dir = std::path::Path::new(prepared["dir"].as_str().expect("a path"));
+    let shard = std::fs::read(dir.join("valid.tokens")).expect("a shard");
+    std::fs::create_dir(place.path("ids")).expect("a folder");
+    std::fs::write(place.path("ids/renamed.bin"), &shard).expect("a small file");
+    std::fs::copy(dir.join("tokenizer.json"), place.path("ids/tokenizer.json")).expect("copies");
+    let named = &place.ok(&["data", "inspect", "ids/renamed.bin", "--json"]).json()[0];
+    assert_eq!(named["kind"], "tokens");
+    // Behind the header, the ids are what others write.
+    std::fs::write(place.path("ids/renamed.bin"), &shard[data::shard::HEADER_BYTES..]).expect("writes");
+    for path in ["ids", "ids/renamed.bin"] {
+        let raw = &place.ok(&["data", "inspect", path, "--json"]).json()[0];
+        assert_eq!(raw["tokens"], named["tokens"], "{path}");
+    }
+    assert_eq!(named["tokens"]["tokens"]["tokens"], prepared["valid"]["tokens"]);
+    std::fs::copy(dir.join("tokenizer.json"), place.path("words.dat")).expect("copies");
+    let about = &place.ok(&["data", "inspect", "words.dat", "--json"]).json()[0];
+    assert_eq!((&about["kind"], &about["merges"]), (&"tokenizer".into(), &(300 - 256 - 4).into()));
+    assert_eq!(about["special"][0], serde_json::json!({ "id": 296, "name": "<|reserved_0|>" }));
+
+    let mut damaged = shard;
+    damaged[data::shard::HEADER_BYTES + 1] = 0xFF;
+    std::fs::write(place.path("ids/damaged.tokens"), damaged).expect("writes");
+    place.fails(&["data", "inspect", "ids/damaged.tokens"], &["damaged.tokens", "checksum of the ids"]);
+    std::fs::write(place.path("picture.png"), [0xFF; 9]).expect("writes");
+    place.fails(&["data", "inspect", "picture.png"], &["picture.png", ".png are not read", ".tokens file"]);
+    std::fs::write(place.path("one.json"), line("text")).expect("writes");
+    place.fails(&["data", "inspect", "one.json"], &["one.json", "tokenizer", ".jsonl"]);
 }
 
 #[test]

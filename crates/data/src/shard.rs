@@ -25,7 +25,8 @@ use std::path::{Path, PathBuf};
 
 /// Size of the header.
 pub const HEADER_BYTES: usize = 128;
-const MAGIC: [u8; 8] = *b"ANNEALTK";
+/// What a shard begins with.
+pub const MAGIC: [u8; 8] = *b"ANNEALTK";
 const VERSION: u32 = 1;
 /// Length of the part of the header that its own checksum covers.
 const SUMMED_BYTES: usize = 96;

@@ -294,8 +294,13 @@ impl Corpus {
         self.kind
     }
 
+    /// Whether its files hold token ids, which [`Corpus::token_files`] names and [`Corpus::documents`] cannot read.
+    pub fn holds_token_ids(&self) -> bool {
+        self.kind == Kind::TokenIds
+    }
+
     /// The files of token ids of one split; `None` in place of the validation files of a single one.
-    pub(crate) fn token_files(&self, split: Split) -> Option<&[PathBuf]> {
+    pub fn token_files(&self, split: Split) -> Option<&[PathBuf]> {
         match (&self.held_out, split) {
             (HeldOut::Files(files), Split::Valid) => Some(files),
             (_, Split::Valid) => None,

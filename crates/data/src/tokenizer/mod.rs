@@ -297,6 +297,31 @@ impl Tokenizer {
         self.bytes.len()
     }
 
+    /// Id and name of each token that stands for no text, in the order of their ids.
+    pub fn special_tokens(&self) -> Vec<(u32, String)> {
+        let file = self.file();
+        let added = file["added_tokens"].as_array().into_iter().flatten();
+        let mut found: Vec<(u32, String)> = added
+            .filter_map(|token| Some((token["id"].as_u64()? as u32, token["content"].as_str()?.to_owned())))
+            .filter(|(id, _)| self.token_bytes(*id) == 0)
+            .collect();
+        found.sort_unstable();
+        found
+    }
+
+    /// How many merges there are; `None` for a model that does not merge. Of a byte-level vocabulary those that made its
+    /// tokens, one each, although its file lists every way to split one; of others what their file lists.
+    pub fn merges(&self) -> Option<usize> {
+        match self.engine {
+            Engine::Own(_) => Some(self.bytes.iter().flatten().filter(|bytes| bytes.len() > 1).count()),
+            _ => self.file()["model"]["merges"].as_array().map(Vec::len),
+        }
+    }
+
+    fn file(&self) -> serde_json::Value {
+        serde_json::from_str(&self.json).expect("it was read or written as JSON")
+    }
+
     /// The token that begins every document.
     pub fn bos_id(&self) -> u32 {
         self.bos_id

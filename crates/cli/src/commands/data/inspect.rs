@@ -1,357 +1,257 @@
 //! `anneal data inspect`: what a corpus, a file of tokens or a tokenizer holds.
 
 use std::cell::RefCell;
-use std::io::Write;
-use std::path::Path;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use data::inspect::{Lengths, Profile, Profiler, TokenCount, TokenProfile};
-use data::{Corpus, Dataset, DocumentIndex, HubOptions, ReadOptions, Source, Split, TokenShard, Tokenizer};
+use data::inspect::{Profile, Profiler};
+use data::{
+    Corpus, Dataset, DocumentIndex, HubOptions, ReadOptions, Source, Split, TokenShard, Tokenizer, shard,
+};
 use serde_json::{Value, json};
 use train::run_dir;
 
+use super::screen::Screen;
 use super::text_source;
 use crate::args::InspectArgs;
 use crate::progress::{Progress, Style};
-use crate::table::Table;
 use crate::{Result, cache};
 
-/// Columns where there is no terminal to ask.
-const COLUMNS: usize = 80;
-/// Documents that are encoded at a time.
+/// Documents that are encoded at a time, at most …
 const BATCH: usize = 512;
-/// Eighths of a block.
-const BLOCKS: [char; 8] = [' ', '▏', '▎', '▍', '▌', '▋', '▊', '▉'];
+/// … and their bytes, but for the last of them.
+const BATCH_BYTES: usize = 16 << 20;
+/// A file that may be a tokenizer, by its size; the largest in use have some 30 MB.
+const TOKENIZER_BYTES: u64 = 64 << 20;
+/// What else can be looked at, beside the sources that the error names.
+const ALSO: &str = "`data inspect` also takes a prepared data set's folder, a .tokens file, a tokenizer (tokenizer.json, \
+                    llama2.c's tokenizer.bin, tiktoken ranks) and a run's folder";
 
-/// What was found in one part of a source.
-struct Part {
-    name: &'static str,
-    profile: Profile,
+/// What was found, for people and for programs.
+struct Found {
+    about: Vec<(&'static str, Value)>,
+    parts: Vec<(&'static str, Profile)>,
 }
 
 pub(crate) fn inspect(args: &InspectArgs, out: &mut dyn Write) -> Result {
     let path = Path::new(&args.source);
-    if let Some(file) = tokenizer_file(path) {
-        return show_tokenizer(args, &Tokenizer::load(&file)?, out);
+    if let Some(tokenizer) = tokenizer(path)? {
+        return show_tokenizer(args, &tokenizer, out);
     }
     let progress = RefCell::new(Progress::new(Style::choose(false, args.json), String::new()));
     let told = |bytes| progress.borrow_mut().preparing(&data::Progress::Counting { bytes });
-    let (about, parts) = match token_file(path, args.tokenizer.as_deref())? {
-        Some(parts) => parts.profile(args, &told)?,
-        None => {
-            let tokenizer = args.tokenizer.as_deref().map(Tokenizer::load).transpose()?;
-            corpus(args, tokenizer.as_ref(), &told)?
-        }
-    };
+    let found = find(args, path, &told);
     progress.borrow().finish();
+    let found = found?;
     if args.json {
-        let mut object = json!({ "source": args.source });
-        for (key, value) in about {
+        let kind =
+            if found.about.iter().any(|(key, _)| *key == "tokenizer_hash") { "tokens" } else { "text" };
+        let mut object = json!({ "source": args.source, "kind": kind });
+        for (key, value) in found.about {
             object[key] = value;
         }
-        for part in &parts {
-            object[part.name] = serde_json::to_value(&part.profile)?;
+        for (name, profile) in &found.parts {
+            object[*name] = serde_json::to_value(profile)?;
         }
         writeln!(out, "{object}")?;
         return Ok(ExitCode::SUCCESS);
     }
-    let width =
-        terminal_size::terminal_size().map_or(COLUMNS, |(width, _)| usize::from(width.0)).clamp(40, 120);
-    write!(out, "{}", counts(&parts))?;
-    for (key, value) in about.iter().filter(|(key, _)| *key != "passed_over") {
-        writeln!(out, "{:<10}  {}", key.replace('_', " "), value.as_str().unwrap_or_default())?;
-    }
-    for (_, value) in about.iter().filter(|(key, _)| *key == "passed_over") {
-        for line in value.as_array().into_iter().flatten() {
-            writeln!(out, "{}", line.as_str().unwrap_or_default())?;
+    let mut facts = Vec::new();
+    for (key, value) in found.about {
+        let lines = match value {
+            Value::Array(lines) => lines,
+            line => vec![line],
+        };
+        for line in lines.iter().filter_map(Value::as_str) {
+            facts.push((key.replace('_', " "), line.to_owned()));
         }
     }
-    for Part { name, profile } in &parts {
-        if profile.documents == 0 {
-            continue;
-        }
-        writeln!(out, "\nBytes of a document, {name}\n")?;
-        write!(out, "{}", histogram(&profile.lengths, width))?;
-        let again = &profile.duplicates;
-        if again.documents > 0 {
-            let share = again.documents as f64 / profile.documents as f64 * 100.0;
-            writeln!(
-                out,
-                "\n{} documents ({share:.1}%) equal an earlier one; the most frequent is there {} times:\n",
-                again.documents, again.most
-            )?;
-            writeln!(out, "  {}", shortened(&again.example, width - 2))?;
-        }
-    }
-    for Part { name, profile } in &parts {
-        if let Some(tokens) = profile.tokens.as_ref().filter(|tokens| tokens.tokens > 0) {
-            writeln!(out, "\nTokens, {name}\n\n{}", token_table(tokens).text().trim_end())?;
-        }
-    }
-    for Part { name, profile } in parts.iter().filter(|part| !part.profile.samples.is_empty()) {
-        writeln!(out, "\nSamples, {name}")?;
-        for sample in &profile.samples {
-            writeln!(out, "\n{}", indented(sample))?;
-        }
-    }
+    Screen::of_stdout().parts(&found.parts, &facts, out)?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// The tokenizer that `path` names, if it is one: a file, or the folder of a run.
-fn tokenizer_file(path: &Path) -> Option<std::path::PathBuf> {
-    let inside = path.join(run_dir::TOKENIZER);
-    if path.is_dir() && inside.is_file() && !path.join("dataset.json").exists() {
-        return Some(inside);
-    }
-    let name = path.file_name()?.to_str()?;
-    let is = name == "tokenizer.bin" || name.ends_with(".json") || name.ends_with(".tiktoken");
-    (is && path.is_file()).then(|| path.to_owned())
-}
-
-/// Files of tokens and what they are read with.
-struct TokenFiles {
-    about: Vec<(&'static str, Value)>,
-    tokenizer: Tokenizer,
-    parts: Vec<(&'static str, std::sync::Arc<TokenShard>, Vec<u64>)>,
-}
-
-/// `None` when `path` is no file of tokens.
-fn token_file(path: &Path, given: Option<&Path>) -> Result<Option<TokenFiles>> {
-    if path.join("dataset.json").is_file() {
-        let Dataset { tokenizer, train, valid, info, .. } = Dataset::open(path)?;
-        let about = vec![("prepared_from", json!(info.source)), ("split_rule", json!(info.split_rule))];
-        let parts = vec![("train", train, info.train.groups), ("valid", valid, info.valid.groups)];
-        return Ok(Some(TokenFiles { about, tokenizer, parts }));
-    }
-    let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
-    if !path.is_file() || !["tokens", "bin"].contains(&ending) {
-        return Ok(None);
-    }
-    let beside = path.with_file_name(run_dir::TOKENIZER);
-    let tokenizer = match given {
-        Some(file) => Tokenizer::load(file)?,
-        None if beside.is_file() => Tokenizer::load(&beside)?,
-        None => return Err(Box::new(data::Error::NoTokenizer { path: path.to_owned() })),
-    };
-    let shard = match ending {
-        "tokens" => TokenShard::open_for(path, &tokenizer)?,
-        _ => TokenShard::open_raw_u16(path, tokenizer.vocab_size())?,
-    };
-    Ok(Some(TokenFiles { about: Vec::new(), tokenizer, parts: vec![("tokens", shard.into(), Vec::new())] }))
-}
-
-type Found = (Vec<(&'static str, Value)>, Vec<Part>);
-
-impl TokenFiles {
-    fn profile(self, args: &InspectArgs, progress: &dyn Fn(u64)) -> Result<Found> {
-        let TokenFiles { mut about, tokenizer, parts } = self;
-        about.push(("tokenizer_hash", json!(tokenizer.hash())));
-        let profile = |(name, shard, groups): (&'static str, std::sync::Arc<TokenShard>, Vec<u64>)| {
-            let documents = DocumentIndex::new(&shard, tokenizer.bos_id(), &groups);
-            let profile =
-                data::inspect::tokens(&shard, &documents, &tokenizer, args.samples, args.top, progress);
-            Part { name, profile }
-        };
-        Ok((about, parts.into_iter().map(profile).collect()))
-    }
-}
-
-/// What a source of text holds.
-fn corpus(args: &InspectArgs, tokenizer: Option<&Tokenizer>, progress: &dyn Fn(u64)) -> Result<Found> {
-    let source: Source = text_source(&args.source)?.parse()?;
-    let options = ReadOptions { column: args.column.clone(), lenient: args.lenient };
-    let corpus = match &source {
-        // To look is no reason to download.
-        Source::Hub(hub) => {
-            let offline = HubOptions { offline: true, ..HubOptions::from_env() };
-            let files = data::hub::fetch(hub, &offline, &cache::dir()?, &|_| ())
-                .map_err(|error| format!("{error}; `anneal data prepare {source}` downloads it"))?;
-            Corpus::of_hub(hub, &files, &options)?
-        }
-        source => Corpus::open_with(source, &options)?,
-    };
-    let mut about = vec![("split_rule", json!(corpus.split_rule()))];
-    let mut passed_over = data::ReadReport::default();
-    let mut parts = Vec::new();
-    let mut bytes = 0;
-    for (name, split) in [("train", Split::Train), ("valid", Split::Valid)] {
-        let mut profiler = Profiler::new(args.samples, tokenizer.map_or(0, Tokenizer::vocab_size));
-        let mut documents = corpus.documents(split);
-        loop {
-            let batch: Vec<String> =
-                documents.by_ref().take(BATCH).map(|d| Ok(d?.text)).collect::<Result<_, data::Error>>()?;
-            if batch.is_empty() {
-                break;
-            }
-            let ids = tokenizer.map_or_else(Vec::new, |tokenizer| tokenizer.encode_documents(&batch));
-            for (at, text) in batch.iter().enumerate() {
-                profiler.add(text, ids.get(at).map_or(&[], Vec::as_slice));
-                bytes += text.len() as u64;
-            }
-            progress(bytes);
-        }
-        if split == Split::Train || !corpus.shares_files() {
-            passed_over = passed_over.and(documents.report());
-        }
-        parts.push(Part { name, profile: profiler.finish(tokenizer, args.top) });
-    }
-    about.push(("passed_over", json!(passed_over.lines())));
-    Ok((about, parts))
-}
-
-/// A line for each part.
-fn counts(parts: &[Part]) -> String {
-    let with_tokens = parts.iter().any(|part| part.profile.tokens.is_some());
-    let mut head = vec!["", "documents", "characters", "bytes"];
-    if with_tokens {
-        head.extend(["tokens", "bytes/token", "absent"]);
-    }
-    let mut table = Table::new(1, &head);
-    for Part { name, profile } in parts {
-        let mut row = vec![(*name).to_owned()];
-        row.extend([profile.documents, profile.characters, profile.bytes].map(grouped));
-        if with_tokens {
-            let tokens = profile.tokens.clone().unwrap_or_default();
-            row.extend([
-                grouped(tokens.tokens),
-                format!("{:.3}", tokens.bytes_per_token),
-                grouped(tokens.absent),
-            ]);
-        }
-        table.row(row);
-    }
-    table.text()
-}
-
-fn token_table(tokens: &TokenProfile) -> Table {
-    let mut table =
-        Table::new(1, &["most frequent", "id", "times", "share", "", "least frequent", "id", "times"]);
-    let share = |token: &TokenCount| format!("{:.2}%", token.count as f64 / tokens.tokens as f64 * 100.0);
-    let rows = tokens.most_frequent.len().max(tokens.least_frequent.len());
-    for at in 0..rows {
-        let mut row = match tokens.most_frequent.get(at) {
-            Some(token) => {
-                vec![escaped(&token.text), token.id.to_string(), grouped(token.count), share(token)]
-            }
-            None => vec![String::new(); 4],
-        };
-        row.push(String::new());
-        row.extend(match tokens.least_frequent.get(at) {
-            Some(token) => vec![escaped(&token.text), token.id.to_string(), grouped(token.count)],
-            None => vec![String::new(); 3],
-        });
-        table.row(row);
-    }
-    table
 }
 
 fn show_tokenizer(args: &InspectArgs, tokenizer: &Tokenizer, out: &mut dyn Write) -> Result {
     let found = data::inspect::tokenizer(tokenizer, args.top);
     if args.json {
-        writeln!(out, "{}", serde_json::to_value(&found)?)?;
-        return Ok(ExitCode::SUCCESS);
+        let mut object = serde_json::to_value(&found)?;
+        object["source"] = json!(args.source);
+        object["kind"] = json!("tokenizer");
+        writeln!(out, "{object}")?;
+    } else {
+        Screen::of_stdout().tokenizer(&found, args.top, out)?;
     }
-    let width =
-        terminal_size::terminal_size().map_or(COLUMNS, |(width, _)| usize::from(width.0)).clamp(40, 120);
-    writeln!(
-        out,
-        "vocabulary  {} tokens, {} of them special; {} begins a document",
-        grouped(found.vocab_size as u64),
-        found.special,
-        found.bos_id
-    )?;
-    writeln!(out, "hash        {}", found.hash)?;
-    writeln!(out, "\nBytes of a token\n\n{}", histogram(&found.lengths, width).trim_end())?;
-    let mut table = Table::new(1, &["longest", "id", "bytes"]);
-    for token in &found.longest {
-        table.row(vec![
-            shortened(&escaped(&token.text), width / 2),
-            token.id.to_string(),
-            token.count.to_string(),
-        ]);
-    }
-    writeln!(out, "\n{}", table.text().trim_end())?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// A bar for each power of two that occurs, and those between.
-fn histogram(lengths: &Lengths, width: usize) -> String {
-    let first = lengths.0.iter().position(|count| *count > 0).unwrap_or(0);
-    let most = lengths.0.iter().copied().max().unwrap_or(0).max(1);
-    let all: u64 = lengths.0.iter().sum();
-    let mut table = Table::new(0, &["from", "to", "number", "share"]);
-    for (bucket, count) in lengths.0.iter().enumerate().skip(first) {
-        let (from, to) = (1_u64 << bucket, (1_u64 << bucket) * 2 - 1);
-        let share = *count as f64 / all.max(1) as f64 * 100.0;
-        table.row(vec![grouped(from), grouped(to), grouped(*count), format!("{share:.1}%")]);
+/// The tokenizer that `path` names, if it is one: the folder of a run, a file named as one, or a `.bin` file, or one
+/// of no known kind, whose content is that of one.
+fn tokenizer(path: &Path) -> Result<Option<Tokenizer>> {
+    let inside = path.join(run_dir::TOKENIZER);
+    if path.is_dir() {
+        // Text or token ids may lie beside their tokenizer; a run says what it is by its config.
+        let run = path.join(run_dir::CONFIG).is_file();
+        let data = || path.join("dataset.json").is_file() || Corpus::open(&Source::Path(path.into())).is_ok();
+        let is = inside.is_file() && (run || !data());
+        return Ok(if is { Some(Tokenizer::load(&inside)?) } else { None });
     }
-    let text = table.text();
-    let columns = text.lines().map(|line| line.chars().count()).max().unwrap_or(0);
-    let room = width.saturating_sub(columns + 2).max(8);
-    let bars = std::iter::once(String::new())
-        .chain(lengths.0.iter().skip(first).map(|count| bar(*count as f64 / most as f64, room)));
-    text.lines()
-        .zip(bars)
-        .map(|(line, bar)| format!("{line:<columns$}  {bar}").trim_end().to_owned() + "\n")
-        .collect()
+    let Ok(metadata) = fs::metadata(path) else { return Ok(None) };
+    if !metadata.is_file() {
+        return Ok(None);
+    }
+    let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+    let named = path.file_name().is_some_and(|name| name == "tokenizer.bin");
+    match ending {
+        _ if named => Ok(Some(Tokenizer::load(path)?)),
+        "tiktoken" => Ok(Some(Tokenizer::load(path)?)),
+        "json" => match Tokenizer::load(path) {
+            Ok(tokenizer) => Ok(Some(tokenizer)),
+            Err(error) => Err(format!(
+                "{error}; a .json file is taken for a tokenizer, text in lines of JSON is read from .jsonl"
+            )
+            .into()),
+        },
+        "txt" | "md" | "jsonl" | "ndjson" | "parquet" | "tokens" | "gz" | "gzip" | "zst" | "zstd" => Ok(None),
+        _ if metadata.len() > TOKENIZER_BYTES => Ok(None),
+        _ => Ok(Tokenizer::load(path).ok()),
+    }
 }
 
-/// A bar of `share` of `room` columns; what is there at all shows.
-fn bar(share: f64, room: usize) -> String {
-    let mut eighths = (share * room as f64 * 8.0).round() as usize;
-    if share > 0.0 {
-        eighths = eighths.max(1);
+fn find(args: &InspectArgs, path: &Path, progress: &dyn Fn(u64)) -> Result<Found> {
+    if path.join("dataset.json").is_file() {
+        let Dataset { tokenizer, train, valid, info, .. } = Dataset::open(path)?;
+        let about = vec![("prepared_from", json!(info.source)), ("split_rule", json!(info.split_rule))];
+        return Ok(token_files(
+            args,
+            about,
+            &tokenizer,
+            vec![("train", vec![train]), ("valid", vec![valid])],
+            progress,
+        ));
     }
-    let mut bar = "█".repeat(eighths / 8);
-    if !eighths.is_multiple_of(8) {
-        bar.push(BLOCKS[eighths % 8]);
+    let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+    if path.is_file() && (["tokens", "bin"].contains(&ending) || is_shard(path)) {
+        let tokenizer = tokenizer_of(path, args.tokenizer.as_deref())?;
+        let raw = ending == "bin" && !is_shard(path);
+        let shard = open_tokens(path, raw, &tokenizer)?;
+        return Ok(token_files(args, Vec::new(), &tokenizer, vec![("tokens", vec![shard])], progress));
     }
-    bar
+    let corpus = corpus(args)?;
+    if corpus.holds_token_ids() {
+        let tokenizer = tokenizer_of(&path.join("ids.bin"), args.tokenizer.as_deref())
+            .map_err(|_| data::Error::NoTokenizer { path: path.to_owned() })?;
+        let open = |files: &[PathBuf]| {
+            files.iter().map(|file| open_tokens(file, true, &tokenizer)).collect::<Result<Vec<_>>>()
+        };
+        let files = |split| corpus.token_files(split).map(open).transpose();
+        let parts = match (files(Split::Train)?.unwrap_or_default(), files(Split::Valid)?) {
+            (train, Some(valid)) => vec![("train", train), ("valid", valid)],
+            (all, None) => vec![("tokens", all)],
+        };
+        return Ok(token_files(args, Vec::new(), &tokenizer, parts, progress));
+    }
+    text(args, &corpus, progress)
 }
 
-/// `1234567` as `1,234,567`.
-fn grouped(n: u64) -> String {
-    let digits = n.to_string();
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
+/// Whether a file begins as a token shard does, whatever its name.
+fn is_shard(path: &Path) -> bool {
+    let mut first = [0; shard::MAGIC.len()];
+    File::open(path).and_then(|mut file| file.read_exact(&mut first)).is_ok() && first == shard::MAGIC
+}
+
+/// The tokenizer that was named, or the one beside the file.
+fn tokenizer_of(path: &Path, given: Option<&Path>) -> Result<Tokenizer> {
+    let beside = path.with_file_name(run_dir::TOKENIZER);
+    match given {
+        Some(file) => Ok(Tokenizer::load(file)?),
+        None if beside.is_file() => Ok(Tokenizer::load(&beside)?),
+        None => Err(Box::new(data::Error::NoTokenizer { path: path.to_owned() })),
+    }
+}
+
+/// A file of tokens, every id of it checked.
+fn open_tokens(path: &Path, raw: bool, tokenizer: &Tokenizer) -> Result<Arc<TokenShard>> {
+    if raw {
+        return Ok(Arc::new(TokenShard::open_raw_u16(path, tokenizer.vocab_size())?));
+    }
+    let shard = TokenShard::open_for(path, tokenizer)?;
+    shard.verify()?;
+    Ok(Arc::new(shard))
+}
+
+fn token_files(
+    args: &InspectArgs,
+    mut about: Vec<(&'static str, Value)>,
+    tokenizer: &Tokenizer,
+    parts: Vec<(&'static str, Vec<Arc<TokenShard>>)>,
+    progress: &dyn Fn(u64),
+) -> Found {
+    about.push(("tokenizer_hash", json!(tokenizer.hash())));
+    let profile = |shards: Vec<Arc<TokenShard>>| {
+        let mut profiler = Profiler::new(args.samples, tokenizer.vocab_size());
+        for shard in shards {
+            let documents = DocumentIndex::new(&shard, tokenizer.bos_id(), &[]);
+            profiler.add_shard(&shard, &documents, tokenizer, progress);
         }
-        text.push(digit);
+        profiler.finish(Some(tokenizer), args.top)
+    };
+    Found { about, parts: parts.into_iter().map(|(name, shards)| (name, profile(shards))).collect() }
+}
+
+/// The text that was named.
+fn corpus(args: &InspectArgs) -> Result<Corpus> {
+    let source: Source = text_source(&args.source)?.parse()?;
+    let options = ReadOptions { column: args.column.clone(), lenient: args.lenient };
+    match &source {
+        // To look is no reason to download.
+        Source::Hub(hub) => {
+            let offline = HubOptions { offline: true, ..HubOptions::from_env() };
+            let files = data::hub::fetch(hub, &offline, &cache::dir()?, &|_| ())
+                .map_err(|error| format!("{error}; `anneal data prepare {source}` downloads it"))?;
+            Ok(Corpus::of_hub(hub, &files, &options)?)
+        }
+        source => match Corpus::open_with(source, &options) {
+            Err(error @ data::Error::Source { .. }) => Err(format!("{error}; {ALSO}").into()),
+            corpus => Ok(corpus?),
+        },
     }
-    text
 }
 
-/// A token so that spaces and line ends show.
-fn escaped(text: &str) -> String {
-    if text.is_empty() { "(special)".into() } else { format!("{text:?}") }
-}
-
-fn shortened(text: &str, most: usize) -> String {
-    let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    if text.chars().count() <= most {
-        return text;
+/// What a source of text holds.
+fn text(args: &InspectArgs, corpus: &Corpus, progress: &dyn Fn(u64)) -> Result<Found> {
+    let tokenizer = args.tokenizer.as_deref().map(Tokenizer::load).transpose()?;
+    let mut passed_over = data::ReadReport::default();
+    let mut parts = Vec::new();
+    let mut bytes = 0;
+    for (name, split) in [("train", Split::Train), ("valid", Split::Valid)] {
+        let mut profiler = Profiler::new(args.samples, tokenizer.as_ref().map_or(0, Tokenizer::vocab_size));
+        let mut documents = corpus.documents(split);
+        loop {
+            let (mut batch, mut batch_bytes) = (Vec::new(), 0);
+            while batch.len() < BATCH && batch_bytes < BATCH_BYTES {
+                let Some(document) = documents.next() else { break };
+                let text = document?.text;
+                batch_bytes += text.len();
+                batch.push(text);
+            }
+            if batch.is_empty() {
+                break;
+            }
+            let ids =
+                tokenizer.as_ref().map_or_else(Vec::new, |tokenizer| tokenizer.encode_documents(&batch));
+            for (at, text) in batch.iter().enumerate() {
+                profiler.add(text.as_bytes(), ids.get(at).map_or(&[], Vec::as_slice));
+            }
+            bytes += batch_bytes as u64;
+            progress(bytes);
+        }
+        if split == Split::Train || !corpus.shares_files() {
+            passed_over = passed_over.and(documents.report());
+        }
+        parts.push((name, profiler.finish(tokenizer.as_ref(), args.top)));
     }
-    text.chars().take(most.saturating_sub(2)).collect::<String>() + " …"
-}
-
-fn indented(text: &str) -> String {
-    text.trim().lines().map(|line| format!("  {line}").trim_end().to_owned()).collect::<Vec<_>>().join("\n")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn histograms_are_aligned_and_as_wide_as_asked() {
-        let text = histogram(&Lengths(vec![0, 0, 1, 0, 4000]), 40);
-        let expected = "from  to  number   share\n\
-                        \u{20}  4   7       1    0.0%  ▏\n\
-                        \u{20}  8  15       0    0.0%\n\
-                        \u{20} 16  31   4,000  100.0%  ██████████████\n";
-        assert_eq!(text, expected);
-        assert_eq!([0.0, 0.5, 1.0].map(|share| bar(share, 3)), ["", "█▌", "███"]);
-        assert_eq!([0, 999, 1000, 1234567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
-    }
+    let about = vec![("split_rule", json!(corpus.split_rule())), ("passed_over", json!(passed_over.lines()))];
+    Ok(Found { about, parts })
 }

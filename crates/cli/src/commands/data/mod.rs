@@ -2,6 +2,7 @@
 
 mod inspect;
 mod prepare;
+mod screen;
 mod tokenizer;
 
 use std::io::IsTerminal;
