@@ -20,7 +20,7 @@ use crate::{Error, Result, Tokenizer, whole};
 use memmap2::Mmap;
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
-use std::io::{BufWriter, Seek, SeekFrom, Write};
+use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 /// Size of the header.
@@ -157,29 +157,43 @@ impl TokenShard {
         let count = map.len() / 2;
         let shard =
             TokenShard { path: path.to_path_buf(), map, start: 0, width: 2, vocab_size, count, hashes: None };
-        shard.check_ids()?;
+        shard.verify()?;
         Ok(shard)
     }
 
-    /// Reads everything: the checksum of the ids, and that each is below the vocabulary size.
+    /// Reads everything: the checksum of the ids, and that each is below the vocabulary size. It reads the file in
+    /// pieces and not through the map, whose pages would count as this process's memory until somebody needs them.
     pub fn verify(&self) -> Result<()> {
-        if let Some(hashes) = &self.hashes {
-            let sum: [u8; 32] = Sha256::digest(&self.map[self.start..]).into();
-            if sum != hashes.payload {
-                return Err(Error::Shard {
-                    path: self.path.clone(),
-                    field: "checksum of the ids",
-                    found: crate::tokenizer::hex(&sum),
-                    expected: crate::tokenizer::hex(&hashes.payload),
-                    remedy: "the file was damaged after it was written; prepare the data again".into(),
-                });
+        const PIECE: usize = 1 << 20;
+        let io = |doing| Error::io(&self.path, doing);
+        let mut file = File::open(&self.path).map_err(io("open it"))?;
+        file.seek(SeekFrom::Start(self.start as u64)).map_err(io("read it"))?;
+        let (mut sum, mut outside, mut at) = (Sha256::new(), None, 0);
+        let mut piece = vec![0; PIECE.min(self.count * self.width)];
+        while at < self.count {
+            let ids = (piece.len() / self.width).min(self.count - at);
+            let piece = &mut piece[..ids * self.width];
+            file.read_exact(piece).map_err(io("read it"))?;
+            if self.hashes.is_some() {
+                sum.update(&*piece);
             }
+            if outside.is_none() {
+                let too_large = |id: &[u8]| id_of(id) as usize >= self.vocab_size;
+                outside = piece.chunks_exact(self.width).position(too_large).map(|i| at + i);
+            }
+            at += ids;
         }
-        self.check_ids()
-    }
-
-    fn check_ids(&self) -> Result<()> {
-        match (0..self.count).find(|i| self.token(*i) as usize >= self.vocab_size) {
+        let sum: [u8; 32] = sum.finalize().into();
+        if let Some(hashes) = self.hashes.as_ref().filter(|hashes| hashes.payload != sum) {
+            return Err(Error::Shard {
+                path: self.path.clone(),
+                field: "checksum of the ids",
+                found: crate::tokenizer::hex(&sum),
+                expected: crate::tokenizer::hex(&hashes.payload),
+                remedy: "the file was damaged after it was written; prepare the data again".into(),
+            });
+        }
+        match outside {
             None => Ok(()),
             Some(i) => Err(Error::Shard {
                 path: self.path.clone(),
@@ -222,11 +236,7 @@ impl TokenShard {
     /// When `i` is not below [`TokenShard::len`].
     pub fn token(&self, i: usize) -> u32 {
         let at = self.start + i * self.width;
-        match self.map[at..at + self.width] {
-            [a, b] => u32::from(u16::from_le_bytes([a, b])),
-            [a, b, c, d] => u32::from_le_bytes([a, b, c, d]),
-            _ => unreachable!("the width is 2 or 4"),
-        }
+        id_of(&self.map[at..at + self.width])
     }
 
     /// Copies the ids from `start` on into `out`.
@@ -265,6 +275,15 @@ impl TokenShard {
             at = end;
             Some(document)
         })
+    }
+}
+
+/// The id in the two or four bytes of an element.
+fn id_of(bytes: &[u8]) -> u32 {
+    match *bytes {
+        [a, b] => u32::from(u16::from_le_bytes([a, b])),
+        [a, b, c, d] => u32::from_le_bytes([a, b, c, d]),
+        _ => unreachable!("the width is 2 or 4"),
     }
 }
 
