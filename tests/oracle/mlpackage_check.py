@@ -173,7 +173,10 @@ def compare(spec, weights, program):
                 found = np.asarray(getattr(op, name).val)
                 same(f"{where}: {name}", (found.dtype, found.tobytes()), (expected.dtype, expected.tobytes()))
             # What coremltools says that it stands for.
-            half = (value["quantized_data"].astype(np.float32) * np.float32(value["scale"])).astype(np.float16)
+            data = value["quantized_data"].astype(np.float32)
+            rows = [-1 if axis == int(value["axis"]) else 1 for axis in range(data.ndim)]
+            scale, zero = (value[k].astype(np.float32).reshape(rows) for k in ("scale", "zero_point"))
+            half = ((data - zero) * scale).astype(np.float16)
             found = np.asarray(op.materialized_val_inference())
             same(f"{where}: values", found.tobytes(), half.tobytes())
             continue

@@ -36,28 +36,26 @@ pub(crate) fn plan<'a>(
 }
 
 /// What the catalogue says about `program` on `chip`, in the form in which `route` takes it: packed into
-/// surfaces on [`Route::AneInMem`]. A program that has no such form is a finding without a rule.
+/// surfaces on [`Route::AneInMem`]. A program that has no such form, or that MIL's text cannot hold, is a finding
+/// without a rule of the catalogue.
 pub fn findings(program: &Program, chip: Chip, route: Route) -> Vec<Finding> {
-    let none = |problem: String| {
-        vec![Finding {
-            rule: "PACKING",
-            severity: Severity::Error,
-            place: Place::Program,
-            message: problem,
-            remedy: "cut it finer, or take fewer sequences or a smaller vocabulary tile at a time",
-        }]
+    let none = |rule, problem: String, remedy| {
+        vec![Finding { rule, severity: Severity::Error, place: Place::Program, message: problem, remedy }]
     };
     let packed = match route {
         Route::Ane => None,
         Route::AneInMem => match Packing::new(program, SurfaceLimits::of(chip)) {
             Ok(packing) => Some(packing),
-            Err(error) => return none(error.to_string()),
+            Err(error) => {
+                let remedy = "cut it finer, or take fewer sequences or a smaller vocabulary tile at a time";
+                return none("PACKING", error.to_string(), remedy);
+            }
         },
     };
     let program = packed.as_ref().map_or(program, Packing::program);
     match text::write(program, &write_options(route)) {
         Ok(written) => lint(program, &written, chip, route, (0, 0)),
-        Err(error) => none(error.to_string()),
+        Err(error) => none("TEXT", error.to_string(), "write it with what the route's generation of MIL has"),
     }
 }
 

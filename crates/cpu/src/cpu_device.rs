@@ -57,7 +57,8 @@ impl CpuDevice {
     /// A device of `threads` threads; 0 means one for each available core. Results do not depend on
     /// the number.
     pub fn new(threads: usize) -> Self {
-        let limits = Limits { max_axis: usize::MAX, max_programs: None, accumulate: true, inout: false };
+        let limits =
+            Limits { max_axis: usize::MAX, max_programs: None, accumulate: true, inout: false, int8: false };
         let shared = Shared { pool: Pool::new(threads), counters: Arc::default(), lane: Mutex::default() };
         CpuDevice { limits, shared: Arc::new(shared) }
     }

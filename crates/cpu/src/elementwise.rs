@@ -236,7 +236,11 @@ dispatch! {
             Op::Cast { dtype: DType::Bool } => one!(|a: f32| truth(a != 0.0)),
             Op::Cast { .. } => one!(|a| a),
             Op::Quantize { .. } => {
-                two!(|a: f32, scale: f32| (a / scale).round_ties_even().clamp(f32::from(i8::MIN), f32::from(i8::MAX)))
+                two!(|a: f32, scale: f32| {
+                    let whole = (a / scale).round_ties_even().clamp(f32::from(i8::MIN), f32::from(i8::MAX));
+                    // An int8 holds no NaN; converted, it is 0.
+                    if whole.is_nan() { 0.0 } else { whole }
+                })
             }
             Op::Dequantize => two!(|a: f32, scale: f32| a * scale),
             _ => unreachable!("{} is not elementwise", op.name()),

@@ -129,6 +129,22 @@ fn every_op_computes_what_the_interpreter_does() {
     }
 }
 
+/// An int8 holds neither NaN nor infinity. Oracle: by hand.
+#[test]
+fn what_is_no_number_is_a_whole_number_in_int8() {
+    let mut b = Builder::new(Element::F32);
+    let x = b.input("x", &[1, 5]).unwrap();
+    let scale = b.scalar(0.25);
+    let whole = b.push1(Op::Quantize { output_dtype: DType::I8 }, &[x, scale]).unwrap();
+    let y = b.push1(Op::Dequantize, &[whole, scale]).unwrap();
+    b.output("y", y).unwrap();
+    let program = b.finish().unwrap();
+    let x = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.0, 1.0];
+    let outputs =
+        run_on_cpu(&CpuDevice::new(1), &program, &[("x".to_owned(), x.to_vec())], Mode::Store, f32::NAN);
+    assert_eq!(outputs["y"], [0.0, 31.75, -32.0, 0.0, 1.0]);
+}
+
 #[test]
 fn every_gradient_does_too() {
     for example in ops::examples() {

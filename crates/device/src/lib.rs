@@ -38,6 +38,9 @@ pub struct Limits {
     pub accumulate: bool,
     /// Whether an input and an output declared as a pair may share a buffer.
     pub inout: bool,
+    /// Whether it may compute with int8 as such. Elsewhere `quantize` only rounds, and the products that follow are
+    /// of floats.
+    pub int8: bool,
 }
 
 /// Something that runs programs.

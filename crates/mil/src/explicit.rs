@@ -54,16 +54,26 @@ pub(crate) fn statements(program: &Program, header: Header) -> Result<Vec<Statem
     for info in program.values() {
         check_name(&info.name)?;
     }
+    let scales = constant_scales(program);
     for stmt in program.stmts() {
+        let int8 = |id: &ValueId| program.ty(*id).dtype == DType::I8;
+        if header == Header::Ios16 && stmt.args.iter().chain(&stmt.results).any(int8) {
+            let problem = "int8 values came with iOS 17, macOS 14; write the program for ios18";
+            return Err(Error::op(stmt.op.name(), problem));
+        }
         if let Op::Const(constant) = &stmt.op {
             let name = maker.name(stmt.results[0]);
             maker.statements.push(Statement::Const { name, constant: Cow::Borrowed(constant) });
             continue;
         }
         let kind = stmt.op.kind().expect("every op but a constant has a kind");
-        if header == Header::Ios16 && matches!(stmt.op, Op::Quantize { .. } | Op::Dequantize) {
-            let problem = "it came with iOS 17, macOS 14; write the program for ios18";
-            return Err(Error::op(kind.name, problem));
+        if matches!(stmt.op, Op::Quantize { .. } | Op::Dequantize) {
+            let scale = scales.get(&stmt.args[1]).copied();
+            if !scale.is_some_and(|scale| scale.is_finite() && scale != 0.0) {
+                let found = scale.map_or("computed".to_owned(), |scale| scale.to_string());
+                let problem = format!("its scale is {found}; Core ML takes a constant, finite and not 0");
+                return Err(Error::op(kind.name, problem));
+            }
         }
         let mut arguments = Vec::new();
         if kind.variadic {
@@ -81,6 +91,15 @@ pub(crate) fn statements(program: &Program, header: Header) -> Result<Vec<Statem
         maker.statements.push(Statement::Op { kind, arguments, results: &stmt.results });
     }
     Ok(maker.statements)
+}
+
+/// The constants of one float.
+fn constant_scales(program: &Program) -> HashMap<ValueId, f32> {
+    let of = |stmt: &crate::Stmt| match &stmt.op {
+        Op::Const(constant) => Some((stmt.results[0], *constant.as_floats()?.first()?)),
+        _ => None,
+    };
+    program.stmts().iter().filter_map(of).collect()
 }
 
 fn check_name(name: &str) -> Result<()> {

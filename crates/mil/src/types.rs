@@ -173,12 +173,16 @@ pub enum ConstData {
 /// Floats that are whole numbers times a scale.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Affine {
-    /// The floats: `quantized * scale`, rounded to their type.
+    /// The floats: `(quantized - zero_points) * scales`, rounded to their type.
     pub values: Arc<[f32]>,
-    /// The whole numbers.
+    /// The whole numbers. Unsigned ones are kept 128 lower, and so are their zero points.
     pub quantized: Arc<[i8]>,
-    /// The scale, of the floats' type.
-    pub scale: f32,
+    /// One for all, or one for each index of `axis`; finite, of the floats' type.
+    pub scales: Arc<[f32]>,
+    /// One for all, or one for each index of `axis`.
+    pub zero_points: Arc<[i8]>,
+    /// The axis along which scales and zero points differ.
+    pub axis: usize,
 }
 
 impl ConstData {
@@ -217,23 +221,57 @@ impl Constant {
         Constant { ty, data: ConstData::Float(data) }
     }
 
-    /// `quantized * scale` as floats of `element`'s type, kept as int8; the scale is rounded to that type. The
-    /// shape has at least one axis, as MIL's form names one.
+    /// `quantized * scale` as floats of `element`'s type, kept as int8; the scale is rounded to that type.
+    ///
+    /// # Panics
+    /// As [`Constant::affine`].
     pub fn quantized(element: Element, shape: &[usize], quantized: &[i8], scale: f32) -> Self {
-        assert!(!shape.is_empty(), "MIL keeps no single number as int8");
-        let scale = element.round(scale);
-        let values = quantized.iter().map(|q| f32::from(*q) * scale);
+        Constant::affine(element, shape, quantized, 0, &[scale], &[0])
+    }
+
+    /// `(quantized - zero_points) * scales` along `axis` as floats of `element`'s type, kept as int8; the scales are
+    /// rounded to that type. Of scales and of zero points there is one, or one for each index of `axis`.
+    ///
+    /// # Panics
+    /// When the shape has no such axis (MIL keeps no single number as int8), a count is another, or a scale is not
+    /// finite in `element`'s type.
+    pub fn affine(
+        element: Element,
+        shape: &[usize],
+        quantized: &[i8],
+        axis: usize,
+        scales: &[f32],
+        zero_points: &[i8],
+    ) -> Self {
+        assert!(axis < shape.len(), "axis {axis} is none of {shape:?}");
+        let channels = shape[axis];
+        let fits = |count: usize| count == 1 || count == channels;
+        assert!(fits(scales.len()) && fits(zero_points.len()), "one entry, or one for each of {channels}");
+        let scales: Arc<[f32]> = scales.iter().map(|scale| element.round(*scale)).collect();
+        assert!(scales.iter().all(|scale| scale.is_finite()), "scales are finite");
+        let inner: usize = shape[axis + 1..].iter().product();
+        let values = quantized.iter().enumerate().map(|(at, q)| {
+            let channel = at / inner % channels;
+            let zero = zero_points[channel % zero_points.len()];
+            (i16::from(*q) - i16::from(zero)) as f32 * scales[channel % scales.len()]
+        });
         let plain = Constant::float(element, shape, values);
         let values = plain.as_floats().unwrap_or_default().into();
-        let affine = Affine { values, quantized: quantized.into(), scale };
+        let zero_points = zero_points.into();
+        let affine =
+            Affine { values, quantized: quantized.into(), scales: scales.clone(), zero_points, axis };
         Constant { ty: plain.ty, data: ConstData::Affine(Arc::new(affine)) }
     }
 
     /// The same constant for another float type; what is not a float stays.
     pub fn with_element(&self, element: Element) -> Self {
         match &self.data {
+            // A scale that the other type cannot hold ends the form, not the program.
+            ConstData::Affine(a) if a.scales.iter().all(|scale| element.round(*scale).is_finite()) => {
+                Constant::affine(element, &self.ty.shape, &a.quantized, a.axis, &a.scales, &a.zero_points)
+            }
             ConstData::Affine(affine) => {
-                Constant::quantized(element, &self.ty.shape, &affine.quantized, affine.scale)
+                Constant::float(element, &self.ty.shape, affine.values.iter().copied())
             }
             ConstData::Float(values) => Constant::float(element, &self.ty.shape, values.iter().copied()),
             _ => self.clone(),

@@ -112,6 +112,40 @@ fn conv(x: &[usize], weight: &[usize], groups: i32, constant: bool) -> Program {
 }
 
 /// A constant that is kept as int8.
+/// Two neighbours of each of `batch` images as columns, times a matrix.
+fn im2col(batch: usize) -> Program {
+    build(|b| {
+        let a = b.input("a", &[batch, 16, 1, 64])?;
+        let w = b.input("w", &[1, 1, 16, 32])?;
+        let mut parts = Vec::new();
+        for begin in [0, 32] {
+            let op = Op::SliceBySize { begin: vec![0, 0, 0, begin], size: vec![batch as i32, 16, 1, 32] };
+            parts.push(b.push1(op, &[a])?);
+        }
+        let columns = b.push1(Op::Concat { axis: 1, interleave: false }, &parts)?;
+        let columns = b.reshape(columns, &[batch, 1, 32, 32])?;
+        b.matmul(w, columns, false, false)
+    })
+}
+
+/// An int8 port.
+fn relu_of_int8() -> Program {
+    parse(
+        "program(1.3) { func main<ios18>(tensor<int8, [1, 16]> a) {
+            fp16 s = const()[name = string(\"s\"), val = fp16(0.5)];
+            tensor<fp16, [1, 16]> b = dequantize(input = a, scale = s)[name = string(\"b\")];
+        } -> (b); }",
+    )
+}
+
+/// int8 with a scale for each row, as others write it.
+fn quantized_rows(b: &mut Builder, shape: &[usize]) -> ValueId {
+    let values = vec![1; shape.iter().product()];
+    let axis = shape.len() - 2;
+    let scales: Vec<f32> = (1..=shape[axis]).map(|row| row as f32).collect();
+    b.constant(mil::Constant::affine(Element::F16, shape, &values, axis, &scales, &[0]))
+}
+
 fn quantized(b: &mut Builder, shape: &[usize]) -> ValueId {
     let values: Vec<i8> = (0..shape.iter().product::<usize>()).map(|at| at as u8 as i8).collect();
     b.constant(mil::Constant::quantized(Element::F16, shape, &values, 0.25))
@@ -229,6 +263,20 @@ fn cases() -> Vec<Case> {
             of_two([&[1, 64, 16], &[1, 64, 16]], |b, a, w| {
                 let root = b.push1(Op::Sqrt, &[w])?;
                 b.add(a, root)
+            }),
+        ),
+        case(
+            "ANE-039",
+            M1,
+            AneInMem,
+            Error,
+            of_two([&[1, 64, 16], &[1, 64, 16]], |b, a, w| {
+                let roots = [b.push1(Op::Sqrt, &[a])?, b.push1(Op::Sqrt, &[w])?];
+                b.real_div(roots[0], roots[1])
+            }),
+            of_two([&[1, 64, 16], &[1, 64, 16]], |b, a, w| {
+                let roots = [b.push1(Op::Sqrt, &[a])?, b.push1(Op::Sqrt, &[w])?];
+                b.add(roots[0], roots[1])
             }),
         ),
         case(
@@ -360,7 +408,7 @@ fn cases() -> Vec<Case> {
             Ane,
             Warning,
             of_one(&[1, 1, 16, 16], |b, a| {
-                let w = quantized(b, &[1, 1, 16, 16]);
+                let w = quantized_rows(b, &[1, 1, 16, 16]);
                 b.matmul(w, a, false, false)
             }),
             of_one(&[1, 1, 16, 16], |b, a| {
@@ -391,16 +439,9 @@ fn cases() -> Vec<Case> {
             }),
         ),
         case("ANE-065", M4, AneInMem, Warning, softmaxes(1, 1_152), softmaxes(1, 1_024)),
-        case("ANE-066", M4, AneInMem, Info, matmul(16, 5_120, 16), matmul(16, 4_096, 16)),
+        case("ANE-066", M4, AneInMem, Info, matmul(5_120, 5_120, 16), matmul(768, 8_192, 16)),
         case("ANE-068", M4, Ane, Warning, softmaxes(8, 64), softmaxes(7, 64)),
-        case(
-            "ANE-069",
-            M1,
-            Ane,
-            Warning,
-            conv(&[129, 16, 1, 16], &[16, 16, 1, 1], 1, true),
-            conv(&[128, 16, 1, 16], &[16, 16, 1, 1], 1, true),
-        ),
+        case("ANE-069", M1, Ane, Warning, im2col(129), im2col(128)),
         case(
             "ANE-079",
             M3,
@@ -449,7 +490,7 @@ fn cases() -> Vec<Case> {
         case(
             "ANE-SQRT",
             M1,
-            Ane,
+            AneInMem,
             Warning,
             of_one(&[1, 16], |b, a| {
                 let root = b.push1(Op::Sqrt, &[a])?;
@@ -490,6 +531,8 @@ fn cases() -> Vec<Case> {
             relu("a", &[16]),
         ),
         case("ANE-072", M4, Ane, Error, with_element(Element::F32), with_element(Element::F16)),
+        case("ANE-072", M4, AneInMem, Warning, relu_of_int8(), with_element(Element::F16)),
+        case("ANE-072", M4, Ane, Error, with_element(Element::F32), relu_of_int8()),
         case("ANE-072", M4, AneInMem, Warning, with_element(Element::F32), with_element(Element::F16)),
         case(
             "ANE-074",

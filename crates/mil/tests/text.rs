@@ -29,7 +29,11 @@ fn wrap(example: &ops::Example, element: Element) -> Program {
         .operands
         .iter()
         .enumerate()
-        .map(|(i, ty)| b.typed_input(&format!("operand_{i}"), ty.clone()).expect("free"))
+        .map(|(i, ty)| match ty.rank() {
+            // Scales are constants.
+            0 => b.scalar(0.5),
+            _ => b.typed_input(&format!("operand_{i}"), ty.clone()).expect("free"),
+        })
         .collect();
     let results = b.push(example.op.clone(), &operands).expect("an example type-checks");
     for (i, result) in results.into_iter().enumerate() {
@@ -279,6 +283,73 @@ fn a_text_cannot_read_files_outside_its_folder() {
     }
     let missing = text::read_file(&folder.path().join("none.mil")).unwrap_err();
     assert!(missing.to_string().contains("none.mil"), "{missing}");
+}
+
+/// What Core ML refuses is not written: a scale that is computed, none, or not finite.
+#[test]
+fn a_scale_is_a_constant_and_a_divisor() {
+    let written = |scale: Option<f32>| {
+        let mut b = Builder::new(Element::F16);
+        let x = b.input("a", &[1, 16]).unwrap();
+        let scale = match scale {
+            Some(scale) => b.scalar(scale),
+            None => {
+                let parts = b.push1(Op::ReduceMax { axes: vec![0, 1], keep_dims: false }, &[x]).unwrap();
+                b.push1(Op::Abs, &[parts]).unwrap()
+            }
+        };
+        let whole = b.push1(Op::Quantize { output_dtype: DType::I8 }, &[x, scale]).unwrap();
+        let y = b.push1(Op::Dequantize, &[whole, scale]).unwrap();
+        b.output("y", y).unwrap();
+        text::write(&b.finish().unwrap(), &WriteOptions::default())
+    };
+    assert!(written(Some(0.5)).is_ok());
+    let problem = |scale| written(scale).unwrap_err().to_string();
+    assert!(problem(None).contains("its scale is computed"), "{}", problem(None));
+    assert!(problem(Some(0.0)).contains("its scale is 0"));
+    assert!(problem(Some(f32::INFINITY)).contains("its scale is inf"));
+    assert!(problem(Some(f32::NAN)).contains("its scale is NaN"));
+}
+
+/// int8 values of any kind are of a later generation than ios16.
+#[test]
+fn ios16_has_no_int8_values() {
+    let mut b = Builder::new(Element::F16);
+    let ty = mil::TensorType::new(DType::I8, &[1, 16]);
+    let whole = b.constant(mil::Constant { ty, data: mil::ConstData::Int((0..16).collect()) });
+    let half = b.push1(Op::Cast { dtype: DType::F16 }, &[whole]).unwrap();
+    let x = b.input("a", &[1, 16]).unwrap();
+    let y = b.add(x, half).unwrap();
+    b.output("y", y).unwrap();
+    let program = b.finish().unwrap();
+    assert!(text::write(&program, &WriteOptions::default()).is_ok());
+    let told = text::write(&program, &WriteOptions::legacy()).unwrap_err().to_string();
+    assert!(told.contains("iOS 17"), "{told}");
+}
+
+/// Scales and zero points of an axis go there and back too. Oracle: by hand.
+#[test]
+fn a_scale_for_each_channel_goes_there_and_back() {
+    use mil::{ConstData, Constant};
+    let mut b = Builder::new(Element::F16);
+    let x = b.input("a", &[2, 3]).unwrap();
+    let values = [-128, 0, 127, 1, 2, 3];
+    let weight = Constant::affine(Element::F16, &[2, 3], &values, 1, &[0.5, 0.25, 2.0], &[1, 0, -128]);
+    assert_eq!(weight.as_floats().unwrap(), [-64.5, 0.0, 510.0, 0.0, 0.5, 262.0]);
+    let weight = b.constant(weight);
+    let y = b.add(x, weight).unwrap();
+    b.output("y", y).unwrap();
+    let program = b.finish().unwrap();
+    for options in every_way_of_writing() {
+        let read = returned(&program, &options);
+        assert_eq!(read.stmts()[0].op, program.stmts()[0].op);
+        let Op::Const(constant) = &read.stmts()[0].op else { panic!("{read:?}") };
+        let ConstData::Affine(affine) = &constant.data else { panic!("{constant:?}") };
+        assert_eq!(
+            (affine.axis, &affine.scales[..], &affine.zero_points[..]),
+            (1, &[0.5, 0.25, 2.0][..], &[1, 0, -128][..])
+        );
+    }
 }
 
 /// A constant that is kept as int8 stays one: in the text and in a blob file, in both generations.

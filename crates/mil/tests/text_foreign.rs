@@ -216,6 +216,32 @@ fn quantised_weights_become_constants() {
     assert_eq!(w.ty, TensorType::new(DType::F16, &[2, 3]));
 }
 
+/// uint8 is kept as int8, 128 lower, zero point and all. Oracle: by hand.
+#[test]
+fn unsigned_weights_become_signed_ones_of_equal_value() {
+    let read = |zero: &str, scale: &str| {
+        let text = around(&format!(
+            r#"tensor<fp16, [2, 3]> w = constexpr_affine_dequantize()[axis = int32(1), name = string("w"),
+                quantized_data = tensor<uint8, [2, 3]>([[0, 128, 255], [1, 2, 3]]), scale = {scale}{zero}];
+            tensor<fp16, [2, 3]> y = mul(x = x, y = w);"#
+        ));
+        text::parse(&text, &ParseOptions::default())
+    };
+    let values = |zero: &str, scale: &str| {
+        let program = read(zero, scale).unwrap();
+        let Op::Const(w) = &program.stmts()[0].op else { panic!("{program:?}") };
+        assert!(matches!(w.data, mil::ConstData::Affine(_)), "{w:?}");
+        w.as_floats().unwrap().to_vec()
+    };
+    assert_eq!(values("", "fp16(0.5)"), [0.0, 64.0, 127.5, 0.5, 1.0, 1.5]);
+    let three = values(", zero_point = tensor<uint8, [3]>([0, 128, 255])", "tensor<fp16, [3]>([1, 2, 4])");
+    assert_eq!(three, [0.0, 0.0, 0.0, 1.0, -252.0, -1008.0]);
+    let told = |scale: &str| read("", scale).unwrap_err().to_string();
+    for scale in ["fp16(0x1p+17)", "fp16(inf)", "fp16(nan)"] {
+        assert!(told(scale).contains("fp16"), "{}", told(scale));
+    }
+}
+
 #[test]
 fn weights_that_do_not_fit_are_named() {
     let mut writer = Writer::new();

@@ -45,6 +45,7 @@ fn main() -> Result<()> {
         let group = format!("quantized-{header:?}").to_lowercase();
         dump(&out.join(&group), "small", &quantized([2, 3])?, header)?;
         dump(&out.join(&group), "in_a_file", &quantized([16, 64])?, header)?;
+        dump(&out.join(&group), "by_row", &quantized_by_row()?, header)?;
     }
     for preset in presets::NAMES {
         for cut in Cut::ALL {
@@ -64,6 +65,19 @@ fn quantized([outputs, inputs]: [usize; 2]) -> Result<Program> {
     let x = b.input("x", &[1, inputs, 1, 16])?;
     let values: Vec<i8> = (0..outputs * inputs).map(|at| (at * 37 % 255) as u8 as i8).collect();
     let weight = b.constant(Constant::quantized(Element::F16, &[outputs, inputs, 1, 1], &values, 0.125));
+    let y = b.pointwise_conv(x, weight)?;
+    b.output("y", y)?;
+    Ok(b.finish()?)
+}
+
+/// A convolution whose weight has a scale and a zero point for each output.
+fn quantized_by_row() -> Result<Program> {
+    let mut b = Builder::new(Element::F16);
+    let x = b.input("x", &[1, 6, 1, 16])?;
+    let values: Vec<i8> = (0..24).map(|at| at * 5 - 60).collect();
+    let (scales, zero_points) = ([0.125, 0.25, 0.5, 1.0], [0, -3, 7, 127]);
+    let weight = Constant::affine(Element::F16, &[4, 6, 1, 1], &values, 0, &scales, &zero_points);
+    let weight = b.constant(weight);
     let y = b.pointwise_conv(x, weight)?;
     b.output("y", y)?;
     Ok(b.finish()?)

@@ -43,8 +43,13 @@ impl SimDevice {
 
     /// A device of either element type; in f32 a profile bends nothing but its axis limits hold.
     pub fn with_element(profile: Profile, element: Element) -> Self {
-        let limits =
-            Limits { max_axis: profile.max_axis, max_programs: None, accumulate: false, inout: false };
+        let limits = Limits {
+            max_axis: profile.max_axis,
+            max_programs: None,
+            accumulate: false,
+            inout: false,
+            int8: false,
+        };
         let shared = Shared { counters: Arc::default(), pool: Arc::default(), lane: Mutex::default() };
         let name = match element {
             Element::F16 => format!("sim:{}", profile.name),

@@ -218,6 +218,10 @@ fn int8_is_rounded_to_even_and_kept_in_its_range() {
     for element in [Element::F16, Element::F32] {
         assert_eq!(apply(&through(element, 0.25), &Profile::m4(), &x), expected);
     }
+    // What is no number is 0, as an int8 has no other way to say it; infinities are the ends.
+    let odd = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -0.0, 1.0, 2.0, 3.0, 4.0];
+    let kept = apply(&through(Element::F32, 0.25), &Profile::exact(), &odd);
+    assert_eq!(kept, [0.0, 31.75, -32.0, 0.0, 1.0, 2.0, 3.0, 4.0]);
     // 0.1 in f16 is 0.0999756; seven of them are 0.69983, of which the nearest half is 0.7001953 - 2^-11.
     let tenth = half::f16::from_f32(0.1).to_f32();
     let seven = apply(&through(Element::F16, 0.1), &Profile::m4(), &[0.7; 8])[0];

@@ -75,6 +75,7 @@ impl E5rtDevice {
             max_programs: Some(options.max_programs),
             accumulate: false,
             inout: true,
+            int8: true,
         };
         let shared = Arc::new(Shared {
             device: name.into(),

@@ -370,9 +370,9 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "ANE-SELECT",
         statement: "the operands of select have one shape",
-        symptom: "some are refused",
+        symptom: "the declared shape of the result may be wrong",
         remedy: "broadcast them first",
-        source: "reported once for an M4 with macOS 26; ANEForge broadcasts them",
+        source: "the type inference of coremltools looks at a and b and not at cond; ANEForge broadcasts all three",
         routes: &[(Ane, Warning)],
         chips: EVERY_CHIP,
         check: Check::Program(|s| {
@@ -389,8 +389,8 @@ pub(super) const RULES: &[Rule] = &[
         statement: "sqrt stands alone",
         symptom: "it is wrong where it is fused with what follows",
         remedy: "write pow(v, 0.5), or rsqrt and a product",
-        source: "ANEForge, M1",
-        routes: &[(Ane, Warning)],
+        source: "ane-train, M1",
+        routes: &[(AneInMem, Warning)],
         chips: M1_ONLY,
         check: Check::Program(|s| {
             s.each(|stmt| {

@@ -4,7 +4,7 @@ use super::Route::{Ane, AneInMem};
 use super::Severity::{Error, Info, Warning};
 use super::{Check, EVERY_CHIP, Findings, M1_M2, M1_ONLY, Rule, Subject};
 use crate::ops::{movement, reduce};
-use crate::{Op, REDUCE_SUM_MAX, Stmt};
+use crate::{Op, REDUCE_SUM_MAX, Stmt, ValueId};
 
 /// The smallest positive half is 2^-24; a sum with less is a sum with nothing.
 const SMALLEST_HALF: f32 = 5.960_464_5e-8;
@@ -13,7 +13,7 @@ const SMALLEST_HALF: f32 = 5.960_464_5e-8;
 pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "ANE-039",
-        statement: "the result of sqrt is neither broadcast nor a divisor",
+        statement: "the result of sqrt is neither broadcast nor divided nor a divisor",
         symptom: "only channel 0 is filled; a quotient is inverted, or the compile fails",
         remedy: "keep sqrt in a program of its own",
         source: "ane-train, M1",
@@ -57,7 +57,7 @@ pub(super) const RULES: &[Rule] = &[
         symptom: "infinity",
         remedy: "slice another axis, or keep the values below 4,094",
         source: "ANEForge, M1, M1 Max, M2 Pro; exact on M4, M5",
-        routes: &[(Ane, Warning)],
+        routes: &[(Ane, Warning), (AneInMem, Warning)],
         chips: M1_M2,
         check: Check::Program(last_axis_slice),
     },
@@ -160,12 +160,13 @@ fn sqrt_used(s: &Subject<'_>) -> Findings {
         if !is_binary(&stmt.op) {
             return None;
         }
-        let (at, root) = stmt.args.iter().enumerate().find(|(_, arg)| {
+        let mut roots = stmt.args.iter().filter(|arg| {
             s.producer(**arg).is_some_and(|producer| matches!(producer.op, Op::Sqrt | Op::Rsqrt { .. }))
-        })?;
-        let divides = at == 1 && matches!(stmt.op, Op::RealDiv);
-        let is_broadcast = s.ty(*root).shape != s.ty(stmt.results[0]).shape;
-        (divides || is_broadcast).then(|| format!("an operand is the root `{}`", s.program.value(*root).name))
+        });
+        let divided = matches!(stmt.op, Op::RealDiv);
+        let is_broadcast = |root: &ValueId| s.ty(*root).shape != s.ty(stmt.results[0]).shape;
+        let root = roots.find(|root| divided || is_broadcast(root))?;
+        Some(format!("an operand is the root `{}`", s.program.value(*root).name))
     })
 }
 
@@ -241,7 +242,7 @@ fn last_axis_slice(s: &Subject<'_>) -> Findings {
 fn joined_slices(s: &Subject<'_>) -> Findings {
     s.each(|stmt| {
         let Op::Concat { .. } = stmt.op else { return None };
-        let is_slice = |arg: &&crate::ValueId| {
+        let is_slice = |arg: &&ValueId| {
             s.producer(**arg).is_some_and(|producer| match &producer.op {
                 Op::SliceBySize { .. } => {
                     let (from, to) = (s.ty(producer.args[0]), s.ty(**arg));

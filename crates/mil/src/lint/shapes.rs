@@ -3,7 +3,7 @@
 use super::Route::{Ane, AneInMem};
 use super::Severity::{Error, Info, Warning};
 use super::{Check, Chip, EVERY_CHIP, Findings, M1_M3, M1_ONLY, M3_ON, M4_ON, Place, Rule, Subject};
-use crate::{DType, Op, PortKind};
+use crate::{DType, Op, PortKind, ValueId};
 
 /// The most axes that a tensor may have.
 pub(super) const MAX_RANK: usize = 5;
@@ -111,8 +111,12 @@ pub(super) const RULES: &[Rule] = &[
         routes: &[(AneInMem, Info)],
         chips: M4_ON,
         check: Check::Program(|s| {
-            s.each_matmul(|[_, (_, contraction), _]| {
-                (contraction >= SLOW_WIDTH).then(|| format!("its contraction is {contraction}"))
+            // The width is an axis of both sides of a layer's square products. A vocabulary or the inner width of a
+            // feed-forward block is as long in models that are narrow, on one axis besides the tokens.
+            s.each_matmul(|[(_, rows), (_, contraction), (_, columns)]| {
+                let other = rows.max(columns);
+                (contraction.min(other) >= SLOW_WIDTH)
+                    .then(|| format!("its contraction is {contraction}, and {other} come of it"))
             })
         }),
     },
@@ -139,13 +143,7 @@ pub(super) const RULES: &[Rule] = &[
         source: "ANEForge, M1",
         routes: &[(Ane, Warning)],
         chips: M1_ONLY,
-        check: Check::Program(|s| {
-            s.each(|stmt| {
-                let Op::Conv { .. } = stmt.op else { return None };
-                let batch = *s.ty(stmt.args[0]).shape.first()?;
-                (batch > MAX_BATCH).then(|| format!("its batch is {batch}"))
-            })
-        }),
+        check: Check::Program(im2col),
     },
     Rule {
         id: "ANE-071",
@@ -162,7 +160,7 @@ pub(super) const RULES: &[Rule] = &[
         statement: "ports hold fp16",
         symptom: "fp32, int32, bf16 and bool are refused",
         remedy: "build the program for Element::F16, and cast inside where another type is needed",
-        source: "ANEForge; in memory fp32 runs, about 37 % slower (maderix/ANE)",
+        source: "ANEForge, where int8 passes; in memory fp32 runs, about 37 % slower (maderix/ANE)",
         routes: &[(Ane, Error), (AneInMem, Warning)],
         chips: EVERY_CHIP,
         check: Check::Program(port_types),
@@ -262,10 +260,38 @@ fn idle(s: &Subject<'_>) -> Findings {
     findings
 }
 
+/// Products of columns: slices of one tensor that are joined, and laid out anew at most.
+fn im2col(s: &Subject<'_>) -> Findings {
+    let columns = |mut id| {
+        loop {
+            let producer = s.producer(id)?;
+            match producer.op {
+                Op::Reshape { .. } | Op::Transpose { .. } => id = producer.args[0],
+                Op::Concat { .. } => {
+                    let slice_of = |arg: &ValueId| {
+                        let producer = s.producer(*arg)?;
+                        matches!(producer.op, Op::SliceBySize { .. }).then(|| producer.args[0])
+                    };
+                    let first = producer.args.first().and_then(slice_of)?;
+                    let alike = producer.args.iter().all(|arg| slice_of(arg) == Some(first));
+                    return (alike && producer.args.len() > 1).then(|| s.ty(id).shape[0]);
+                }
+                _ => return None,
+            }
+        }
+    };
+    s.each(|stmt| {
+        let Op::Matmul { .. } = stmt.op else { return None };
+        let batch = stmt.args.iter().filter_map(|arg| columns(*arg)).find(|batch| *batch > MAX_BATCH)?;
+        Some(format!("it multiplies the columns of {batch} images"))
+    })
+}
+
 fn port_types(s: &Subject<'_>) -> Findings {
+    let taken = |dtype| dtype == DType::F16 || (dtype == DType::I8 && s.route == Ane);
     s.program
         .ports()
-        .filter(|port| port.ty.dtype != DType::F16)
+        .filter(|port| !taken(port.ty.dtype))
         .map(|port| {
             let way = if port.kind == PortKind::Input { "input" } else { "output" };
             (Place::Port(port.name.to_owned()), format!("the {way} is {}", port.ty))

@@ -137,9 +137,17 @@ fn quantized(name: &str, constant: &Constant, weights: &mut blob::Writer) -> spe
     } else {
         immediate(&data, bytes(affine.quantized.iter().map(|q| *q as u8).collect()))
     };
-    let scalar = |dtype, element| immediate(&TensorType::scalar(dtype), element);
-    let scale =
-        Constant { ty: TensorType::scalar(constant.ty.dtype), data: ConstData::Float([affine.scale].into()) };
+    let one_or_a_list = |dtype, count| match count {
+        1 => TensorType::scalar(dtype),
+        _ => TensorType::new(dtype, &[count]),
+    };
+    let scale = Constant {
+        ty: one_or_a_list(constant.ty.dtype, affine.scales.len()),
+        data: ConstData::Float(affine.scales.clone()),
+    };
+    let zero_ty = one_or_a_list(DType::I8, affine.zero_points.len());
+    let zeros = affine.zero_points.iter().map(|zero| *zero as u8).collect();
+    let axis = Elements::Ints(spec::RepeatedInts { values: vec![affine.axis as i32] });
     spec::Operation {
         ty: "constexpr_affine_dequantize".to_owned(),
         inputs: BTreeMap::new(),
@@ -147,9 +155,9 @@ fn quantized(name: &str, constant: &Constant, weights: &mut blob::Writer) -> spe
         attributes: [
             attribute_name(name),
             ("quantized_data".to_owned(), stored),
-            ("zero_point".to_owned(), scalar(DType::I8, bytes(vec![0]))),
+            ("zero_point".to_owned(), immediate(&zero_ty, bytes(zeros))),
             ("scale".to_owned(), value(&scale, weights)),
-            ("axis".to_owned(), scalar(DType::I32, Elements::Ints(spec::RepeatedInts { values: vec![0] }))),
+            ("axis".to_owned(), immediate(&TensorType::scalar(DType::I32), axis)),
         ]
         .into(),
     }

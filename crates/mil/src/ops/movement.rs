@@ -2,7 +2,7 @@
 //! `split`.
 
 use super::{Example, Op, resolve_axis, t};
-use crate::{Builder, Error, Result, TensorType, ValueId};
+use crate::{Builder, DType, Error, Result, TensorType, ValueId};
 
 pub(super) fn infer(op: &Op, args: &[&TensorType]) -> Result<Vec<TensorType>> {
     let x = args[0];
@@ -44,6 +44,13 @@ pub(super) fn infer(op: &Op, args: &[&TensorType]) -> Result<Vec<TensorType>> {
             like(shape)
         }
         Op::Split { num_splits, axis } => {
+            // Its T in MIL's reference: fp16, fp32, int32; the other movements take int8 from iOS 17 on.
+            if x.dtype == DType::I8 {
+                return Err(Error::op(
+                    "split",
+                    format!("its operand is {x}; it takes no int8, slice_by_size does"),
+                ));
+            }
             let axis = resolve_axis(op, *axis, x.rank())?;
             let parts = *num_splits;
             if parts < 1 || !x.shape[axis].is_multiple_of(parts as usize) {

@@ -11,8 +11,8 @@ pub(super) const GRADIENT: Gradient = Gradient::None("an int8 does not vary smoo
 pub(super) fn infer(op: &Op, args: &[&TensorType]) -> Result<Vec<TensorType>> {
     let (input, scale) = (args[0], args[1]);
     let refuse = |problem: String| Err(Error::op(op.name(), problem));
-    if scale.numel() != 1 || scale.rank() > 1 || !scale.dtype.is_float() {
-        return refuse(format!("scale is {scale}, expected one float"));
+    if scale.rank() > 0 || !scale.dtype.is_float() {
+        return refuse(format!("scale is {scale}, expected one float without axes"));
     }
     let dtype = match op {
         Op::Quantize { output_dtype } => {
@@ -51,6 +51,9 @@ pub(super) fn misuses() -> Vec<(Op, Vec<TensorType>, &'static str)> {
     vec![
         (Op::Quantize { output_dtype: DType::I32 }, vec![t(&[4]), t(&[])], "expected int8"),
         (Op::Quantize { output_dtype: DType::I8 }, vec![t(&[4]), t(&[4])], "expected one float"),
+        // coremltools: a scale has rank 0 for a tensor, rank 1 for channels.
+        (Op::Quantize { output_dtype: DType::I8 }, vec![t(&[4]), t(&[1])], "without axes"),
+        (Op::Split { num_splits: 2, axis: 0 }, vec![int8.clone()], "int8"),
         (Op::Quantize { output_dtype: DType::I8 }, vec![int8.clone(), t(&[])], "expected one float type"),
         (Op::Add, vec![int8.clone(), int8.clone()], "only dequantize computes with int8"),
         (Op::Dequantize, vec![t(&[4]), t(&[])], "expected int8"),

@@ -289,7 +289,11 @@ impl<'f, 't> Reader<'f, 't, '_> {
         }
         let range = match name {
             "int8" => i32::from(i8::MIN)..=i32::from(i8::MAX),
+            "int16" => i32::from(i16::MIN)..=i32::from(i16::MAX),
             "uint8" => 0..=i32::from(u8::MAX),
+            "uint16" => 0..=i32::from(u16::MAX),
+            // Larger ones are refused by their spelling.
+            "uint32" | "uint64" => 0..=i32::MAX,
             _ => i32::MIN..=i32::MAX,
         };
         let spelled = |(atom, at): &(Atom<'t>, usize)| match atom {
@@ -397,18 +401,15 @@ impl<'f, 't> Reader<'f, 't, '_> {
         };
         let data = self.ints(data, element_name, ty.numel())?;
         let element = if ty.dtype == DType::F16 { Element::F16 } else { Element::F32 };
-        if let (&[scale], &[0], "int8") = (&scales[..], &zeros[..], element_name) {
-            // Within int8, as they were read.
-            let quantized: Vec<i8> = data.iter().map(|q| *q as i8).collect();
-            return Ok(Constant::quantized(element, &ty.shape, &quantized, scale));
+        if let Some(wrong) = scales.iter().find(|scale| !element.round(**scale).is_finite()) {
+            let problem = format!("{}: the scale {wrong} is no finite {}", statement.op, ty.dtype.mil_name());
+            return Err(source.error(scale.at, problem));
         }
-        let inner: usize = ty.shape[axis + 1..].iter().product();
-        let values = data.into_iter().enumerate().map(|(at, q)| {
-            let channel = at / inner % channels;
-            let (scale, zero) = (scales[channel % scales.len()], zeros[channel % zeros.len()]);
-            q.wrapping_sub(zero) as f32 * scale
-        });
-        Ok(Constant::float(element, &ty.shape, values))
+        // Within int8 or uint8, as they were read.
+        let offset = if element_name == "uint8" { 128 } else { 0 };
+        let [quantized, zeros] =
+            [data, zeros].map(|values| values.iter().map(|q| (q - offset) as i8).collect::<Vec<i8>>());
+        Ok(Constant::affine(element, &ty.shape, &quantized, axis, &scales, &zeros))
     }
 
     // Statements.

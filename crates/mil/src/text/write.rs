@@ -125,17 +125,29 @@ impl Writer<'_> {
                 elements => nested(&data.shape, elements),
             }
         };
-        let [axis, zero] = ["int32", "int8"].map(|name| self.scalar_type(name));
-        let scale =
-            format!("{}({})", self.scalar_type(constant.ty.dtype.mil_name()), hex_float(affine.scale));
+        let scales: Vec<String> = affine.scales.iter().map(|scale| hex_float(*scale)).collect();
+        let zeros: Vec<String> = affine.zero_points.iter().map(i8::to_string).collect();
+        let scale = self.one_or_a_list(constant.ty.dtype, &scales);
+        let zero = self.one_or_a_list(DType::I8, &zeros);
+        let axis = format!("{}({})", self.scalar_type("int32"), affine.axis);
         let declared = format!("{} {name}", self.ty(&constant.ty));
         let named = self.string(name);
         writeln!(
             self.lines,
-            "        {declared} = {AFFINE}()[axis = {axis}(0), name = {named}, quantized_data = {data_ty}({values}), \
-             scale = {scale}, zero_point = {zero}(0)];"
+            "        {declared} = {AFFINE}()[axis = {axis}, name = {named}, quantized_data = {data_ty}({values}), \
+             scale = {scale}, zero_point = {zero}];"
         )
         .expect("a String takes everything");
+    }
+
+    fn one_or_a_list(&self, dtype: DType, elements: &[String]) -> String {
+        match elements {
+            [element] => format!("{}({element})", self.scalar_type(dtype.mil_name())),
+            _ => {
+                let shape = [elements.len()];
+                format!("{}({})", self.ty(&TensorType::new(dtype, &shape)), nested(&shape, elements))
+            }
+        }
     }
 
     fn floats_blob(&mut self, name: &str, dtype: DType, values: &[f32]) -> (String, u64) {

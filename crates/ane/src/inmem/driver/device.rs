@@ -72,6 +72,7 @@ impl InMemDevice {
             accumulate: false,
             // Two surfaces share nothing: a pair would be copied from the one to the other in each run.
             inout: false,
+            int8: true,
         };
         let books = Arc::new(Books { device: IN_MEMORY.into(), counters: Arc::default() });
         let shared = Arc::new(Shared { framework, books, ways });
