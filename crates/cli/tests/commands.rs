@@ -342,7 +342,7 @@ fn rules_are_listed_and_told_in_full() {
     let listed = place.ok(&["mil", "rules"]).stdout;
     let of_rule =
         |id: &str| listed.lines().find(|line| line.starts_with(id)).unwrap_or_else(|| panic!("{id}"));
-    assert!(of_rule("ANE-054").contains("w/-") && of_rule("ANE-054").contains("M1-M2"), "{listed}");
+    assert!(of_rule("ANE-054").contains("w/w") && of_rule("ANE-054").contains("M1-M2"), "{listed}");
     for number in 1..=80 {
         of_rule(&format!("ANE-{number:03}"));
     }

@@ -78,7 +78,7 @@ pub enum Source {
     },
     /// A file or a folder.
     Path(PathBuf),
-    /// A public data set, which [`crate::prepare`] downloads.
+    /// A public data set, which [`crate::prepare()`] downloads.
     Hub(HubSource),
 }
 
