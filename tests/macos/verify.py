@@ -22,8 +22,9 @@ lief.logging.disable()
 # Segments are mapped by pages of this size on Apple Silicon.
 PAGE = 0x4000
 LARGEST = 48 << 20
-# Homes and scratch folders, on whatever machine: no path in them means anything where the binary runs.
-SOMEBODYS_FOLDER = re.compile(rb"/(?:home|root|Users|tmp|private/var|builds)/[\w.@+-]+/[\w./@+-]*\.(?:rs|c|h|o|a)\b")
+# Homes and scratch folders, on whatever machine: no path in them means anything where the binary runs. Nothing is asked
+# of what follows: Rust's strings stand side by side without an end.
+SOMEBODYS_FOLDER = re.compile(rb"/(?:home|root|Users|tmp|private/var|builds)/[\w.@+-]+/[\w./@+-]*\.(?:rs|c|h|o|a)")
 
 
 def version(numbers):
