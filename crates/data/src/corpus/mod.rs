@@ -16,7 +16,7 @@
 //! Held out for validation (the first rule that applies):
 //! 1. the built-in stories: a stream of their own;
 //! 2. a folder with files whose names start with `valid` or are `val`, `val_…`, `val-…`, `val.…`: these (files named `test…` are
-//!    then read by nobody); a folder with files named `test…`: these;
+//!    then read by nobody); a folder with files named `test…`: these; of a data set on the Hub a folder's name counts likewise;
 //! 3. a folder with `shard_06542.parquet` (the pinned shard of climbmix-400b-shuffle): that shard;
 //! 4. a single text file that is not compressed: from the first blank line after 95% of its bytes (else the next line,
 //!    else the next character); a single file of token ids: from the first BOS after 95% of them (else from there);
@@ -236,7 +236,8 @@ impl Corpus {
                 ))
             })?;
         all.retain(|file| Kind::of(file) == Some(kind));
-        let (files, held_out) = split_files(all);
+        let name = |file: &PathBuf| file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let (files, held_out) = split_files(all.into_iter().map(|file| (name(&file), file)).collect());
         if files.is_empty() {
             return Err(about(
                 "every file in the folder is named as validation or test data; none is left to train on"
@@ -249,12 +250,18 @@ impl Corpus {
     /// A public data set whose files are here; `files` as [`crate::hub::fetch`] gives them.
     pub fn of_hub(source: &HubSource, files: &[LocalFile], options: &ReadOptions) -> Result<Corpus> {
         let kind = files.first().and_then(|file| Kind::of(&file.path)).unwrap_or(Kind::Parquet);
-        let (files, held_out) = split_files(files.iter().map(|file| file.path.clone()).collect());
+        let within = source.folder();
+        let name = |file: &LocalFile| file.name.strip_prefix(within).unwrap_or(&file.name).to_owned();
+        let named = files.iter().map(|file| (name(file), file.path.clone())).collect();
+        let (files, held_out) = split_files(named);
         if files.is_empty() {
             let why = "every file of it is named as validation or test data; none is left to train on".into();
             return Err(Error::Source { path: source.to_string().into(), why });
         }
-        let options = ReadOptions { column: source.column().into(), ..options.clone() };
+        let mut options = options.clone();
+        if let Some(column) = source.column() {
+            options.column = column.into();
+        }
         Ok(Corpus { source: Source::Hub(source.clone()), kind, files, held_out, options })
     }
 
@@ -339,28 +346,35 @@ impl Corpus {
     }
 }
 
-/// Parts a folder's files into those to train on and what is held out.
-fn split_files(mut files: Vec<PathBuf>) -> (Vec<PathBuf>, HeldOut) {
-    let stem = |f: &PathBuf| f.file_stem().unwrap_or_default().to_string_lossy().to_lowercase();
-    let is_valid = |f: &PathBuf| {
-        let stem = stem(f);
-        stem.starts_with("valid")
-            || stem.strip_prefix("val").is_some_and(|rest| !rest.starts_with(char::is_alphanumeric))
+/// Parts a folder's files, each with its name in it, into those to train on and what is held out. A file is what it or
+/// a folder on the way to it is named.
+fn split_files(files: Vec<(String, PathBuf)>) -> (Vec<PathBuf>, HeldOut) {
+    let is_valid = |part: &str| {
+        part.starts_with("valid")
+            || part.strip_prefix("val").is_some_and(|rest| !rest.starts_with(char::is_alphanumeric))
     };
-    let is_test = |f: &PathBuf| stem(f).starts_with("test");
-    let pinned = |f: &PathBuf| f.file_name().is_some_and(|n| n == PINNED_SHARD);
-    let valid: Vec<_> = files.iter().filter(|f| is_valid(f)).cloned().collect();
-    let test: Vec<_> = files.iter().filter(|f| is_test(f)).cloned().collect();
-    if !valid.is_empty() || !test.is_empty() {
-        files.retain(|f| !is_valid(f) && !is_test(f));
-        return (files, HeldOut::Files(if valid.is_empty() { test } else { valid }));
-    }
-    match files.iter().position(pinned) {
-        Some(at) if files.len() > 1 => {
-            let shard = files.remove(at);
-            (files, HeldOut::Files(vec![shard]))
+    let is_test = |part: &str| part.starts_with("test");
+    let (mut train, mut valid, mut test) = (Vec::new(), Vec::new(), Vec::new());
+    for (name, file) in files {
+        let name = name.to_lowercase();
+        if name.split('/').any(is_valid) {
+            valid.push(file);
+        } else if name.split('/').any(is_test) {
+            test.push(file);
+        } else {
+            train.push(file);
         }
-        _ => (files, HeldOut::Documents),
+    }
+    if !valid.is_empty() || !test.is_empty() {
+        return (train, HeldOut::Files(if valid.is_empty() { test } else { valid }));
+    }
+    let pinned = |f: &PathBuf| f.file_name().is_some_and(|n| n == PINNED_SHARD);
+    match train.iter().position(pinned) {
+        Some(at) if train.len() > 1 => {
+            let shard = train.remove(at);
+            (train, HeldOut::Files(vec![shard]))
+        }
+        _ => (train, HeldOut::Documents),
     }
 }
 

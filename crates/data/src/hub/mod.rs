@@ -1,21 +1,26 @@
 //! Files of public data sets on the Hugging Face Hub, downloaded once and kept in the cache.
 //!
-//! A file is fetched under another name beside its own, with what the server says of it (size and ETag) in a small file
-//! that stays; it gets its name when it is whole, has its size, and, where the ETag is a SHA-256 as the Hub gives it for
-//! large files, has the right contents. Whatever interrupts a download, the next one goes on where it broke off, if the
-//! server still has the same version. What is there is not asked for again, so that everything works offline then.
+//! A file is fetched under another name beside its own, with what the server says of it (ETag, size, SHA-256) in a small
+//! file; it gets its name when it has its size and, where the Hub tells a SHA-256 as it does for large files, the right
+//! contents. Whatever interrupts a download, the next one goes on where it broke off, if the server still has the same
+//! version; what is complete but for its name is checked and named without a request. What is there is not asked for
+//! again, so that everything works offline then.
 //!
 //! ```text
 //! <cache>/downloads/karpathy--climbmix-400b-shuffle/shard_00000.parquet
-//!                                                  /.shard_00000.parquet.json   ETag and size
-//!                                                  /.shard_00000.parquet.part   while it is not whole
-//!                                                  /.files.json                 a listing, for sources that need one
+//!                                                  /.shard_00000.parquet.json        what it is
+//!                                                  /.shard_00000.parquet.part        what is here while it is not whole
+//!                                                  /.shard_00000.parquet.part.json   what that will be
+//!                                                  /.shard_00000.parquet.lock        held by the process that fetches it
+//!                                                  /.files.json                      a listing, for sources that need one
 //! ```
 
+mod part;
 mod source;
 mod transfer;
 
 use std::collections::{HashMap, VecDeque};
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -26,9 +31,10 @@ use serde::Deserialize;
 use ureq::http::{Response, header};
 
 use crate::{Error, Progress, Result, whole};
+use part::{Listed, Place};
 use source::Wanted;
 pub use source::{CLIMBMIX_MOST_SHARDS, CLIMBMIX_SHARDS, HubSource};
-use transfer::Place;
+use transfer::{Failure, patiently, refusal};
 
 /// Where the Hub is.
 pub const ENDPOINT: &str = "https://huggingface.co";
@@ -41,7 +47,7 @@ const STALL: Duration = Duration::from_secs(30);
 const CONNECT: Duration = Duration::from_secs(20);
 
 /// How to reach the Hub.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct HubOptions {
     /// Its address; [`ENDPOINT`], or a mirror of it.
     pub endpoint: String,
@@ -55,6 +61,21 @@ pub struct HubOptions {
     pub waits: Vec<Duration>,
     /// Without a byte for so long, a connection counts as broken.
     pub stall: Duration,
+}
+
+impl fmt::Debug for HubOptions {
+    /// Without the token, which must not get into a log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let HubOptions { endpoint, token, offline, jobs, waits, stall } = self;
+        f.debug_struct("HubOptions")
+            .field("endpoint", endpoint)
+            .field("token", &token.as_ref().map(|_| "…"))
+            .field("offline", offline)
+            .field("jobs", jobs)
+            .field("waits", waits)
+            .field("stall", stall)
+            .finish()
+    }
 }
 
 impl HubOptions {
@@ -101,42 +122,47 @@ pub fn fetch(
     let folder = folder(source, cache_dir);
     let client = Client::new(options);
     let base = format!("{}/datasets/{}/resolve/{}", client.endpoint, source.id(), source.revision());
-    let names = names(source, &client, &folder)?;
-    let place = |name: &String| {
-        let outside = || Error::Download {
-            url: format!("{base}/{name}"),
-            why: "its name leads out of the folder".into(),
-            kept: 0,
-        };
-        transfer::inside(&folder, name).map(Place::of).ok_or_else(outside)
+    let place = |listed: Listed| match transfer::inside(&folder, &listed.name) {
+        Some(file) => Ok((listed, Place::of(file))),
+        None => {
+            let url = format!("{base}/{}", listed.name);
+            Err(Error::Download { url, why: "its name leads out of the folder".into(), kept: 0 })
+        }
     };
-    let places: Vec<Place> = names.iter().map(place).collect::<Result<_>>()?;
-    let missing: VecDeque<(String, &Place)> = (names.iter().zip(&places))
-        .filter(|(_, place)| place.whole().is_none())
-        .map(|(name, place)| (format!("{base}/{name}"), place))
+    let files = wanted(source, &client, &folder, progress)?;
+    let files: Vec<(Listed, Place)> = files.into_iter().map(place).collect::<Result<_>>()?;
+    let missing: VecDeque<Missing> = (files.iter())
+        .filter(|(listed, place)| place.whole(listed).is_none())
+        .map(|(listed, place)| Missing { url: format!("{base}/{}", listed.name), listed, place })
         .collect();
     if !missing.is_empty() {
         if options.offline {
-            let files =
-                missing.iter().map(|(url, _)| url.rsplit('/').next().unwrap_or(url).to_owned()).collect();
+            let files = missing.iter().map(|missing| missing.listed.name.clone()).collect();
             return Err(Error::Offline { name: source.to_string(), files });
         }
         fetch_all(&client, missing, options.jobs, progress)?;
     }
-    let found = names.into_iter().zip(places).map(|(name, place)| {
-        let about = place.whole().ok_or_else(|| Error::Source {
+    let found = files.into_iter().map(|(listed, place)| {
+        let about = place.whole(&listed).ok_or_else(|| Error::Source {
             path: place.file.clone(),
             why: "it was there a moment ago and is not now".into(),
         })?;
-        Ok(LocalFile { name, path: place.file, etag: about.etag, size: about.size })
+        Ok(LocalFile { name: listed.name, path: place.file, etag: about.etag, size: about.size })
     });
     found.collect()
+}
+
+/// A file to download.
+struct Missing<'f> {
+    url: String,
+    listed: &'f Listed,
+    place: &'f Place,
 }
 
 /// Downloads on several threads; the first error that no attempt mends ends it, when the others' files are done.
 fn fetch_all(
     client: &Client,
-    missing: VecDeque<(String, &Place)>,
+    missing: VecDeque<Missing>,
     jobs: usize,
     progress: &dyn Fn(Progress),
 ) -> Result<()> {
@@ -149,8 +175,8 @@ fn fetch_all(
         for _ in 0..jobs {
             let outbox = Outbox(sender.clone());
             scope.spawn(move || {
-                while let Some((url, place)) = next() {
-                    let done = transfer::fetch(client, &url, place, &outbox);
+                while let Some(Missing { url, listed, place }) = next() {
+                    let done = transfer::fetch(client, &url, listed, place, &outbox);
                     let failed = done.is_err();
                     outbox.say(Message::Done { done });
                     if failed {
@@ -206,10 +232,7 @@ impl State {
         match message {
             Message::Size { url, bytes } => _ = self.sizes.insert(url, bytes),
             Message::Bytes { url, bytes } => _ = self.bytes.insert(url, bytes),
-            Message::Again { url, why, wait } => {
-                let what = format!("{url}: {why}; trying again in {} s", wait.as_secs());
-                return progress(Progress::Retrying(what));
-            }
+            Message::Again { url, why, wait } => return progress(retrying(&url, &why, wait)),
             Message::Done { done } => match done {
                 Ok(()) => self.done += 1,
                 Err(error) => _ = self.error.get_or_insert(error),
@@ -223,6 +246,10 @@ impl State {
     }
 }
 
+fn retrying(url: &str, why: &str, wait: Duration) -> Progress {
+    Progress::Retrying(format!("{url}: {why}; trying again in {} s", wait.as_secs()))
+}
+
 /// Where a data set's files are kept. Another revision is another data set.
 fn folder(source: &HubSource, cache_dir: &Path) -> PathBuf {
     let id = source.id().replace('/', "--");
@@ -230,45 +257,58 @@ fn folder(source: &HubSource, cache_dir: &Path) -> PathBuf {
     cache_dir.join("downloads").join(name)
 }
 
-/// The names of the files of a source. A listing is kept, and asked for again only while files are missing.
-fn names(source: &HubSource, client: &Client, folder: &Path) -> Result<Vec<String>> {
+/// The files of a source. A listing is kept, and asked for again only while files are missing.
+fn wanted(
+    source: &HubSource,
+    client: &Client,
+    folder: &Path,
+    progress: &dyn Fn(Progress),
+) -> Result<Vec<Listed>> {
     let within = match source.wanted() {
-        Wanted::Files(names) => return Ok(names),
+        Wanted::Files(names) => return Ok(names.into_iter().map(Listed::named).collect()),
         Wanted::Folder(within) => within,
     };
-    let kept = folder.join(".files.json");
-    let mut all: Option<Vec<String>> =
-        fs::read(&kept).ok().and_then(|json| serde_json::from_slice(&json).ok());
-    if all.is_none() {
-        if client.offline {
-            return Err(Error::Offline {
-                name: source.to_string(),
-                files: vec!["the list of its files".into()],
-            });
+    let path = folder.join(".files.json");
+    let kept: Option<Vec<Listed>> = fs::read(&path).ok().and_then(|json| serde_json::from_slice(&json).ok());
+    if let Some(kept) = kept {
+        let files = select(source, &kept, &within)?;
+        let is_here = |listed: &Listed| {
+            transfer::inside(folder, &listed.name).is_some_and(|file| Place::of(file).whole(listed).is_some())
+        };
+        if client.offline || files.iter().all(is_here) {
+            return Ok(files);
         }
-        let listed = client.list(source)?;
-        fs::create_dir_all(folder).map_err(Error::io(folder, "create the folder"))?;
-        whole::write(&kept, &serde_json::to_vec(&listed).expect("names can be written"))?;
-        all = Some(listed);
     }
-    let all = all.unwrap_or_default();
-    let of_kind = |ending: &str| -> Vec<String> {
-        let inside = |name: &&String| name.strip_prefix(&within).is_some_and(|rest| !rest.starts_with('.'));
-        all.iter().filter(inside).filter(|name| name.ends_with(ending)).cloned().collect()
+    if client.offline {
+        let files = vec!["the list of its files".into()];
+        return Err(Error::Offline { name: source.to_string(), files });
+    }
+    let all = client.list(source, progress)?;
+    fs::create_dir_all(folder).map_err(Error::io(folder, "create the folder"))?;
+    whole::write(&path, &serde_json::to_vec(&all).expect("names can be written"))?;
+    select(source, &all, &within)
+}
+
+/// Those of the files that hold text, in the folder `within`.
+fn select(source: &HubSource, all: &[Listed], within: &str) -> Result<Vec<Listed>> {
+    let of_kind = |ending: &str| -> Vec<Listed> {
+        let inside =
+            |file: &&Listed| file.name.strip_prefix(within).is_some_and(|rest| !rest.starts_with('.'));
+        all.iter().filter(inside).filter(|file| file.name.ends_with(ending)).cloned().collect()
     };
-    let mut names = of_kind(".parquet");
-    if names.is_empty() {
-        names = of_kind(".jsonl");
+    let mut files = of_kind(".parquet");
+    if files.is_empty() {
+        files = of_kind(".jsonl");
     }
-    if names.is_empty() {
+    if files.is_empty() {
         let place = if within.is_empty() { "it".to_owned() } else { format!("its folder {within}") };
-        let some: Vec<&str> = all.iter().take(5).map(String::as_str).collect();
+        let some: Vec<&str> = all.iter().take(5).map(|file| file.name.as_str()).collect();
         let why =
             format!("{place} holds no .parquet or .jsonl file among {} ({} …)", all.len(), some.join(", "));
         return Err(Error::Source { path: source.to_string().into(), why });
     }
-    names.sort();
-    Ok(names)
+    files.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(files)
 }
 
 /// Talks to one endpoint.
@@ -306,7 +346,8 @@ impl Client {
 
     /// Asks for what lies at `url` from byte `from` on; if it is no longer `if_range`, for all of it.
     fn get(&self, url: &str, from: u64, if_range: Option<&str>) -> Result<Response<ureq::Body>, ureq::Error> {
-        let mut request = self.agent.get(url);
+        // Sizes and ranges are those of the file, not of a packed form of it.
+        let mut request = self.agent.get(url).header(header::ACCEPT_ENCODING, "identity");
         if from > 0 {
             request = request.header(header::RANGE, format!("bytes={from}-"));
             if let Some(etag) = if_range.filter(|etag| !etag.is_empty()) {
@@ -321,14 +362,9 @@ impl Client {
         request.call()
     }
 
-    /// The names of all files of a data set.
-    fn list(&self, source: &HubSource) -> Result<Vec<String>> {
-        #[derive(Deserialize)]
-        struct Entry {
-            r#type: String,
-            path: String,
-        }
-        let mut names = Vec::new();
+    /// All files of a data set.
+    fn list(&self, source: &HubSource, progress: &dyn Fn(Progress)) -> Result<Vec<Listed>> {
+        let mut files = Vec::new();
         let mut url = Some(format!(
             "{}/api/datasets/{}/tree/{}?recursive=true",
             self.endpoint,
@@ -336,34 +372,45 @@ impl Client {
             source.revision()
         ));
         while let Some(page) = url.take() {
-            let mut waits = self.waits.iter();
-            let mut response = loop {
-                let why = match self.get(&page, 0, None) {
-                    Ok(response) => match response.status().as_u16() {
-                        200 => break response,
-                        status @ (401 | 403) => {
-                            return Err(Error::Forbidden { url: page, status, token: self.has_token() });
-                        }
-                        404 => return Err(Error::NoSuchFile { url: page }),
-                        status => format!("the server answers {status}"),
-                    },
-                    Err(error) => error.to_string(),
-                };
-                match waits.next() {
-                    Some(wait) => std::thread::sleep(*wait),
-                    None => return Err(Error::Download { url: page, why, kept: 0 }),
-                }
-            };
-            let text = response.body_mut().read_to_string();
-            let fail = |why: String| Error::Download { url: page.clone(), why, kept: 0 };
-            let text = text.map_err(|error| fail(error.to_string()))?;
-            let entries: Vec<Entry> =
-                serde_json::from_str(&text).map_err(|e| fail(format!("it is no list of files ({e})")))?;
-            names.extend(entries.into_iter().filter(|e| e.r#type == "file").map(|e| e.path));
-            let link = response.headers().get(header::LINK).and_then(|link| link.to_str().ok());
-            url = link.and_then(next_page).and_then(|next| join(&page, next));
+            let again = |why: String, wait| progress(retrying(&page, &why, wait));
+            let (entries, next) = patiently(self, &page, &again, &|| 0, || self.list_page(&page))?;
+            files.extend(entries);
+            url = next;
         }
-        Ok(names)
+        Ok(files)
+    }
+
+    /// The files of one page of a listing, and the next page's address.
+    fn list_page(&self, page: &str) -> Result<(Vec<Listed>, Option<String>), Failure> {
+        #[derive(Deserialize)]
+        struct Entry {
+            r#type: String,
+            path: String,
+            size: Option<u64>,
+            /// Of a large file.
+            lfs: Option<Lfs>,
+        }
+        #[derive(Deserialize)]
+        struct Lfs {
+            /// SHA-256 of the contents.
+            oid: String,
+        }
+        let passing = |why: String| Failure::Passing(why, None);
+        let mut response = self.get(page, 0, None).map_err(|error| passing(error.to_string()))?;
+        if response.status() != 200 {
+            return Err(refusal(self, page, 0, &response));
+        }
+        let text = response.body_mut().read_to_string().map_err(|error| passing(error.to_string()))?;
+        let entries: Vec<Entry> = serde_json::from_str(&text)
+            .map_err(|error| passing(format!("it is no list of files ({error})")))?;
+        let files = entries.into_iter().filter(|entry| entry.r#type == "file").map(|entry| Listed {
+            name: entry.path,
+            size: entry.size,
+            sha256: entry.lfs.map(|lfs| lfs.oid),
+        });
+        let link = response.headers().get(header::LINK).and_then(|link| link.to_str().ok());
+        let next = link.and_then(next_page).and_then(|next| join(page, next));
+        Ok((files.collect(), next))
     }
 }
 

@@ -33,8 +33,9 @@ pub enum HubSource {
         revision: String,
         /// The folder in it; empty for the whole data set.
         folder: String,
-        /// The column, or field of a JSON line, with the text.
-        column: String,
+        /// The column, or field of a JSON line, with the text; `None` leaves it to
+        /// [`ReadOptions::column`](crate::ReadOptions::column).
+        column: Option<String>,
     },
 }
 
@@ -65,7 +66,10 @@ impl HubSource {
     }
 
     fn parse_dataset(text: &str) -> Result<HubSource, String> {
-        let (path, column) = text.split_once(':').unwrap_or((text, crate::corpus::COLUMN));
+        let (path, column) = match text.split_once(':') {
+            Some((path, column)) => (path, Some(column)),
+            None => (text, None),
+        };
         let fail =
             || Err("write hf:OWNER/NAME, hf:OWNER/NAME@REVISION/FOLDER:COLUMN or a part of that".to_owned());
         let Some((owner, rest)) = path.split_once('/') else { return fail() };
@@ -78,7 +82,7 @@ impl HubSource {
         };
         let folder = folder.trim_end_matches('/');
         if ![owner, name, revision].into_iter().chain(folder.split('/').filter(|f| !f.is_empty())).all(plain)
-            || column.is_empty()
+            || column == Some("")
         {
             return fail();
         }
@@ -86,7 +90,7 @@ impl HubSource {
             id: format!("{owner}/{name}"),
             revision: revision.into(),
             folder: folder.into(),
-            column: column.into(),
+            column: column.map(String::from),
         })
     }
 
@@ -107,11 +111,20 @@ impl HubSource {
         }
     }
 
-    /// The column, or field of a JSON line, with the text.
-    pub fn column(&self) -> &str {
+    /// The column, or field of a JSON line, with the text, if the source names it.
+    pub fn column(&self) -> Option<&str> {
         match self {
-            HubSource::Dataset { column, .. } => column,
-            _ => crate::corpus::COLUMN,
+            HubSource::Dataset { column, .. } => column.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// The folder in the data set; empty for the whole of it.
+    pub(crate) fn folder(&self) -> &str {
+        match self {
+            HubSource::Climbmix { .. } => "",
+            HubSource::TinyStories => "data",
+            HubSource::Dataset { folder, .. } => folder,
         }
     }
 
@@ -121,9 +134,8 @@ impl HubSource {
                 let training = (0..*shards).map(|number| format!("shard_{number:05}.parquet"));
                 Wanted::Files(training.chain([PINNED_SHARD.to_owned()]).collect())
             }
-            HubSource::TinyStories => Wanted::Folder("data/".into()),
-            HubSource::Dataset { folder, .. } if folder.is_empty() => Wanted::Folder(String::new()),
-            HubSource::Dataset { folder, .. } => Wanted::Folder(format!("{folder}/")),
+            _ if self.folder().is_empty() => Wanted::Folder(String::new()),
+            _ => Wanted::Folder(format!("{}/", self.folder())),
         }
     }
 }
@@ -135,7 +147,8 @@ impl fmt::Display for HubSource {
             HubSource::TinyStories => write!(f, "tinystories"),
             HubSource::Dataset { id, revision, folder, column } => {
                 let slash = if folder.is_empty() { "" } else { "/" };
-                write!(f, "hf:{id}@{revision}{slash}{folder}:{column}")
+                write!(f, "hf:{id}@{revision}{slash}{folder}")?;
+                column.as_ref().map_or(Ok(()), |column| write!(f, ":{column}"))
             }
         }
     }
@@ -151,9 +164,9 @@ mod tests {
             ("climbmix", "climbmix:10"),
             ("climbmix:3", "climbmix:3"),
             ("tinystories", "tinystories"),
-            ("hf:a/b", "hf:a/b@main:text"),
+            ("hf:a/b", "hf:a/b@main"),
             ("hf:a/b@v1/c/d:story", "hf:a/b@v1/c/d:story"),
-            ("hf:a/b.c-d_e/f/", "hf:a/b.c-d_e@main/f:text"),
+            ("hf:a/b.c-d_e/f/", "hf:a/b.c-d_e@main/f"),
         ] {
             let source = HubSource::parse(text).expect(text).expect(text);
             assert_eq!(source.to_string(), written);

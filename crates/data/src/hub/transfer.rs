@@ -1,62 +1,24 @@
 //! One file, from a server that may fail in every way to a file that is whole.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::fs::{self, File};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
-use ureq::http::{Response, header};
+use ureq::http::{HeaderMap, Response, header};
 
+use super::part::{About, BUFFER, Listed, Part, Place};
 use super::{Client, Message, Outbox};
-use crate::{Error, Result, whole};
+use crate::{Error, Result};
 
 /// Redirects that are followed: the Hub needs one, to where it stores large files.
 const REDIRECTS: usize = 5;
-/// Bytes read at a time.
-const BUFFER: usize = 256 << 10;
-/// A server's wish to wait longer than this is not granted; the attempt counts as failed.
-const LONGEST_WAIT: Duration = Duration::from_secs(120);
-
-/// What is known of a file that is, or becomes, the one on the server.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct About {
-    /// The server's name for this version; of a large file on the Hub its SHA-256.
-    pub(super) etag: String,
-    /// Bytes.
-    pub(super) size: u64,
-}
-
-/// Where a file is kept, and what belongs to it while it is not whole.
-#[derive(Clone, Debug)]
-pub(super) struct Place {
-    pub(super) file: PathBuf,
-    part: PathBuf,
-    about: PathBuf,
-    lock: PathBuf,
-}
-
-impl Place {
-    pub(super) fn of(file: PathBuf) -> Place {
-        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let beside = |ending: &str| file.with_file_name(format!(".{name}.{ending}"));
-        Place { part: beside("part"), about: beside("json"), lock: beside("lock"), file }
-    }
-
-    pub(super) fn about(&self) -> Option<About> {
-        serde_json::from_slice(&fs::read(&self.about).ok()?).ok()
-    }
-
-    /// What it is, when it is all there.
-    pub(super) fn whole(&self) -> Option<About> {
-        let about = self.about()?;
-        (fs::metadata(&self.file).ok()?.len() == about.size).then_some(about)
-    }
-}
+/// A server's wish to wait longer than this is not granted; the attempt counts as failed. The Hub counts requests in
+/// windows of 5 minutes.
+const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
 /// Why an attempt failed.
-enum Failure {
+pub(super) enum Failure {
     /// Another one may succeed, perhaps after this time.
     Passing(String, Option<Duration>),
     /// No other will.
@@ -69,144 +31,173 @@ impl From<Error> for Failure {
     }
 }
 
-/// Makes the file whole, in several attempts.
-pub(super) fn fetch(client: &Client, url: &str, place: &Place, outbox: &Outbox) -> Result<()> {
-    let folder = place.file.parent().expect("a file lies in a folder");
-    fs::create_dir_all(folder).map_err(Error::io(folder, "create the folder"))?;
-    let lock = File::create(&place.lock).map_err(Error::io(&place.lock, "create it"))?;
-    // Another process may be at the same file; then its work is ours.
-    lock.lock().map_err(Error::io(&place.lock, "lock it"))?;
+fn passing(why: impl Into<String>) -> Failure {
+    Failure::Passing(why.into(), None)
+}
+
+/// Tries as often as `client` says, and tells `again` of every wait. `kept` are the bytes that stay after a failure.
+pub(super) fn patiently<T>(
+    client: &Client,
+    url: &str,
+    again: &dyn Fn(String, Duration),
+    kept: &dyn Fn() -> u64,
+    mut attempt: impl FnMut() -> Result<T, Failure>,
+) -> Result<T> {
     let mut waits = client.waits.iter();
-    while place.whole().is_none() {
-        let (why, wished) = match attempt(client, url, place, outbox) {
-            Ok(()) => break,
+    loop {
+        let (why, wished) = match attempt() {
+            Ok(done) => return Ok(done),
             Err(Failure::Final(error)) => return Err(error),
             Err(Failure::Passing(why, wished)) => (why, wished),
         };
-        let wait = waits.next().filter(|_| wished.is_none_or(|wished| wished <= LONGEST_WAIT));
-        let Some(wait) = wait else {
-            let kept = fs::metadata(&place.part).map_or(0, |part| part.len());
-            return Err(Error::Download { url: url.into(), why, kept });
+        let granted = wished.is_none_or(|wished| wished <= LONGEST_WAIT);
+        let Some(wait) = waits.next().filter(|_| granted) else {
+            let why = match wished.filter(|_| !granted) {
+                Some(wished) => {
+                    format!("{why}, and wants to be asked in {} s at the earliest", wished.as_secs())
+                }
+                None => why,
+            };
+            return Err(Error::Download { url: url.into(), why, kept: kept() });
         };
         let wait = wished.unwrap_or(*wait).max(*wait);
-        outbox.say(Message::Again { url: url.into(), why, wait });
+        again(why, wait);
         std::thread::sleep(wait);
     }
-    // Who waits for the lock has the file open and sees the file whole.
-    let _ = fs::remove_file(&place.lock);
-    Ok(())
 }
 
-fn attempt(client: &Client, url: &str, place: &Place, outbox: &Outbox) -> Result<(), Failure> {
-    let part = OpenOptions::new().create(true).truncate(false).write(true).read(true).open(&place.part);
-    let part = &mut part.map_err(Error::io(&place.part, "write it"))?;
-    let mut have = part.seek(SeekFrom::End(0)).map_err(Error::io(&place.part, "read it"))?;
-    let recorded = place.about();
-    if recorded.is_none() {
-        have = 0;
+/// What an answer that is neither contents nor a redirect means.
+pub(super) fn refusal(client: &Client, url: &str, kept: u64, response: &Response<ureq::Body>) -> Failure {
+    let status = response.status().as_u16();
+    let why = format!("the server answers {status}");
+    match status {
+        401 | 403 => Error::Forbidden { url: url.into(), status, token: client.has_token() }.into(),
+        404 | 410 => Error::NoSuchFile { url: url.into() }.into(),
+        408 | 425 | 429 | 500..=599 => Failure::Passing(why, wished_wait(response.headers())),
+        _ => Error::Download { url: url.into(), why, kept }.into(),
     }
+}
 
-    // The Hub answers for a large file with the file's name (its SHA-256) and size, and says where it lies.
-    let mut linked = None;
+/// How long the server asks to be left alone: `Retry-After` in seconds, or the time left in a window that is used up,
+/// as the Hub says it: `RateLimit: "api";r=0;t=113`.
+fn wished_wait(headers: &HeaderMap) -> Option<Duration> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let after = text("retry-after").and_then(|value| value.trim().parse().ok());
+    let window = || {
+        let mut parts = text("ratelimit")?.split(';').map(str::trim);
+        parts.find_map(|part| part.strip_prefix("t="))?.parse().ok()
+    };
+    after.or_else(window).map(Duration::from_secs)
+}
+
+/// Makes the file whole, in several attempts.
+pub(super) fn fetch(
+    client: &Client,
+    url: &str,
+    listed: &Listed,
+    place: &Place,
+    outbox: &Outbox,
+) -> Result<()> {
+    let folder = place.file.parent().expect("a file lies in a folder");
+    fs::create_dir_all(folder).map_err(Error::io(folder, "create the folder"))?;
+    // It stays: whoever waits for it must wait for the same file as whoever comes after.
+    let lock = File::create(&place.lock).map_err(Error::io(&place.lock, "create it"))?;
+    // Another process may be at the same file; then its work is ours.
+    lock.lock().map_err(Error::io(&place.lock, "lock it"))?;
+    let again = |why, wait| outbox.say(Message::Again { url: url.into(), why, wait });
+    patiently(client, url, &again, &|| place.kept(), || match place.whole(listed) {
+        Some(_) => Ok(()),
+        None => attempt(client, url, listed, place, outbox),
+    })
+}
+
+/// What a server offers.
+struct Offer {
+    response: Response<ureq::Body>,
+    /// Where the endpoint says which version it is before it redirects, as the Hub does for large files.
+    linked: Option<About>,
+}
+
+/// Asks for what is missing, through redirects.
+fn ask(client: &Client, url: &str, listed: &Listed, part: &Part) -> Result<Offer, Failure> {
+    let mut linked: Option<About> = None;
     let mut at = url.to_owned();
-    let mut answer = None;
     for _ in 0..=REDIRECTS {
-        let if_range = recorded.as_ref().filter(|_| linked.is_none()).map(|about| about.etag.as_str());
-        let response =
-            client.get(&at, have, if_range).map_err(|error| Failure::Passing(error.to_string(), None))?;
-        if !response.status().is_redirection() {
-            answer = Some(response);
-            break;
-        }
-        let found = About {
-            etag: etag(&response, "x-linked-etag"),
-            size: number(&response, "x-linked-size").unwrap_or(0),
+        // Behind a redirect the same contents have another name; there the range goes without a condition, and only for
+        // the version that the endpoint named.
+        let (from, if_range) = match (&linked, part.about()) {
+            (None, Some(about)) => (part.have(), Some(about.etag.as_str())),
+            (Some(linked), Some(about)) if linked == about => (part.have(), None),
+            _ => (0, None),
         };
-        if linked.is_none() && !found.etag.is_empty() && found.size > 0 {
-            if recorded.as_ref() != Some(&found) {
-                have = 0;
-            }
-            linked = Some(found);
+        let response = client.get(&at, from, if_range).map_err(|error| passing(error.to_string()))?;
+        if !response.status().is_redirection() {
+            return Ok(Offer { response, linked });
+        }
+        let etag = etag(&response, "x-linked-etag");
+        let size = number(&response, "x-linked-size");
+        if let (None, false, Some(size)) = (&linked, etag.is_empty(), size) {
+            linked = Some(listed.as_offered(etag, size));
         }
         let to = response.headers().get(header::LOCATION).and_then(|to| to.to_str().ok());
         let to = to.and_then(|to| super::join(&at, to));
-        at = to.ok_or_else(|| Failure::Passing(format!("{at} redirects to nowhere"), None))?;
+        at = to.ok_or_else(|| passing(format!("{at} redirects to nowhere")))?;
     }
-    let Some(mut response) = answer else {
-        return Err(Failure::Passing(format!("it redirects more than {REDIRECTS} times"), None));
-    };
+    Err(passing(format!("it redirects more than {REDIRECTS} times")))
+}
 
+fn attempt(
+    client: &Client,
+    url: &str,
+    listed: &Listed,
+    place: &Place,
+    outbox: &Outbox,
+) -> Result<(), Failure> {
+    let mut part = Part::open(place)?;
+    if part.is_complete() && part.about().is_some_and(|about| listed.other_than(about).is_none()) {
+        return part.finish()?.map_err(passing);
+    }
+    let Offer { mut response, linked } = ask(client, url, listed, &part)?;
     let status = response.status().as_u16();
-    let announced = number(&response, "content-length");
-    let size = match status {
-        200 => {
-            have = 0;
-            announced
-        }
+    let (from, offered) = match status {
+        200 => (0, number(&response, "content-length")),
         206 => match content_range(&response) {
-            // Some servers know no If-Range.
-            Some(_)
-                if linked.is_none()
-                    && recorded.as_ref().is_some_and(|r| r.etag != etag(&response, "etag")) =>
-            {
-                cut(part, place)?;
-                return Err(Failure::Passing("it is no longer the file that it was".into(), None));
-            }
-            Some((from, total)) if from == have => Some(total),
+            Some((from, total)) if from == part.have() => (from, Some(total)),
             other => {
-                cut(part, place)?;
-                return Err(Failure::Passing(
-                    format!("bytes from {have} on were asked for, {other:?} came"),
-                    None,
-                ));
+                let why = format!("bytes from {} on were asked for, {other:?} came", part.have());
+                part.cut()?;
+                return Err(passing(why));
             }
         },
         416 => {
-            // More is here than there.
-            cut(part, place)?;
-            return Err(Failure::Passing("what is here is longer than the file".into(), None));
+            part.cut()?;
+            return Err(passing("what is here is longer than the file"));
         }
-        401 | 403 => {
-            return Err(Error::Forbidden { url: url.into(), status, token: client.has_token() }.into());
-        }
-        404 | 410 => return Err(Error::NoSuchFile { url: url.into() }.into()),
-        408 | 425 | 429 | 500..=599 => {
-            let wait = number(&response, "retry-after").map(Duration::from_secs);
-            return Err(Failure::Passing(format!("the server answers {status}"), wait));
-        }
-        _ => {
-            return Err(Error::Download {
-                url: url.into(),
-                why: format!("the server answers {status}"),
-                kept: have,
-            }
-            .into());
-        }
+        _ => return Err(refusal(client, url, part.have(), &response)),
     };
-    let about = match (linked, size) {
-        (Some(linked), Some(size)) if linked.size != size => {
-            return Err(Failure::Passing(
-                format!("{size} bytes are offered, {} announced", linked.size),
-                None,
-            ));
+    let about = match (linked, offered) {
+        (Some(linked), Some(offered)) if linked.size != offered => {
+            return Err(passing(format!("{offered} bytes are offered, {} announced", linked.size)));
         }
         (Some(linked), _) => linked,
-        (None, Some(size)) => About { etag: etag(&response, "etag"), size },
-        (None, None) => {
-            return Err(Failure::Passing("the server does not say how large the file is".into(), None));
-        }
+        (None, Some(size)) => listed.as_offered(etag(&response, "etag"), size),
+        (None, None) => return Err(passing("the server does not say how large the file is")),
     };
-    if have == 0 {
-        cut(part, place)?;
+    if let Some(why) = listed.other_than(&about) {
+        let why = format!("it has {why}: the data set has changed since; run the command again");
+        return Err(Error::Download { url: url.into(), why, kept: 0 }.into());
     }
-    if recorded.as_ref() != Some(&about) {
-        let json = serde_json::to_vec(&about).expect("numbers and strings can be written");
-        whole::write(&place.about, &json)?;
+    if from > 0 && part.about() != Some(&about) {
+        // Some servers know no If-Range.
+        part.cut()?;
+        return Err(passing("it is no longer the file that it was"));
     }
+    if from == 0 {
+        part.cut()?;
+    }
+    part.begin(&about)?;
     outbox.say(Message::Size { url: url.into(), bytes: about.size });
-    outbox.say(Message::Bytes { url: url.into(), bytes: have });
-
-    part.seek(SeekFrom::Start(have)).map_err(Error::io(&place.part, "write it"))?;
+    outbox.say(Message::Bytes { url: url.into(), bytes: part.have() });
     let mut body = response.body_mut().as_reader();
     let mut buffer = vec![0; BUFFER];
     loop {
@@ -214,63 +205,30 @@ fn attempt(client: &Client, url: &str, place: &Place, outbox: &Outbox) -> Result
             Ok(0) => break,
             Ok(read) => read,
             Err(error) => {
-                return Err(Failure::Passing(
-                    format!("it broke off after {have} of {} bytes ({error})", about.size),
-                    None,
-                ));
+                let have = part.have();
+                return Err(passing(format!("it broke off after {have} of {} bytes ({error})", about.size)));
             }
         };
-        have += read as u64;
-        if have > about.size {
-            cut(part, place)?;
-            return Err(Failure::Passing(format!("more than the {} bytes announced came", about.size), None));
+        if part.have() + read as u64 > about.size {
+            part.cut()?;
+            return Err(passing(format!("more than the {} bytes announced came", about.size)));
         }
-        part.write_all(&buffer[..read]).map_err(Error::io(&place.part, "write it"))?;
-        outbox.say(Message::Bytes { url: url.into(), bytes: have });
+        part.append(&buffer[..read])?;
+        outbox.say(Message::Bytes { url: url.into(), bytes: part.have() });
     }
-    if have < about.size {
-        return Err(Failure::Passing(format!("it ended after {have} of {} bytes", about.size), None));
+    if part.have() < about.size {
+        return Err(passing(format!("it ended after {} of {} bytes", part.have(), about.size)));
     }
-    verify(part, place, &about)?;
-    part.sync_all().map_err(Error::io(&place.part, "sync it"))?;
-    fs::rename(&place.part, &place.file)
-        .map_err(Error::io(&place.file, "give the finished file its name"))?;
-    whole::sync_folder(&place.file);
-    Ok(())
+    part.finish()?.map_err(passing)
 }
 
-/// Compares the contents with their name, where that is a SHA-256.
-fn verify(part: &mut File, place: &Place, about: &About) -> Result<(), Failure> {
-    if about.etag.len() != 64 || !about.etag.bytes().all(|b| b.is_ascii_hexdigit()) {
-        return Ok(());
-    }
-    part.seek(SeekFrom::Start(0)).map_err(Error::io(&place.part, "read it"))?;
-    let mut sum = Sha256::new();
-    let mut buffer = vec![0; BUFFER];
-    loop {
-        let read = part.read(&mut buffer).map_err(Error::io(&place.part, "read it"))?;
-        if read == 0 {
-            break;
-        }
-        sum.update(&buffer[..read]);
-    }
-    let found = crate::tokenizer::hex(&sum.finalize());
-    if found != about.etag.to_lowercase() {
-        cut(part, place)?;
-        return Err(Failure::Passing(format!("its SHA-256 is {found}, expected {}", about.etag), None));
-    }
-    Ok(())
-}
-
-/// Begins the unfinished file anew.
-fn cut(part: &File, place: &Place) -> Result<(), Failure> {
-    Ok(part.set_len(0).map_err(Error::io(&place.part, "write it"))?)
-}
-
-/// The value of an ETag without quotes and mark; empty when there is none.
+/// The value of an ETag without its quotes; empty when there is none.
 fn etag(response: &Response<ureq::Body>, name: &str) -> String {
-    let value = response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    value.trim_start_matches("W/").trim_matches('"').to_owned()
+    let value = response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().trim();
+    match value.strip_prefix("W/") {
+        Some(weak) => format!("W/{}", weak.trim_matches('"')),
+        None => value.trim_matches('"').to_owned(),
+    }
 }
 
 fn number(response: &Response<ureq::Body>, name: &str) -> Option<u64> {
@@ -288,4 +246,22 @@ fn content_range(response: &Response<ureq::Body>) -> Option<(u64, u64)> {
 pub(super) fn inside(folder: &Path, name: &str) -> Option<PathBuf> {
     let plain = |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains('\\');
     name.split('/').all(plain).then(|| folder.join(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_servers_wish_is_read_in_both_forms() {
+        let wish = |name: &'static str, value: &'static str| {
+            let headers =
+                HeaderMap::from_iter([(name.parse().expect("a name"), value.parse().expect("a value"))]);
+            wished_wait(&headers).map(|wait| wait.as_secs())
+        };
+        assert_eq!(wish("retry-after", "120"), Some(120));
+        assert_eq!(wish("ratelimit", "\"api\";r=0;t=113"), Some(113));
+        assert_eq!(wish("ratelimit", "\"api\"; r=0; t=7"), Some(7));
+        assert_eq!(wish("retry-after", "Wed, 21 Oct 2015 07:28:00 GMT"), None, "the usual waits then");
+    }
 }

@@ -7,8 +7,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use data::hub::{LocalFile, fetch};
-use data::{Error, HubOptions, HubSource, PrepareOptions, Progress, Result, Source, prepare};
-use server::{Behave, Request, Server};
+use data::{
+    Corpus, Error, HubOptions, HubSource, PrepareOptions, Progress, ReadOptions, Result, Source, Split,
+    prepare,
+};
+use server::{Behave, Request, Server, sha256};
 
 const CLIMBMIX: &str = "/datasets/karpathy/climbmix-400b-shuffle/resolve/main";
 
@@ -60,7 +63,11 @@ impl Place {
             let found = std::fs::read(&file.path).expect("it is there");
             assert!(found == contents(&file.name, size), "{} differs", file.name);
         }
-        let left: Vec<_> = self.hidden().into_iter().filter(|name| !name.ends_with(".json")).collect();
+        let left: Vec<_> = self
+            .hidden()
+            .into_iter()
+            .filter(|name| name.ends_with(".part") || name.ends_with(".part.json"))
+            .collect();
         assert!(left.is_empty(), "{left:?}");
     }
 
@@ -280,7 +287,9 @@ fn a_part_that_is_too_long_or_unknown_begins_anew() {
 #[test]
 fn a_data_set_by_name_is_listed_page_by_page_once() {
     let place = Place::new();
-    let entry = |kind: &str, path: &str| format!(r#"{{"type": "{kind}", "path": "{path}", "size": 3}}"#);
+    let size = |path: &str| path.trim_end_matches(".parquet").trim_start_matches("data/").len();
+    let entry =
+        |kind: &str, path: &str| format!(r#"{{"type": "{kind}", "path": "{path}", "size": {}}}"#, size(path));
     let api = "/api/datasets/roneneldan/TinyStories/tree/main?recursive=true";
     let pages = [
         [
@@ -317,11 +326,177 @@ fn a_data_set_by_name_is_listed_page_by_page_once() {
         id: "roneneldan/TinyStories".into(),
         revision: "main".into(),
         folder: "nothing".into(),
-        column: "text".into(),
+        column: None,
     };
     let error =
         fetch(&other, &place.options, place.cache.path(), &|_| ()).expect_err("no such folder").to_string();
     assert!(error.contains("its folder nothing/ holds no .parquet or .jsonl file among 5"), "{error}");
+}
+
+/// A server that lists one file of `me/it` with its checksum, as the Hub does.
+fn listed(place: &Place, file: &str, contents: &str, sum: &str) {
+    let entry = format!(
+        r#"[{{"type": "file", "path": "{file}", "size": {}, "lfs": {{"oid": "{sum}", "size": 9}}}}]"#,
+        contents.len()
+    );
+    place.server.put("/api/datasets/me/it/tree/main?recursive=true", entry);
+    place.server.put(&format!("/datasets/me/it/resolve/main/{file}"), contents);
+}
+
+fn it() -> HubSource {
+    let column = None;
+    HubSource::Dataset { id: "me/it".into(), revision: "main".into(), folder: String::new(), column }
+}
+
+#[test]
+fn a_listed_checksum_is_held_against_the_contents_and_tells_of_a_new_version() {
+    let place = Place::new();
+    listed(&place, "a.jsonl", "one", &sha256(b"one"));
+    let file =
+        || fetch(&it(), &place.options, place.cache.path(), &|_| ()).map(|files| files[0].path.clone());
+    let path = file().expect("all goes well");
+    assert_eq!(std::fs::read_to_string(&path).expect("reads"), "one");
+    // Of the same size; while all is there nobody asks.
+    listed(&place, "a.jsonl", "two", &sha256(b"two"));
+    file().expect("is there");
+    assert_eq!(std::fs::read_to_string(&path).expect("reads"), "one");
+    // Something is missing, so that the listing is asked for, and what is here is of another version.
+    let beside = path.with_file_name(".a.jsonl.json");
+    let about = std::fs::read_to_string(&beside).expect("reads");
+    std::fs::remove_file(&path).expect("removes");
+    std::fs::write(path.with_file_name(".a.jsonl.part"), "on").expect("writes");
+    std::fs::write(path.with_file_name(".a.jsonl.part.json"), &about).expect("writes");
+    file().expect("all goes well");
+    assert_eq!(std::fs::read_to_string(&path).expect("reads"), "two");
+
+    let place = Place::new();
+    listed(&place, "a.jsonl", "one", &sha256(b"other"));
+    let error =
+        fetch(&it(), &place.options, place.cache.path(), &|_| ()).expect_err("another sum").to_string();
+    assert!(error.contains("a.jsonl: its SHA-256 is"), "{error}");
+    listed(&place, "a.jsonl", "one", &sha256(b"one"));
+    place.server.put("/datasets/me/it/resolve/main/a.jsonl", "longer");
+    let error =
+        fetch(&it(), &place.options, place.cache.path(), &|_| ()).expect_err("another size").to_string();
+    assert!(
+        error.contains("it has 6 bytes, where 3 are listed") && error.contains("run the command again"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_listing_is_asked_for_as_patiently_as_a_file() {
+    let api = "/api/datasets/me/it/tree/main?recursive=true";
+    for (fault, times, wanted) in [
+        (Behave::Status(401, String::new()), 1, "set HF_TOKEN"),
+        (Behave::Status(404, String::new()), 1, "no such file"),
+        (Behave::Status(418, String::new()), 1, "the server answers 418"),
+        (Behave::Status(503, String::new()), 5, "the server answers 503"),
+        (Behave::Status(429, "retry-after: 301\r\n".into()), 1, "wants to be asked in 301 s at the earliest"),
+    ] {
+        let place = Place::new();
+        listed(&place, "a.jsonl", "one", &sha256(b"one"));
+        place.server.misbehave(api, vec![fault; 5]);
+        let error = fetch(&it(), &place.options, place.cache.path(), &|_| ()).expect_err(wanted).to_string();
+        assert!(error.contains(api) && error.contains(wanted), "{error}");
+        assert_eq!(place.server.requests().len(), times, "{wanted}");
+    }
+}
+
+#[test]
+fn what_is_complete_but_for_its_name_is_named_without_a_request() {
+    let cdn = Server::start();
+    let place = Place::with_shards([40_000, 1000]);
+    place.server.redirect_to(&cdn);
+    for (name, size) in [("shard_00000.parquet", 40_000), ("shard_06542.parquet", 1000)] {
+        cdn.put(&format!("/cdn{}", path(name)), contents(name, size));
+    }
+    place.fetch_whole([40_000, 1000]);
+    let asked = place.server.requests().len();
+    let file = place.folder().join("shard_00000.parquet");
+    let beside = |ending: &str| place.folder().join(format!(".shard_00000.parquet.{ending}"));
+    // Killed after the last byte; killed between the two renames.
+    std::fs::rename(&file, beside("part")).expect("renames");
+    std::fs::rename(beside("json"), beside("part.json")).expect("renames");
+    place.fetch_whole([40_000, 1000]);
+    std::fs::rename(beside("json"), beside("part.json")).expect("renames");
+    place.fetch_whole([40_000, 1000]);
+    assert_eq!(place.server.requests().len(), asked);
+    // All bytes are here, but not all are right: a loss of power.
+    let mut bytes = std::fs::read(&file).expect("reads");
+    bytes[30_000..].fill(0);
+    std::fs::remove_file(&file).expect("removes");
+    std::fs::write(beside("part"), bytes).expect("writes");
+    std::fs::rename(beside("json"), beside("part.json")).expect("renames");
+    place.fetch_whole([40_000, 1000]);
+    assert!(place.notes.borrow().join("").contains("its SHA-256 is"));
+}
+
+#[test]
+fn bytes_of_two_versions_never_meet() {
+    let name = "shard_00000.parquet";
+    // A name that does not stand for the bytes; a part of an older version of the same size; one that is as long as the
+    // file, and no checksum to tell whether it is right.
+    let place = Place::with_shards([40_000, 1000]);
+    place.server.misbehave(&path(name), [Behave::Etag(String::new()), Behave::Etag(String::new())]);
+    place.server.misbehave(&path(name), [Behave::Drop(10_000)]);
+    place.fetch_whole([40_000, 1000]);
+    for (etag, bytes) in [("older", 10_000), ("", 10_000), ("W/v40000", 10_000), ("v40000", 40_000)] {
+        let place = Place::with_shards([40_000, 1000]);
+        std::fs::create_dir_all(place.folder()).expect("a folder");
+        let beside = |ending: &str| place.folder().join(format!(".{name}.{ending}"));
+        std::fs::write(beside("part"), vec![7; bytes]).expect("writes");
+        std::fs::write(beside("part.json"), format!(r#"{{"etag": "{etag}", "size": 40000}}"#))
+            .expect("writes");
+        place.fetch_whole([40_000, 1000]);
+    }
+    // A whole file of another version stands there while the new one comes, and the process ends in between.
+    let place = Place::with_shards([40_000, 1000]);
+    std::fs::create_dir_all(place.folder()).expect("a folder");
+    std::fs::write(place.folder().join(name), vec![7; 40_000]).expect("writes");
+    place.server.misbehave(&path(name), vec![Behave::Drop(0); 5]);
+    place.fetch().expect_err("nothing comes");
+    place.fetch_whole([40_000, 1000]);
+}
+
+#[test]
+fn the_column_may_be_named_on_either_side_and_folders_name_splits() {
+    let place = Place::new();
+    let line = |text: &str| format!("{{\"story\": \"{text}\"}}\n");
+    let names = ["en/train/0.jsonl", "en/validation/0.jsonl", "en/test/0.jsonl"];
+    let entry =
+        |name: &&str| format!(r#"{{"type": "file", "path": "{name}", "size": {}}}"#, line(name).len());
+    let entries = names.iter().map(entry).collect::<Vec<_>>().join(",");
+    place.server.put("/api/datasets/me/it/tree/main?recursive=true", format!("[{entries}]"));
+    for name in names {
+        place.server.put(&format!("/datasets/me/it/resolve/main/{name}"), line(name));
+    }
+    let read = |column: Option<&str>, option: &str| {
+        let column = column.map(str::to_owned);
+        let source =
+            HubSource::Dataset { id: "me/it".into(), revision: "main".into(), folder: "en".into(), column };
+        let files = fetch(&source, &place.options, place.cache.path(), &|_| ()).expect("all goes well");
+        let options = ReadOptions { column: option.into(), ..ReadOptions::default() };
+        let corpus = Corpus::of_hub(&source, &files, &options).expect("all goes well");
+        [Split::Train, Split::Valid].map(|split| {
+            let texts = corpus.documents(split).map(|document| document.map(|document| document.text));
+            texts.collect::<Result<Vec<_>>>()
+        })
+    };
+    for (column, option) in [(Some("story"), "text"), (None, "story")] {
+        let [train, valid] = read(column, option).map(|texts| texts.expect("reads"));
+        assert_eq!((train, valid), (vec![names[0].to_owned()], vec![names[1].to_owned()]));
+    }
+    let [train, _] = read(None, "text");
+    assert!(train.expect_err("no such field").to_string().contains("text"));
+}
+
+#[test]
+fn a_token_gets_into_no_log() {
+    let mut place = Place::new();
+    place.options.token = Some("hf_secret".into());
+    let shown = format!("{:?}", place.options);
+    assert!(shown.contains("token") && !shown.contains("secret"), "{shown}");
 }
 
 #[test]
