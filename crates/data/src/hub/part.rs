@@ -162,12 +162,12 @@ impl<'p> Part<'p> {
         self.about().is_some_and(|about| about.size == self.have)
     }
 
-    /// From now on the bytes are of this version; those of another one are dropped first.
+    /// What follows is this version from its first byte on.
     pub(super) fn begin(&mut self, about: &About) -> Result<()> {
+        self.cut()?;
         if self.about.as_ref() == Some(about) {
             return Ok(());
         }
-        self.cut()?;
         // Before the new name stands on the disk, so that it never stands beside the old bytes.
         self.file.sync_all().map_err(Error::io(&self.place.part, "sync it"))?;
         let json = serde_json::to_vec(about).expect("numbers and strings can be written");

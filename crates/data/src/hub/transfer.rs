@@ -193,9 +193,8 @@ fn attempt(
         return Err(passing("it is no longer the file that it was"));
     }
     if from == 0 {
-        part.cut()?;
+        part.begin(&about)?;
     }
-    part.begin(&about)?;
     outbox.say(Message::Size { url: url.into(), bytes: about.size });
     outbox.say(Message::Bytes { url: url.into(), bytes: part.have() });
     let mut body = response.body_mut().as_reader();

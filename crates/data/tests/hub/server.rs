@@ -205,7 +205,8 @@ fn answer(
         }
         None => write!(stream, "HTTP/1.1 200 OK\r\n")?,
     }
-    write!(stream, "etag: \"{etag}\"\r\n{link}content-length: {}\r\nconnection: close\r\n\r\n", body.len())?;
+    let etag = if etag.starts_with("W/") { etag } else { format!("\"{etag}\"") };
+    write!(stream, "etag: {etag}\r\n{link}content-length: {}\r\nconnection: close\r\n\r\n", body.len())?;
     let most = match behave {
         Behave::Drop(most) | Behave::Stall(most) => *most,
         _ => body.len(),
