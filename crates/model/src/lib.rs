@@ -26,6 +26,7 @@ pub mod estimate;
 mod head;
 mod init;
 pub mod layer;
+pub mod orthogonal;
 mod parameter;
 pub mod presets;
 mod programs;

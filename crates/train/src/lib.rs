@@ -39,6 +39,7 @@ mod event;
 mod gradient;
 pub mod json_lines;
 pub mod loss_scale;
+mod muon;
 pub mod run_dir;
 mod schedule;
 mod session;
@@ -62,6 +63,7 @@ pub use evaluate::{
 pub use event::Event;
 pub use gradient::{Measure, Peak};
 pub use loss_scale::{LossScale, LossScaleState};
+pub use muon::{Muon, MuonConfig};
 pub use run_dir::RunDir;
 pub use schedule::{Schedule, ScheduleKind};
 pub use session::{
