@@ -30,6 +30,13 @@ pub struct Moments {
     pub exp_avg_sq: Vec<f32>,
 }
 
+impl Moments {
+    /// Of a parameter of `numel` elements, before its first update.
+    pub fn zeros(numel: usize) -> Moments {
+        Moments { exp_avg: vec![0.0; numel], exp_avg_sq: vec![0.0; numel] }
+    }
+}
+
 /// How one parameter moves in one step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rates {
@@ -50,10 +57,9 @@ pub struct AdamW {
 }
 
 impl AdamW {
-    /// For parameters of these many elements each.
-    pub fn new(betas: Betas, numels: impl IntoIterator<Item = usize>) -> AdamW {
-        let moments = numels.into_iter().map(|n| Moments { exp_avg: vec![0.0; n], exp_avg_sq: vec![0.0; n] });
-        AdamW { betas, moments: moments.collect(), updates: 0 }
+    /// For parameters with these first moments, [`Moments::zeros`] of those that it moves itself.
+    pub fn new(betas: Betas, moments: Vec<Moments>) -> AdamW {
+        AdamW { betas, moments, updates: 0 }
     }
 
     /// Updates done: the time in Adam's bias correction. Skipped steps do not count.
@@ -64,6 +70,11 @@ impl AdamW {
     /// The moments of every parameter.
     pub fn moments(&self) -> &[Moments] {
         &self.moments
+    }
+
+    /// The moments of parameter `index`, for a rule of its own.
+    pub(crate) fn moments_mut(&mut self, index: usize) -> &mut Moments {
+        &mut self.moments[index]
     }
 
     /// Goes back to a state that was saved.
@@ -192,7 +203,7 @@ mod tests {
             for (name, decay) in [("matrix", weight_decay), ("norm", 0.0)] {
                 let mut weights = self.tensor(&format!("{name}.start"));
                 let gradients = self.tensor(&format!("{name}.gradients"));
-                let mut adamw = AdamW::new(betas, [weights.len()]);
+                let mut adamw = AdamW::new(betas, vec![Moments::zeros(weights.len())]);
                 for (step, gradient) in gradients.chunks_exact(weights.len()).enumerate() {
                     let gradient: Vec<f32> = gradient.iter().map(|g| g * scale).collect();
                     let rates = Rates {
@@ -237,7 +248,7 @@ mod tests {
         let n = 5 * CHUNK + 7;
         let gradient: Vec<f32> = (0..n).map(|i| ((i * 31) % 977) as f32 - 400.0).collect();
         let with = |threads: usize| {
-            let mut adamw = AdamW::new(Betas { beta1: 0.9, beta2: 0.95, eps: 1e-8 }, [n]);
+            let mut adamw = AdamW::new(Betas { beta1: 0.9, beta2: 0.95, eps: 1e-8 }, vec![Moments::zeros(n)]);
             let mut weights: Vec<f32> = (0..n).map(|i| (i % 13) as f32).collect();
             rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(|| {
                 for _ in 0..3 {

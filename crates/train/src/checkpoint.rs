@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! checkpoints/step_000500/weights.safetensors    under Hugging Face names
-//!                         optimizer.safetensors  exp_avg.<name> and exp_avg_sq.<name> for each weight
+//!                         optimizer.safetensors  exp_avg.<name> and exp_avg_sq.<name> for each weight (of Muon's
+//!                                                matrices one mean square for each row or column)
 //!                         state.json             written last: the rest of the state, and every file's checksum
 //! ```
 
@@ -249,6 +250,15 @@ fn write_into(folder: &Path, snapshot: &Snapshot<'_>, needed: u64) -> Result<u64
         let Parameter { name, shape, .. } = &snapshot.parameters[parameter];
         Entry { name: format!("{prefix}{name}"), shape, values }
     };
+    // Muon keeps one mean square for each row or column.
+    let lengths: Vec<[usize; 1]> = snapshot.moments.iter().map(|m| [m.exp_avg_sq.len()]).collect();
+    let squares = |parameter: usize, values| {
+        let whole = entry("exp_avg_sq.", parameter, values);
+        if values.len() == snapshot.parameters[parameter].numel() {
+            return whole;
+        }
+        Entry { shape: &lengths[parameter], ..whole }
+    };
     let whole = whole_vocabulary(snapshot);
     let weights = snapshot.weights.iter().enumerate().map(|(i, w)| match whole.get(&i) {
         None => entry("", i, w),
@@ -256,7 +266,7 @@ fn write_into(folder: &Path, snapshot: &Snapshot<'_>, needed: u64) -> Result<u64
     });
     let weights: Vec<Entry<'_>> = weights.collect();
     let moments: Vec<Entry<'_>> = (snapshot.moments.iter().enumerate())
-        .flat_map(|(i, m)| [entry("exp_avg.", i, &m.exp_avg), entry("exp_avg_sq.", i, &m.exp_avg_sq)])
+        .flat_map(|(i, m)| [entry("exp_avg.", i, &m.exp_avg), squares(i, &m.exp_avg_sq)])
         .collect();
     let mut files = BTreeMap::new();
     for (name, entries) in [(WEIGHTS, weights), (OPTIMIZER, moments)] {
@@ -318,11 +328,13 @@ pub fn load(folder: &Path, config: &ModelConfig, vocabulary: Option<&Vocabulary>
         of_tokens.for_each(|(values, _)| *values = vocabulary.gather(values));
     }
     let (path, bytes) = verified(OPTIMIZER)?;
-    let names = |prefix: &str| -> Vec<(String, usize)> {
-        parameters.iter().map(|p| (format!("{prefix}{}", p.name), p.numel())).collect()
+    let names = |prefix: &str, lengths: &dyn Fn(&Parameter) -> Vec<usize>| -> Vec<(String, Vec<usize>)> {
+        parameters.iter().map(|p| (format!("{prefix}{}", p.name), lengths(p))).collect()
     };
-    let exp_avg = tensor_file::read(&path, &bytes, &names("exp_avg."))?;
-    let exp_avg_sq = tensor_file::read(&path, &bytes, &names("exp_avg_sq."))?;
+    // Which of the two it is, depends on the optimiser, which compares when it takes them.
+    let squares = |p: &Parameter| p.shape.iter().max().copied().into_iter().chain([p.numel()]).collect();
+    let exp_avg = tensor_file::read(&path, &bytes, &names("exp_avg.", &|p| vec![p.numel()]))?;
+    let exp_avg_sq = tensor_file::read(&path, &bytes, &names("exp_avg_sq.", &squares))?;
     let moments = exp_avg
         .into_iter()
         .zip(exp_avg_sq)

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::adamw::Betas;
 use crate::loss_scale::ScaleRules;
-use crate::{Budget, Error, Result, Schedule, ScheduleKind, Stretch};
+use crate::{Budget, Error, MuonConfig, Result, Schedule, ScheduleKind, Stretch};
 
 /// Learning rate of matrices at [`REFERENCE_WIDTH`] channels and [`REFERENCE_LAYERS`] layers, that is
 /// of the preset `tiny`. On the built-in stories `tiny` ends 400 thousand tokens (steps of 512) at 0.478,
@@ -207,10 +207,22 @@ pub struct OptimizerConfig {
     pub eps: f64,
     /// Decoupled decay of matrices; embeddings, classifier and norms have none.
     pub weight_decay: f64,
+    /// Whether the decay falls in a line to nothing over the run (autoresearch), or stays.
+    #[serde(default)]
+    pub decay_falls: bool,
     /// Largest norm of all gradients together; 0 leaves them.
     pub grad_clip: f64,
     /// Factors on `lr`.
     pub multipliers: Multipliers,
+    /// What matrices go by when `kind` is `muon`.
+    #[serde(default)]
+    pub muon: MuonConfig,
+}
+
+impl OptimizerConfig {
+    pub(crate) fn betas(&self) -> Betas {
+        Betas { beta1: self.beta1, beta2: self.beta2, eps: self.eps }
+    }
 }
 
 /// The optimisers.
@@ -219,6 +231,8 @@ pub struct OptimizerConfig {
 pub enum OptimizerKind {
     /// Adam with decoupled decay.
     AdamW,
+    /// Muon for matrices inside layers, AdamW for everything else.
+    Muon,
 }
 
 /// Factors on the learning rate by kind of parameter.
@@ -343,8 +357,10 @@ impl RunConfig {
                 beta2: 0.95,
                 eps: 1e-8,
                 weight_decay: 0.1,
+                decay_falls: false,
                 grad_clip: 1.0,
                 multipliers: Multipliers { matrix: 1.0, embedding: 1.0, classifier: 1.0, norm: 1.0 },
+                muon: MuonConfig::default(),
             },
             schedule: ScheduleConfig {
                 kind: ScheduleKind::Cosine,
@@ -377,10 +393,6 @@ impl RunConfig {
     /// How the model is laid out on the device.
     pub fn stack_options(&self) -> StackOptions {
         StackOptions { batch: self.batch, cut: self.cut.value(), taps: self.taps, max_tile: None }
-    }
-
-    pub(crate) fn betas(&self) -> Betas {
-        Betas { beta1: self.optimizer.beta1, beta2: self.optimizer.beta2, eps: self.optimizer.eps }
     }
 
     pub(crate) fn scale_rules(&self) -> ScaleRules {
@@ -511,6 +523,7 @@ impl RunConfig {
             ("optimizer.multipliers.norm", m.norm, 0.0, 1e3),
             ("optimizer.weight_decay", o.weight_decay, 0.0, 10.0),
             ("optimizer.grad_clip", o.grad_clip, 0.0, 1e6),
+            ("optimizer.muon.lr", o.muon.lr, 0.0, 10.0),
             ("schedule.decay", s.decay, 0.0, 1.0),
             ("schedule.final_fraction", s.final_fraction, 0.0, 1.0),
             ("loss_scale.min", l.min, 1e-6, 1e12),
@@ -520,7 +533,13 @@ impl RunConfig {
                 return fail(key, &value, &format!("expected {least} to {most}"));
             }
         }
-        for (key, value) in [("optimizer.beta1", o.beta1), ("optimizer.beta2", o.beta2)] {
+        for (key, value) in [
+            ("optimizer.beta1", o.beta1),
+            ("optimizer.beta2", o.beta2),
+            ("optimizer.muon.momentum", o.muon.momentum),
+            ("optimizer.muon.momentum_start", o.muon.momentum_start),
+            ("optimizer.muon.beta2", o.muon.beta2),
+        ] {
             if !(0.0..1.0).contains(&value) {
                 return fail(key, &value, "expected 0 or more, and less than 1");
             }

@@ -40,6 +40,7 @@ mod gradient;
 pub mod json_lines;
 pub mod loss_scale;
 mod muon;
+mod optimizer;
 pub mod run_dir;
 mod schedule;
 mod session;
@@ -64,6 +65,7 @@ pub use event::Event;
 pub use gradient::{Measure, Peak};
 pub use loss_scale::{LossScale, LossScaleState};
 pub use muon::{Muon, MuonConfig};
+pub use optimizer::{Optimizer, Pace};
 pub use run_dir::RunDir;
 pub use schedule::{Schedule, ScheduleKind};
 pub use session::{

@@ -96,18 +96,19 @@ pub(crate) fn write(path: &Path, entries: &[Entry<'_>], needed: u64) -> Result<F
     Ok(FileSum { bytes: out.bytes, sha256: hex(&out.sum.finalize()) })
 }
 
-/// The tensors of a file, each of which must be there with this many elements, in the order of
+/// The tensors of a file, each of which must be there with one of these numbers of elements, in the order of
 /// `names`.
-pub(crate) fn read(path: &Path, bytes: &[u8], names: &[(String, usize)]) -> Result<Vec<Vec<f32>>> {
+pub(crate) fn read(path: &Path, bytes: &[u8], names: &[(String, Vec<usize>)]) -> Result<Vec<Vec<f32>>> {
     let fail = |problem: String| Error::Checkpoint { path: path.to_owned(), problem };
     let file =
         SafeTensors::deserialize(bytes).map_err(|e| fail(format!("it is no safetensors file: {e}")))?;
     names
         .iter()
-        .map(|(name, numel)| {
+        .map(|(name, numels)| {
             let tensor = file.tensor(name).map_err(|_| fail(format!("tensor {name} is missing")))?;
-            if tensor.dtype() != Dtype::F32 || tensor.data().len() != 4 * numel {
+            if tensor.dtype() != Dtype::F32 || !numels.contains(&(tensor.data().len() / 4)) {
                 let (shape, dtype) = (tensor.shape(), tensor.dtype());
+                let numel = numels.iter().map(usize::to_string).collect::<Vec<_>>().join(" or ");
                 return Err(fail(format!(
                     "tensor {name} is {dtype:?} {shape:?}, expected {numel} elements of F32"
                 )));
@@ -140,11 +141,12 @@ mod tests {
         let bytes = std::fs::read(&path).unwrap();
         assert_eq!(sum, FileSum::of(&bytes));
         assert_eq!(model::weights::from_bytes(&config, &bytes, &path).unwrap(), weights);
-        let names: Vec<(String, usize)> = parameters.iter().map(|p| (p.name.clone(), p.numel())).collect();
+        let names: Vec<(String, Vec<usize>)> =
+            parameters.iter().map(|p| (p.name.clone(), vec![p.numel()])).collect();
         assert_eq!(read(&path, &bytes, &names).unwrap(), weights);
-        let missing = read(&path, &bytes, &[("nobody".into(), 1)]).unwrap_err().to_string();
+        let missing = read(&path, &bytes, &[("nobody".into(), vec![1])]).unwrap_err().to_string();
         assert!(missing.contains("weights.safetensors: tensor nobody is missing"), "{missing}");
-        let short = read(&path, &bytes, &[("model.norm.weight".into(), 41)]).unwrap_err().to_string();
+        let short = read(&path, &bytes, &[("model.norm.weight".into(), vec![41])]).unwrap_err().to_string();
         assert!(short.contains("F32 [40], expected 41"), "{short}");
     }
 

@@ -9,13 +9,14 @@ use std::time::Instant;
 
 use data::{ByteCount, Dataset, Loader, Position};
 use device::Device;
-use model::{Parameter, ParameterKind, Stack};
+use model::Stack;
 use serde::Serialize;
 
-use crate::adamw::{AdamW, Moments, Rates};
-use crate::checkpoint::{Checkpoint, TrainerState};
+use crate::adamw::Moments;
+use crate::checkpoint::{Checkpoint, OPTIMIZER, TrainerState};
 use crate::gradient::{Measure, Peak};
 use crate::loss_scale::{LossScale, Verdict};
+use crate::optimizer::{Optimizer, Pace};
 use crate::{
     Budget, Error, Evaluation, Protocol, Result, RunConfig, Schedule, Spent, ValidationData, evaluate,
 };
@@ -104,7 +105,7 @@ pub struct Trainer {
     position: Position,
     validation: ValidationData,
     stack: Stack,
-    adamw: AdamW,
+    optimizer: Optimizer,
     scale: LossScale,
     schedule: Schedule,
     budget: Budget,
@@ -120,7 +121,7 @@ impl Trainer {
     pub fn new(config: RunConfig, dataset: Dataset, device: Arc<dyn Device>) -> Result<Trainer> {
         let loader = config.loader(&dataset)?;
         let element = device.element();
-        let mut stack = Stack::new(&config.model, device, &config.stack_options())?;
+        let mut stack = Stack::new(&config.model, device.clone(), &config.stack_options())?;
         let parameters = stack.parameters().to_vec();
         for (index, parameter) in parameters.iter().enumerate() {
             stack.set_weights(index, &model::initial_values(&config.model, parameter, config.seed))?;
@@ -129,7 +130,7 @@ impl Trainer {
             loader,
             position: Position::default(),
             validation: ValidationData::new(&dataset, ByteCount::Raw),
-            adamw: AdamW::new(config.betas(), parameters.iter().map(Parameter::numel)),
+            optimizer: Optimizer::new(&config.optimizer, &parameters, device)?,
             scale: LossScale::new(element, config.scale_rules(), config.step_tokens()),
             schedule: config.schedule(),
             budget: config.budget,
@@ -205,7 +206,7 @@ impl Trainer {
         };
         let update_begun = Instant::now();
         let progress = self.progress_of_step(begun.elapsed().as_secs_f64());
-        let lr = self.config.optimizer.lr * self.schedule.multiplier(progress);
+        let rate = self.schedule.multiplier(progress);
         let measure = self.measure();
         // Gradients are those of scale/tokens times the sum of losses, as the device rounded it.
         let effective = self.stack.effective_scale(self.scale.log_scale()) * step_tokens as f64;
@@ -219,7 +220,8 @@ impl Trainer {
         };
         let skipped = matches!(guard, Some(Guard::Skipped { .. }));
         if !skipped {
-            self.update(lr, clip / effective)?;
+            let pace = Pace { rate, progress, gradient_factor: clip / effective };
+            self.optimizer.update(&mut self.stack, pace)?;
         }
 
         let seconds = begun.elapsed().as_secs_f64();
@@ -240,7 +242,7 @@ impl Trainer {
             tokens: self.spent.tokens,
             progress,
             loss,
-            lr,
+            lr: self.config.optimizer.lr * rate,
             grad_norm,
             clip,
             scale,
@@ -312,24 +314,6 @@ impl Trainer {
         }
     }
 
-    fn update(&mut self, lr: f64, gradient_factor: f64) -> Result<()> {
-        let Trainer { stack, adamw, config, .. } = self;
-        adamw.begin_update();
-        let kinds: Vec<ParameterKind> = stack.parameters().iter().map(|p| p.kind).collect();
-        for (index, kind) in kinds.into_iter().enumerate() {
-            let decays = kind == ParameterKind::Matrix;
-            let rates = Rates {
-                lr: lr * config.optimizer.multipliers.of(kind),
-                weight_decay: if decays { config.optimizer.weight_decay } else { 0.0 },
-                gradient_factor,
-            };
-            stack.update(index, &mut |offset, weights, gradient| {
-                adamw.update(index, offset, weights, gradient, rates);
-            })?;
-        }
-        Ok(())
-    }
-
     /// Validation on `windows` windows (0 for everything); changes nothing.
     ///
     /// # Errors
@@ -344,13 +328,14 @@ impl Trainer {
     /// [`Error::Model`] when it does not take the model; the trainer then stays where it is.
     pub fn move_to(&mut self, device: Arc<dyn Device>) -> Result<()> {
         let element = device.element();
-        let mut stack = Stack::new(&self.config.model, device, &self.config.stack_options())?;
+        let mut stack = Stack::new(&self.config.model, device.clone(), &self.config.stack_options())?;
         for index in 0..self.stack.parameters().len() {
             stack.set_weights(index, &self.stack.weights(index))?;
         }
         let state = self.scale.state();
         self.scale = LossScale::new(element, self.config.scale_rules(), self.config.step_tokens());
         self.scale.restore(state);
+        self.optimizer.move_to(device)?;
         self.stack = stack;
         Ok(())
     }
@@ -362,7 +347,7 @@ impl Trainer {
             spent: self.spent,
             next_window: self.position.next_window,
             packer: self.position.packer.clone(),
-            updates: self.adamw.updates(),
+            updates: self.optimizer.updates(),
             loss_scale: self.scale.state(),
         }
     }
@@ -374,21 +359,28 @@ impl Trainer {
 
     /// The optimiser's moments of every parameter.
     pub fn moments(&self) -> &[Moments] {
-        self.adamw.moments()
+        self.optimizer.moments()
     }
 
     /// Goes on from a checkpoint of the same model.
     ///
     /// # Errors
-    /// [`Error::Model`] when the device cannot be written; [`Error::Data`] when the data is another one.
+    /// [`Error::Model`] when the device cannot be written; [`Error::Data`] when the data is another one;
+    /// [`Error::Checkpoint`] when the optimiser is another one.
     pub fn restore(&mut self, checkpoint: Checkpoint) -> Result<()> {
+        if !self.optimizer.takes(&checkpoint.moments) {
+            return Err(Error::Checkpoint {
+                path: checkpoint.path.join(OPTIMIZER),
+                problem: "it was written by another optimiser than optimizer.kind of config.toml says".into(),
+            });
+        }
         for (index, weights) in checkpoint.weights.iter().enumerate() {
             self.stack.set_weights(index, weights)?;
         }
         let TrainerState { seed: _, spent, next_window, packer, updates, loss_scale } = checkpoint.state;
         let position = Position { next_window, packer };
         self.loader.seek(position.clone())?;
-        self.adamw.restore(checkpoint.moments, updates);
+        self.optimizer.restore(checkpoint.moments, updates);
         self.scale.restore(loss_scale);
         (self.spent, self.position) = (spent, position);
         Ok(())

@@ -336,7 +336,7 @@ mod tests {
             ("batch = -1", "my.toml, line 1: batch = -1: "),
             (
                 "[optimizer]\nkind = 'adam'",
-                "my.toml, line 2: optimizer.kind = \"adam\": unknown variant `adam`, expected `adamw`",
+                "my.toml, line 2: optimizer.kind = \"adam\": unknown variant `adam`, expected `adamw` or `muon`",
             ),
             ("[optimizer]\nlr = -1.0", "my.toml, line 2: optimizer.lr = -1: expected 0 to 10"),
             (

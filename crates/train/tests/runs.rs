@@ -131,6 +131,42 @@ fn stopping_anywhere_and_resuming_changes_no_bit() {
 }
 
 #[test]
+fn muon_learns_and_is_resumed_to_the_same_bytes() {
+    for device in devices() {
+        let place = Place::new();
+        let config = || {
+            let mut config = place.config("1500tok", "");
+            config.set("optimizer.kind", "muon", "test");
+            config.set("optimizer.decay_falls", true, "test");
+            config
+        };
+        let Outcome::Finished(summary) =
+            place.train(place.start("straight", config()), device.clone()).unwrap()
+        else {
+            panic!("nobody stops it")
+        };
+        let by_adamw =
+            place.train(place.start("adamw", place.config("1500tok", "")), device.clone()).unwrap();
+        let Outcome::Finished(by_adamw) = by_adamw else { panic!("nobody stops it") };
+        assert!(summary.val_loss != by_adamw.val_loss);
+        let losses: Vec<f64> =
+            place.metrics("straight").iter().map(|m| m["loss"].as_f64().unwrap()).collect();
+        assert!(summary.val_loss < losses[0] - 0.3, "{} after {}", summary.val_loss, losses[0]);
+        let (_, outcome) = place.train_until(place.start("stopped", config()), device.clone(), 5);
+        assert!(matches!(outcome.unwrap(), Outcome::Interrupted { step: 5, .. }));
+        // The moments are Muon's.
+        let path = place.runs().join("stopped/config.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, text.replace("kind = \"muon\"", "kind = \"adamw\"")).unwrap();
+        let error = place.train(place.resume("stopped"), device.clone()).unwrap_err().to_string();
+        assert!(error.contains("optimizer.safetensors") && error.contains("optimizer.kind"), "{error}");
+        std::fs::write(&path, text).unwrap();
+        place.train(place.resume("stopped"), device.clone()).unwrap();
+        assert!(place.tensors("stopped") == place.tensors("straight"), "{}", device.name());
+    }
+}
+
+#[test]
 fn packed_documents_are_taken_up_again_where_they_were() {
     let place = Place::new();
     for (order, shuffle) in [("random", true), ("own", false)] {

@@ -1,0 +1,136 @@
+//! Every parameter's update: which rule moves it, at which rate, with which decay.
+
+use std::sync::Arc;
+
+use device::Device;
+use model::{Parameter, ParameterKind, Stack};
+
+use crate::adamw::{AdamW, Moments, Rates};
+use crate::config::{OptimizerConfig, OptimizerKind};
+use crate::{Muon, Result};
+
+/// What one update goes by.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pace {
+    /// The schedule's factor on every rate.
+    pub rate: f64,
+    /// Progress of the run in [0, 1].
+    pub progress: f64,
+    /// As [`Rates::gradient_factor`].
+    pub gradient_factor: f64,
+}
+
+/// The optimisers of a model, with all their moments.
+pub struct Optimizer {
+    config: OptimizerConfig,
+    kinds: Vec<ParameterKind>,
+    adamw: AdamW,
+    muon: Option<Muon>,
+    /// Parameters that Muon moves, in the order in which it knows them.
+    matrices: Vec<usize>,
+}
+
+impl Optimizer {
+    /// For the parameters of a model that trains on `device`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Model`] when the device does not take Muon's programs.
+    pub fn new(config: &OptimizerConfig, parameters: &[Parameter], device: Arc<dyn Device>) -> Result<Self> {
+        let mut moments: Vec<Moments> = parameters.iter().map(|p| Moments::zeros(p.numel())).collect();
+        let (mut muon, mut matrices) = (None, Vec::new());
+        if config.kind == OptimizerKind::Muon {
+            let of_layers = |index: &usize| parameters[*index].kind == ParameterKind::Matrix;
+            matrices = (0..parameters.len()).filter(of_layers).collect();
+            let shapes =
+                matrices.iter().map(|index| [parameters[*index].shape[0], parameters[*index].shape[1]]);
+            let made = Muon::new(config.muon.clone(), device, &shapes.collect::<Vec<_>>())?;
+            for (at, index) in matrices.iter().enumerate() {
+                moments[*index] = made.first_moments(at);
+            }
+            muon = Some(made);
+        }
+        Ok(Optimizer {
+            config: config.clone(),
+            kinds: parameters.iter().map(|p| p.kind).collect(),
+            adamw: AdamW::new(config.betas(), moments),
+            muon,
+            matrices,
+        })
+    }
+
+    /// Updates done. Skipped steps do not count.
+    pub fn updates(&self) -> u64 {
+        self.adamw.updates()
+    }
+
+    /// The moments of every parameter.
+    pub fn moments(&self) -> &[Moments] {
+        self.adamw.moments()
+    }
+
+    /// Whether these can be its moments.
+    pub fn takes(&self, moments: &[Moments]) -> bool {
+        let lengths = |m: &Moments| (m.exp_avg.len(), m.exp_avg_sq.len());
+        self.moments().iter().map(lengths).eq(moments.iter().map(lengths))
+    }
+
+    /// Goes back to a state that was saved.
+    ///
+    /// # Panics
+    /// When the optimiser does not [take](Optimizer::takes) them.
+    pub fn restore(&mut self, moments: Vec<Moments>, updates: u64) {
+        self.adamw.restore(moments, updates);
+    }
+
+    /// Goes on on another device.
+    ///
+    /// # Errors
+    /// As [`Optimizer::new`].
+    pub fn move_to(&mut self, device: Arc<dyn Device>) -> Result<()> {
+        self.muon.as_mut().map_or(Ok(()), |muon| muon.move_to(device))
+    }
+
+    /// Moves all weights of `stack` by its gradients.
+    ///
+    /// # Errors
+    /// [`crate::Error::Model`] when the device fails. Until all directions are found nothing is changed.
+    pub fn update(&mut self, stack: &mut Stack, pace: Pace) -> Result<()> {
+        let number = self.adamw.updates();
+        if let Some(muon) = &mut self.muon {
+            for (at, index) in self.matrices.iter().enumerate() {
+                let moments = &self.adamw.moments()[*index];
+                let mut found = Ok(());
+                // A matrix of a layer is in one piece.
+                stack.visit_gradient(*index, &mut |_, gradient| {
+                    found = muon.prepare(at, number, moments, gradient, pace.gradient_factor);
+                });
+                found?;
+            }
+        }
+        self.adamw.begin_update();
+        for index in 0..self.kinds.len() {
+            let rates = self.rates(self.kinds[index], pace);
+            let at = self.matrices.binary_search(&index).ok();
+            let Optimizer { adamw, muon, .. } = self;
+            stack.update(index, &mut |offset, weights, gradient| match (at, &mut *muon) {
+                (Some(at), Some(muon)) => {
+                    muon.apply(at, number, adamw.moments_mut(index), weights, gradient, rates);
+                }
+                _ => adamw.update(index, offset, weights, gradient, rates),
+            })?;
+        }
+        Ok(())
+    }
+
+    fn rates(&self, kind: ParameterKind, pace: Pace) -> Rates {
+        let OptimizerConfig { lr, weight_decay, decay_falls, multipliers, muon, .. } = &self.config;
+        let by_muon = kind == ParameterKind::Matrix && self.muon.is_some();
+        let base = if by_muon { muon.lr } else { *lr };
+        let left = if *decay_falls { 1.0 - pace.progress } else { 1.0 };
+        Rates {
+            lr: base * pace.rate * multipliers.of(kind),
+            weight_decay: if kind == ParameterKind::Matrix { weight_decay * left } else { 0.0 },
+            gradient_factor: pace.gradient_factor,
+        }
+    }
+}
