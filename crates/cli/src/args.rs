@@ -59,14 +59,20 @@ pub(crate) enum Command {
 EXAMPLES:
   anneal train
   anneal train --preset gpt-48m --data books/ --budget 2h --out runs/books
+  anneal train --recipe v3b --data climbmix:10 --budget 8h
   anneal train my.toml --set optimizer.weight_decay=0.05 --set model.n_layers=8
-  anneal train --resume runs/books")]
+  anneal train --resume runs/books
+  anneal train --resume runs/books --budget 4h --schedule stretch
+  anneal train --resume runs/books --decay-now=10m")]
 pub(crate) struct TrainArgs {
     /// A TOML file of settings; options win over it
     pub(crate) config: Option<PathBuf>,
     /// The model to start from: odd, tiny, deep-5m, gpt-48m, gpt-68m, stories110m, qwen3-0.6b
     #[arg(long, short, value_name = "NAME")]
     pub(crate) preset: Option<String>,
+    /// Settings of a published run, under everything else: v1, v2, ane-10k, v3, v3b, s1024 (docs/recipes.md)
+    #[arg(long, value_name = "NAME")]
+    pub(crate) recipe: Option<String>,
     /// Text to train on: `stories`, `stories:SEED`, a .txt, .md, .jsonl or .parquet file, or a
     /// folder of one of these
     #[arg(long, short, value_name = "SOURCE")]
@@ -80,9 +86,22 @@ pub(crate) struct TrainArgs {
     #[arg(
         long,
         value_name = "RUN",
-        conflicts_with_all = ["config", "preset", "data", "budget", "out", "seed", "batch", "lr", "set"]
+        conflicts_with_all = ["config", "preset", "recipe", "data", "out", "seed", "batch", "lr", "set"]
     )]
     pub(crate) resume: Option<PathBuf>,
+    /// With --resume and --budget: what becomes of the learning rate
+    #[arg(long, value_name = "HOW", requires_all = ["resume", "budget"])]
+    pub(crate) schedule: Option<NewSchedule>,
+    /// With --resume: let the rate fall to nothing from now on, and end [over: a tenth of what was trained]
+    #[arg(
+        long,
+        value_name = "LENGTH",
+        num_args = 0..=1,
+        require_equals = true,
+        requires = "resume",
+        conflicts_with_all = ["budget", "schedule"]
+    )]
+    pub(crate) decay_now: Option<Option<Budget>>,
     /// The directory of the new run [default: runs/DATE_TIME-PRESET]
     #[arg(long, short, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
@@ -104,6 +123,17 @@ pub(crate) struct TrainArgs {
     /// Print nothing but errors and the result
     #[arg(long, short)]
     pub(crate) quiet: bool,
+}
+
+/// What becomes of the rate of a run that is given another budget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum NewSchedule {
+    /// The schedule becomes as long as the budget: the rate goes back up to where it would be by now
+    Stretch,
+    /// The schedule begins anew, warm-up included, for what is left of the budget
+    Restart,
+    /// The rate falls in a line to nothing until the budget's end
+    Decay,
 }
 
 /// Where programs run.

@@ -420,6 +420,7 @@ impl Observer for Progress {
             Event::Resumed { checkpoint: None, .. } => {
                 self.notes.say("this run has no checkpoint yet; it begins anew");
             }
+            Event::Rescheduled { what, .. } => self.notes.say(what),
             Event::Skipped { step, why, scale } => {
                 self.notes.say(&format!("step {step} left out: {why}; the loss scale is now {scale}"));
             }

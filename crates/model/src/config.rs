@@ -23,14 +23,30 @@ pub struct InitConfig {
     pub embedding_std: f32,
     /// Matrices are uniform with the standard deviation `matrix_gain / sqrt(fan_in)`.
     pub matrix_gain: f32,
+    /// Factor on that of `w1` and `w3`.
+    #[serde(default = "one")]
+    pub ffn_in_gain: f32,
+    /// Factor on that of `wo` and `w2`, when these do not begin at zero.
+    #[serde(default = "one")]
+    pub output_gain: f32,
     /// Whether `wo` and `w2` begin at zero, so that each layer begins as the identity. The first of
     /// the three fixes that made long runs hold.
     pub zero_output_projections: bool,
 }
 
+fn one() -> f32 {
+    1.0
+}
+
 impl Default for InitConfig {
     fn default() -> Self {
-        InitConfig { embedding_std: 0.02, matrix_gain: 1.0, zero_output_projections: true }
+        InitConfig {
+            embedding_std: 0.02,
+            matrix_gain: 1.0,
+            ffn_in_gain: 1.0,
+            output_gain: 1.0,
+            zero_output_projections: true,
+        }
     }
 }
 
@@ -135,9 +151,12 @@ impl ModelConfig {
                 return fail(key, &value, "expected a positive number".into());
             }
         }
-        for (key, value) in
-            [("init.embedding_std", self.init.embedding_std), ("init.matrix_gain", self.init.matrix_gain)]
-        {
+        for (key, value) in [
+            ("init.embedding_std", self.init.embedding_std),
+            ("init.matrix_gain", self.init.matrix_gain),
+            ("init.ffn_in_gain", self.init.ffn_in_gain),
+            ("init.output_gain", self.init.output_gain),
+        ] {
             if !(0.0..=1e3).contains(&value) {
                 return fail(key, &value, "expected 0 to 1000".into());
             }

@@ -24,7 +24,12 @@ pub fn initial_values(config: &ModelConfig, parameter: &Parameter, seed: u64) ->
                 return vec![0.0; count];
             }
             // A uniform distribution on (-b, b) has the standard deviation b / sqrt(3).
-            let bound = config.init.matrix_gain * (3.0 / parameter.shape[1] as f32).sqrt();
+            let of_place = match parameter.port {
+                "w1" | "w3" => config.init.ffn_in_gain,
+                "wo" | "w2" => config.init.output_gain,
+                _ => 1.0,
+            };
+            let bound = config.init.matrix_gain * of_place * (3.0 / parameter.shape[1] as f32).sqrt();
             (0..count).map(|_| bound * (2.0 * uniform(&mut rng) - 1.0)).collect()
         }
     }

@@ -49,7 +49,11 @@ fn two_thousand_positions() {
         ffn_hidden: 48,
         vocab_size: 96,
         seq_len: 2048,
-        init: model::InitConfig { embedding_std: 0.3, zero_output_projections: false, matrix_gain: 1.0 },
+        init: model::InitConfig {
+            embedding_std: 0.3,
+            zero_output_projections: false,
+            ..model::InitConfig::default()
+        },
         ..presets::by_name("tiny").unwrap()
     };
     let ids: Vec<u32> = (0..2048_u32).map(|at| (at * at + 7 * (at >> 3)) % 96).collect();

@@ -86,6 +86,15 @@ impl Budget {
         }
     }
 
+    /// The budget that is spent this much after `spent`.
+    pub(crate) fn beyond(&self, spent: &Spent) -> Budget {
+        match self {
+            Budget::Steps(n) => Budget::Steps(spent.steps + n),
+            Budget::Tokens(n) => Budget::Tokens(spent.tokens + n),
+            Budget::Time(time) => Budget::Time(*time + Duration::from_secs(spent.seconds.ceil() as u64)),
+        }
+    }
+
     /// How much of it is spent, in its own unit.
     fn amount_of(&self, spent: &Spent) -> f64 {
         match self {

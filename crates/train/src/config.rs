@@ -97,6 +97,9 @@ impl<'de, T: Deserialize<'de> + OrAuto> Deserialize<'de> for Auto<T> {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunConfig {
+    /// The recipe that the rest started from; empty for none.
+    #[serde(default)]
+    pub recipe: String,
     /// The preset that `model` started from.
     pub preset: String,
     /// The device as it was asked for; `auto` becomes the name of the one that was chosen.
@@ -191,6 +194,10 @@ fn yes() -> bool {
     true
 }
 
+fn one() -> f64 {
+    1.0
+}
+
 /// The optimiser.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -273,6 +280,15 @@ pub struct ScheduleConfig {
     pub decay: f64,
     /// The share of the rate that is left at the end.
     pub final_fraction: f64,
+    /// The share of the run after which it begins: of a run that was given another length; see [`Change`](crate::Change).
+    #[serde(default)]
+    pub origin: f64,
+    /// The factor that it begins with.
+    #[serde(default = "one")]
+    pub start_fraction: f64,
+    /// The last step that another schedule was for; 0 when this is the first.
+    #[serde(default)]
+    pub changed_after: u64,
 }
 
 /// The loss scale; see [`crate::loss_scale`].
@@ -326,6 +342,7 @@ impl RunConfig {
     pub fn of_preset(name: &str) -> Result<RunConfig> {
         let model = presets::by_name(name)?;
         Ok(RunConfig {
+            recipe: String::new(),
             preset: name.to_owned(),
             device: "auto".into(),
             seed: 42,
@@ -367,6 +384,9 @@ impl RunConfig {
                 warmup: Stretch::Share(0.02),
                 decay: 0.4,
                 final_fraction: 0.1,
+                origin: 0.0,
+                start_fraction: 1.0,
+                changed_after: 0,
             },
             loss_scale: LossScaleConfig {
                 initial: Auto::Auto,
@@ -404,8 +424,13 @@ impl RunConfig {
     /// that there is one.
     pub(crate) fn schedule(&self) -> Schedule {
         let warmup = self.schedule.warmup.share_of(&self.budget, self.step_tokens()).unwrap_or(0.0);
-        let ScheduleConfig { kind, decay, final_fraction, .. } = self.schedule;
-        Schedule { kind, warmup, decay, final_fraction }
+        let ScheduleConfig { kind, decay, final_fraction, origin, start_fraction, .. } = self.schedule;
+        // An amount of the budget is a larger share of what is left.
+        let warmup = match self.schedule.warmup {
+            Stretch::Share(_) => warmup,
+            Stretch::Amount(_) => (warmup / (1.0 - origin)).min(1.0),
+        };
+        Schedule { kind, warmup, decay, final_fraction, origin, start_fraction }
     }
 
     /// Takes in what is known once the data is there, or checks that it is still the same.
@@ -526,6 +551,8 @@ impl RunConfig {
             ("optimizer.muon.lr", o.muon.lr, 0.0, 10.0),
             ("schedule.decay", s.decay, 0.0, 1.0),
             ("schedule.final_fraction", s.final_fraction, 0.0, 1.0),
+            ("schedule.origin", s.origin, 0.0, 0.999_999),
+            ("schedule.start_fraction", s.start_fraction, 0.0, 1.0),
             ("loss_scale.min", l.min, 1e-6, 1e12),
             ("loss_scale.max", l.max, 1e-6, 1e12),
         ] {
@@ -617,6 +644,6 @@ mod tests {
         {
             assert!(text.lines().any(|l| l == line), "{line}\n{text}");
         }
-        assert!(text.starts_with("preset"), "{text}");
+        assert!(text.starts_with("recipe = \"\"\npreset"), "{text}");
     }
 }

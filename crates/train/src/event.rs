@@ -103,6 +103,13 @@ pub enum Event {
         /// What exactly the device is now.
         device: String,
     },
+    /// The run was given another length.
+    Rescheduled {
+        /// After this step.
+        step: u64,
+        /// What became of budget and rate.
+        what: String,
+    },
     /// The run was asked to stop.
     Interrupted {
         /// After this step.

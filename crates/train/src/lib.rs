@@ -31,6 +31,7 @@
 
 mod adamw;
 mod budget;
+mod change;
 pub mod checkpoint;
 mod config;
 mod error;
@@ -41,6 +42,7 @@ pub mod json_lines;
 pub mod loss_scale;
 mod muon;
 mod optimizer;
+pub mod recipes;
 pub mod run_dir;
 mod schedule;
 mod session;
@@ -51,6 +53,7 @@ mod whole_file;
 
 pub use adamw::{AdamW, Betas, Moments, Rates};
 pub use budget::{Budget, Spent, Stretch};
+pub use change::Change;
 pub use checkpoint::{Checkpoint, Checkpoints, TrainerState};
 pub use config::{
     Auto, CheckpointConfig, DEFAULT_PRESET, DEFAULT_STEP_TOKENS, DataConfig, EvalConfig, LossScaleConfig,

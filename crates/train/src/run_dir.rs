@@ -91,6 +91,14 @@ impl RunDir {
         run
     }
 
+    /// Writes another configuration, that of a run whose length was changed.
+    ///
+    /// # Errors
+    /// [`Error::ReadOnly`] and its like; the old one is then still there.
+    pub fn replace_config(&self, config: &RunConfig) -> Result<()> {
+        whole_file::write_whole(&self.dir.join(CONFIG), config.to_toml().as_bytes())
+    }
+
     /// Opens the directory of a run that has begun, to go on with it.
     ///
     /// # Errors
@@ -352,7 +360,7 @@ mod tests {
         let text = fs::read_to_string(dir.join(CONFIG)).unwrap();
         fs::write(dir.join(CONFIG), text.replace("preset = ", "presto = ")).unwrap();
         let error = RunDir::open(&dir).unwrap_err().to_string();
-        assert!(error.contains("config.toml, line 1: there is no key `presto`"), "{error}");
+        assert!(error.contains("config.toml, line 2: there is no key `presto`"), "{error}");
     }
 
     #[test]

@@ -18,7 +18,8 @@ pub enum ScheduleKind {
 ///
 /// ```
 /// use train::{Schedule, ScheduleKind};
-/// let schedule = Schedule { kind: ScheduleKind::Linear, warmup: 0.1, decay: 0.0, final_fraction: 0.1 };
+/// let schedule =
+///     Schedule { kind: ScheduleKind::Linear, warmup: 0.1, final_fraction: 0.1, ..Schedule::default() };
 /// assert_eq!(schedule.multiplier(0.05), 0.5);
 /// assert_eq!(schedule.multiplier(1.0), 0.1);
 /// ```
@@ -32,27 +33,46 @@ pub struct Schedule {
     pub decay: f64,
     /// The factor at the end.
     pub final_fraction: f64,
+    /// The progress at which it begins: 0, or where a run was given another length.
+    pub origin: f64,
+    /// The factor after the warm-up.
+    pub start_fraction: f64,
+}
+
+impl Default for Schedule {
+    /// A rate that falls to nothing over all of the run.
+    fn default() -> Self {
+        Schedule {
+            kind: ScheduleKind::Linear,
+            warmup: 0.0,
+            decay: 0.0,
+            final_fraction: 0.0,
+            origin: 0.0,
+            start_fraction: 1.0,
+        }
+    }
 }
 
 impl Schedule {
-    /// The factor on the learning rate at `progress` in [0, 1].
+    /// The factor on the learning rate at `progress` in [0, 1] of the run.
     pub fn multiplier(&self, progress: f64) -> f64 {
+        let progress = ((progress - self.origin) / (1.0 - self.origin)).max(0.0);
         if progress < self.warmup {
-            return progress / self.warmup;
+            return self.start_fraction * progress / self.warmup;
         }
         let begin = match self.kind {
             ScheduleKind::Cosine | ScheduleKind::Linear => self.warmup,
             ScheduleKind::Wsd => (1.0 - self.decay).max(self.warmup),
         };
         if progress <= begin {
-            return 1.0;
+            return self.start_fraction;
         }
         let fallen = ((progress - begin) / (1.0 - begin)).min(1.0);
         let shape = match self.kind {
             ScheduleKind::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * fallen).cos()),
             ScheduleKind::Linear | ScheduleKind::Wsd => 1.0 - fallen,
         };
-        self.final_fraction + (1.0 - self.final_fraction) * shape
+        self.final_fraction + (self.start_fraction - self.final_fraction) * shape
     }
 }
 
@@ -63,7 +83,7 @@ mod tests {
     const KINDS: [ScheduleKind; 3] = [ScheduleKind::Cosine, ScheduleKind::Linear, ScheduleKind::Wsd];
 
     fn schedule(kind: ScheduleKind, warmup: f64) -> Schedule {
-        Schedule { kind, warmup, decay: 0.4, final_fraction: 0.1 }
+        Schedule { kind, warmup, decay: 0.4, final_fraction: 0.1, ..Schedule::default() }
     }
 
     /// Oracle: the shapes' values by hand; a few roundings of f64 are allowed.
@@ -96,7 +116,7 @@ mod tests {
 
     #[test]
     fn a_decay_that_reaches_into_the_warm_up_begins_after_it() {
-        let s = Schedule { kind: ScheduleKind::Wsd, warmup: 0.5, decay: 0.9, final_fraction: 0.0 };
+        let s = Schedule { kind: ScheduleKind::Wsd, warmup: 0.5, decay: 0.9, ..Schedule::default() };
         assert_eq!(s.multiplier(0.5), 1.0);
         assert_eq!(s.multiplier(0.75), 0.5);
     }

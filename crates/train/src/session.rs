@@ -18,7 +18,8 @@ use crate::config::OnDeviceFailure;
 use crate::run_dir::{self, RunDir};
 use crate::trainer::Guard;
 use crate::{
-    Budget, Checkpoints, Error, Evaluation, Event, Result, RunConfig, StepMetrics, Trainer, UserConfig,
+    Budget, Change, Checkpoints, Error, Evaluation, Event, Result, RunConfig, Spent, StepMetrics, Trainer,
+    UserConfig,
 };
 
 /// How to begin, and with what.
@@ -52,6 +53,8 @@ pub enum Start {
     Resume {
         /// The directory.
         dir: PathBuf,
+        /// Another length, if it is to have one.
+        change: Option<Change>,
     },
 }
 
@@ -139,7 +142,9 @@ pub fn train_run(options: RunOptions, observer: &mut dyn Observer, stop: &Atomic
         Start::New { config, runs_dir, name } => {
             Session::begin(&config, &runs_dir, name, options.device, &options.cache_dir, observer)?
         }
-        Start::Resume { dir } => Session::resume(&dir, options.device, &options.cache_dir, observer)?,
+        Start::Resume { dir, change } => {
+            Session::resume(&dir, change, options.device, &options.cache_dir, observer)?
+        }
     };
     session.observer.on_start(session.run.path(), &session.trainer);
     let mut fallback = options.fallback;
@@ -207,6 +212,7 @@ impl<'o> Session<'o> {
 
     fn resume(
         dir: &Path,
+        change: Option<Change>,
         device: Arc<dyn Device>,
         cache_dir: &Path,
         observer: &'o mut dyn Observer,
@@ -216,6 +222,11 @@ impl<'o> Session<'o> {
         let found = run.checkpoints().newest_valid(&config.model, vocabulary.as_deref())?;
         let (mut dataset, _) = prepare_data(&config, true, cache_dir, observer)?;
         config.take_data(&mut dataset, true, &dir.join(run_dir::CONFIG))?;
+        let spent = found.checkpoint.as_ref().map_or(Spent::default(), |checkpoint| checkpoint.state.spent);
+        let changed = change.map(|change| change.apply(&mut config, &spent)).transpose()?;
+        if changed.is_some() {
+            run.replace_config(&config)?;
+        }
         let mut trainer = Trainer::new(config, dataset, device)?;
         set_replay(&mut trainer)?;
         let checkpoint = found.checkpoint.as_ref().map(|checkpoint| checkpoint.path.clone());
@@ -231,6 +242,9 @@ impl<'o> Session<'o> {
         }
         let device = session.device();
         session.event(Event::Resumed { step, checkpoint, dropped_metrics, device })?;
+        if let Some(what) = changed {
+            session.event(Event::Rescheduled { step, what })?;
+        }
         session.log_choices()?;
         Ok(session)
     }
@@ -417,7 +431,20 @@ impl<'o> Session<'o> {
 
 fn set_replay(trainer: &mut Trainer) -> Result<()> {
     if !trainer.config().replay.is_empty() {
-        let recorded = run_dir::recorded_progress(Path::new(&trainer.config().replay))?;
+        let dir = Path::new(&trainer.config().replay);
+        let changed_after = run_dir::read_config(dir)?.schedule.changed_after;
+        if changed_after > 0 {
+            return Err(Error::Value {
+                place: "configuration".into(),
+                key: "replay".into(),
+                value: dir.display().to_string(),
+                problem: format!(
+                    "that run was given another length after step {changed_after}, so its progress before is of \
+                     another schedule; replay a run that kept its budget"
+                ),
+            });
+        }
+        let recorded = run_dir::recorded_progress(dir)?;
         trainer.set_replay(recorded);
     }
     Ok(())

@@ -8,7 +8,7 @@ use toml::de::{DeTable, DeValue};
 use toml::{Spanned, Table, Value};
 
 use crate::config::{DEFAULT_PRESET, Problem, default_batch, default_lr};
-use crate::{Error, Result, RunConfig};
+use crate::{Error, Result, RunConfig, recipes};
 
 /// Settings as they were written: any part of a [`RunConfig`], each value with its place.
 ///
@@ -94,7 +94,7 @@ impl UserConfig {
 
     /// Fills in everything that was not written and checks everything that was.
     ///
-    /// The preset gives the model and with it the defaults. Three of them follow what was written:
+    /// A recipe stands under everything else that was written. The preset gives the model and with it the defaults. Three of them follow what was written:
     /// the rate the width, the batch the sequence length, and a residual scale of 1/sqrt(2L) the
     /// number of layers. A relative path of a text file or tokenizer is taken from the present
     /// directory and made absolute, so that a run can be resumed from anywhere.
@@ -102,6 +102,38 @@ impl UserConfig {
     /// # Errors
     /// [`Error::UnknownKey`] and [`Error::Value`], naming place, key, value and what would be right.
     pub fn resolve(&self) -> Result<RunConfig> {
+        match self.table.get("recipe") {
+            None => self.resolve_whole(),
+            Some(Value::String(name)) if name.is_empty() => self.resolve_whole(),
+            Some(name) => {
+                let recipe = name.as_str().and_then(|name| Some((name, recipes::text(name)?)));
+                let Some((name, text)) = recipe else {
+                    let known = recipes::names().collect::<Vec<_>>().join(", ");
+                    return Err(
+                        self.value_error("recipe", &format!("there is no such recipe; there are {known}"))
+                    );
+                };
+                UserConfig::parse(text, &format!("recipe {name}"))?.under(self).resolve_whole()
+            }
+        }
+    }
+
+    /// Itself where `over` says nothing.
+    fn under(mut self, over: &UserConfig) -> UserConfig {
+        fn put(into: &mut Table, from: &Table) {
+            for (name, value) in from {
+                match (into.get_mut(name), value) {
+                    (Some(Value::Table(into)), Value::Table(from)) => put(into, from),
+                    _ => _ = into.insert(name.clone(), value.clone()),
+                }
+            }
+        }
+        put(&mut self.table, &over.table);
+        self.places.extend(over.places.clone());
+        self
+    }
+
+    fn resolve_whole(&self) -> Result<RunConfig> {
         let preset = match self.table.get("preset") {
             None => DEFAULT_PRESET,
             Some(Value::String(name)) => name,

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use common::{Place, cpu, devices, sim_f16};
-use train::{Error, Outcome, RunOptions, Start, UserConfig, train_run};
+use train::{Budget, Change, Error, Outcome, RunOptions, Start, UserConfig, train_run};
 
 #[test]
 fn a_run_learns_and_leaves_a_directory_that_explains_itself() {
@@ -164,6 +164,48 @@ fn muon_learns_and_is_resumed_to_the_same_bytes() {
         place.train(place.resume("stopped"), device.clone()).unwrap();
         assert!(place.tensors("stopped") == place.tensors("straight"), "{}", device.name());
     }
+}
+
+#[test]
+fn a_run_is_given_another_length_and_resumes_to_the_same_bytes() {
+    let rate_at = |place: &Place, name: &str, step: u64| -> f64 {
+        let metrics = place.metrics(name);
+        metrics.iter().find(|m| m["step"] == step).expect("it is logged")["lr"].as_f64().unwrap()
+    };
+    let place = Place::new();
+    let stopped = |name: &str| {
+        let start = place.start(name, place.config("20steps", ""));
+        let (_, outcome) = place.train_until(start, cpu(), 10);
+        assert!(matches!(outcome.unwrap(), Outcome::Interrupted { step: 10, .. }));
+    };
+    stopped("a");
+    let straight =
+        place.train(place.resume_with("a", Change::DecayNow(Some(Budget::Steps(5)))), cpu()).unwrap();
+    let Outcome::Finished(summary) = straight else { panic!("nobody stops it") };
+    assert_eq!(summary.steps, 15);
+    assert!(
+        rate_at(&place, "a", 11) < rate_at(&place, "a", 10)
+            && rate_at(&place, "a", 15) < 0.2 * rate_at(&place, "a", 10)
+    );
+    assert_eq!(place.events("a", "rescheduled").len(), 1);
+
+    // Stopped on its way to the new end, it goes on to it.
+    stopped("b");
+    let start = place.resume_with("b", Change::DecayNow(Some(Budget::Steps(5))));
+    let (_, outcome) = place.train_until(start, cpu(), 13);
+    assert!(matches!(outcome.unwrap(), Outcome::Interrupted { step: 13, .. }));
+    place.train(place.resume("b"), cpu()).unwrap();
+    assert!(place.tensors("b") == place.tensors("a"));
+
+    // A finished run goes on when it is given more.
+    let longer = place.train(place.resume_with("a", Change::Restart(Budget::Steps(20))), cpu()).unwrap();
+    let Outcome::Finished(summary) = longer else { panic!("nobody stops it") };
+    assert_eq!(summary.steps, 20);
+    let spent = place.train(place.resume_with("a", Change::Stretch(Budget::Steps(20))), cpu()).unwrap_err();
+    assert!(spent.to_string().contains("has already used 20 steps"), "{spent}");
+    let replay = place.config("20steps", &format!("replay = '{}'", place.runs().join("a").display()));
+    let error = place.train(place.start("again", replay), cpu()).unwrap_err().to_string();
+    assert!(error.contains("another length after step 15"), "{error}");
 }
 
 #[test]

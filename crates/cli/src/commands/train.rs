@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use cpu::CpuDevice;
 use device::Device;
 use serde_json::json;
-use train::{DEFAULT_PRESET, Outcome, RunOptions, Start, Summary, UserConfig, run_dir, train_run};
+use train::{Change, DEFAULT_PRESET, Outcome, RunOptions, Start, Summary, UserConfig, run_dir, train_run};
 
-use crate::args::TrainArgs;
+use crate::args::{NewSchedule, TrainArgs};
 use crate::commands::generate::{self, Writing};
 use crate::device_choice::{self, Choice};
 use crate::own_command::own_command;
@@ -29,7 +29,10 @@ const SAMPLE: Writing =
 
 pub(crate) fn run(args: &TrainArgs, out: &mut dyn Write) -> Result {
     let (start, choice) = match &args.resume {
-        Some(dir) => (Start::Resume { dir: dir.clone() }, resumed_device(args, dir)?),
+        Some(dir) => {
+            let change = change(args)?;
+            (Start::Resume { dir: dir.clone(), change }, resumed_device(args, dir)?)
+        }
         None => {
             let (config, choice) = settings(args)?;
             let (runs_dir, name) = match &args.out {
@@ -77,6 +80,27 @@ pub(crate) fn run(args: &TrainArgs, out: &mut dyn Write) -> Result {
     }
 }
 
+/// The length that a run is to have from now on.
+fn change(args: &TrainArgs) -> Result<Option<Change>> {
+    Ok(match (args.decay_now, args.budget, args.schedule) {
+        (Some(length), ..) => Some(Change::DecayNow(length)),
+        (None, None, _) => None,
+        (None, Some(budget), Some(NewSchedule::Stretch)) => Some(Change::Stretch(budget)),
+        (None, Some(budget), Some(NewSchedule::Restart)) => Some(Change::Restart(budget)),
+        (None, Some(budget), Some(NewSchedule::Decay)) => Some(Change::DecayUntil(budget)),
+        (None, Some(budget), None) => {
+            return Err(format!(
+                "--budget {budget} gives a run that has begun another length, so its learning rate has to change; say how:\n  \
+                 --schedule stretch   the schedule becomes as long: the rate goes back to where it would be by now\n  \
+                 --schedule restart   the schedule begins anew for what is left, with its warm-up\n  \
+                 --schedule decay     the rate falls to nothing until the end\n\
+                 or, without --budget, --decay-now to end it soon"
+            )
+            .into());
+        }
+    })
+}
+
 /// The device of a run to go on with: the one that it began with, unless another is asked for.
 fn resumed_device(args: &TrainArgs, dir: &Path) -> Result<Choice> {
     // What is no directory at all is left to `train_run`, which says so.
@@ -92,6 +116,9 @@ fn settings(args: &TrainArgs) -> Result<(UserConfig, Choice)> {
     };
     for (key, value) in &args.set {
         config.set(key, toml_value(value), "--set");
+    }
+    if let Some(recipe) = &args.recipe {
+        config.set("recipe", recipe.as_str(), "--recipe");
     }
     if let Some(preset) = &args.preset {
         config.set("preset", preset.as_str(), "--preset");

@@ -11,7 +11,8 @@ use mil::Element;
 use serde_json::Value;
 use sim::{Profile, SimDevice};
 use train::{
-    Error, Evaluation, Event, Observer, Outcome, RunOptions, Start, StepMetrics, UserConfig, train_run,
+    Change, Error, Evaluation, Event, Observer, Outcome, RunOptions, Start, StepMetrics, UserConfig,
+    train_run,
 };
 
 /// A folder with a text and room for runs.
@@ -67,7 +68,11 @@ impl Place {
     }
 
     pub fn resume(&self, name: &str) -> Start {
-        Start::Resume { dir: self.runs().join(name) }
+        Start::Resume { dir: self.runs().join(name), change: None }
+    }
+
+    pub fn resume_with(&self, name: &str, change: Change) -> Start {
+        Start::Resume { dir: self.runs().join(name), change: Some(change) }
     }
 
     pub fn train(&self, start: Start, device: Arc<dyn Device>) -> Result<Outcome, Error> {
