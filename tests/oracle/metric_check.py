@@ -388,7 +388,9 @@ def main():
     losses = torch_losses if args.torch else numpy_losses
     print(f"\n{'protocol':<14}{'options':<64}{'anneal':>12}{'reference':>12}{'difference':>12}")
     valid = (flat_valid, groups["valid"], tokens_of, losses)
-    found = [compare(args, run, case, *valid)[0] for case in CASES]
+    # Of a long text every token is counted once, below, with the shortened vocabulary.
+    cases = [case for case in CASES if not (args.corpus and case["protocol"] in ("sliding", "full"))]
+    found = [compare(args, run, case, *valid)[0] for case in cases]
     seen = np.unique(np.append(flat_train, bos))
     assert len(seen) < len(tokens_of), "every token occurs in training"
     print(f"\nrows for {len(seen)} of {len(tokens_of)} tokens and one for the others:")
@@ -399,10 +401,12 @@ def main():
     if never_seen:
         wrong = measured({**case, "fault": "unseen"}, *model_of(short), *valid, kept=seen)[0]
         assert abs(wrong - bpb) > LIMIT, "a reference that shares no probability is not told apart"
-    for number, fault in METRIC_FAULTS:
-        bpb = measured({**CASES[number], "fault": fault}, *model_of(run), *valid)[0]
+    # The targets of a few rows of books hold no special token.
+    faults = [(number, fault) for number, fault in METRIC_FAULTS if not args.corpus or fault == "softcap"]
+    for number, fault in faults:
+        bpb = measured({**cases[number], "fault": fault}, *model_of(run), *valid)[0]
         assert abs(bpb - found[number]) > LIMIT, f"a reference with the fault '{fault}' is not told apart"
-    print(f"faults told apart in val_bpb: {', '.join(fault for _, fault in METRIC_FAULTS)}")
+    print(f"faults told apart in val_bpb: {', '.join(fault for _, fault in faults)}")
     print("ok")
 
 
