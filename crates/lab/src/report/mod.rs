@@ -1,0 +1,4 @@
+//! scaffolding
+mod axis;
+mod lines;
+mod series;
