@@ -191,6 +191,19 @@ pub(crate) fn power(value: f64) -> String {
     }
 }
 
+/// A count in three digits: `950`, `12.3k`, `2.04M`.
+pub(crate) fn count(n: f64) -> String {
+    let (scaled, unit) = match n.abs() {
+        a if a < 999.5 => return format!("{}", n.round()),
+        a if a < 999.5e3 => (n / 1e3, "k"),
+        a if a < 999.5e6 => (n / 1e6, "M"),
+        a if a < 999.5e9 => (n / 1e9, "G"),
+        _ => (n / 1e12, "T"),
+    };
+    let digits = (2.0 - (scaled.abs() * 1.0005).log10().floor()).clamp(0.0, 2.0) as usize;
+    format!("{scaled:.digits$}{unit}")
+}
+
 /// Without zeros behind the point.
 fn trimmed(text: String) -> String {
     if !text.contains('.') {
@@ -223,7 +236,10 @@ mod tests {
 
     #[test]
     fn log_ticks_are_decades_or_their_parts() {
-        assert_eq!(labels(Axis { lo: 0.008, hi: 1200.0, kind: Kind::Log }, 6), ["0.01", "0.1", "1", "10", "100", "1000"]);
+        assert_eq!(
+            labels(Axis { lo: 0.008, hi: 1200.0, kind: Kind::Log }, 6),
+            ["0.01", "0.1", "1", "10", "100", "1000"]
+        );
         assert_eq!(labels(Axis { lo: 0.8, hi: 12.0, kind: Kind::Log }, 6), ["1", "2", "5", "10"]);
         assert_eq!(labels(Axis { lo: 1e-9, hi: 1e9, kind: Kind::Log }, 6).len(), 5);
         assert_eq!(labels(Axis { lo: 1.0, hi: 1.5e6, kind: Kind::Log }, 4), ["1", "100", "10000", "1e6"]);
@@ -248,8 +264,10 @@ mod tests {
 
     #[test]
     fn numbers_of_any_size() {
-        let all = [0.0, 1.0, 0.02, 300.0, 99_999.0, 1.5e6, 2e-5, 0.123_456, 3.14159, 1e5];
+        let all = [0.0, 1.0, 0.02, 300.0, 99_999.0, 1.5e6, 2e-5, 0.123_456, 3.1387, 1e5];
         let texts = ["0", "1", "0.02", "300", "99999", "1.5e6", "2e-5", "0.123", "3.14", "1e5"];
         assert_eq!(all.map(power), texts);
+        let counts = [0.0, 7.4, 999.7, 1_234.0, 99_960.0, 2_040_000.0, 1.5e12];
+        assert_eq!(counts.map(count), ["0", "7", "1.00k", "1.23k", "100k", "2.04M", "1.50T"]);
     }
 }

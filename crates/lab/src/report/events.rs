@@ -233,7 +233,8 @@ mod tests {
 
     #[test]
     fn kinds_are_told_in_words_and_unknown_ones_as_they_stand() {
-        let event = json!({ "event": "skipped", "step": 3, "why": "the gradients are not finite", "scale": 8192.0 });
+        let event =
+            json!({ "event": "skipped", "step": 3, "why": "the gradients are not finite", "scale": 8192.0 });
         assert_eq!(what(event), "the gradients are not finite; loss scale 8192 from now on");
         let event = json!({ "event": "checkpoint", "step": 3, "path": "runs/a/checkpoints/step_000003", "bytes": 2_238_303, "seconds": 0.038_466 });
         assert_eq!(what(event), "step_000003: 2.24 MB in 0.0385 s");
@@ -272,6 +273,9 @@ mod tests {
         let found = events(&all);
         let told: Vec<u64> = found.told().iter().filter_map(|told| told.step).collect();
         assert_eq!((told.len(), told[0], told[2 * TOLD - 1]), (2 * TOLD, 1, 1000));
-        assert_eq!((found.count(), found.kinds()["skipped"].count, found.steps("skipped").len()), (1000, 1000, 1000));
+        assert_eq!(
+            (found.count(), found.kinds()["skipped"].count, found.steps("skipped").len()),
+            (1000, 1000, 1000)
+        );
     }
 }

@@ -53,7 +53,6 @@ pub(crate) fn for_each<T: DeserializeOwned>(path: &Path, mut visit: impl FnMut(T
         }
         match serde_json::from_slice(&line) {
             Ok(object) => visit(object),
-            // The first half of a line, which may be a number that is not yet all of it.
             Err(_) if !finished => continue,
             Err(e) => {
                 found.unreadable += 1;

@@ -151,7 +151,10 @@ impl Run {
         if !path.is_file() {
             return Err(Error::not_a_run(
                 dir,
-                format!("it has no {}; give the directory of a run that `anneal train` wrote", run_dir::METRICS),
+                format!(
+                    "it has no {}; give the directory of a run that `anneal train` wrote",
+                    run_dir::METRICS
+                ),
             ));
         }
         let found = lines::for_each(&path, |line: Line| {
@@ -203,7 +206,8 @@ impl Run {
             seed: of("seed").and_then(|seed| seed.parse().ok()),
             budget: of("budget"),
             steps: count("steps").unwrap_or(last.step),
-            skipped_steps: count("skipped_steps").unwrap_or((events.steps("skipped").len() as u64).max(skipped)),
+            skipped_steps: count("skipped_steps")
+                .unwrap_or((events.steps("skipped").len() as u64).max(skipped)),
             progress: if state == "finished" { 1.0 } else { progress },
             tokens: count("tokens").unwrap_or(last.tokens),
             seconds: figure("seconds").unwrap_or(last.seconds),
@@ -457,7 +461,10 @@ mod tests {
             long.push(step, Some(7 * step), Some(step as f64));
         }
         assert!(long.all.len() <= PLACES);
-        assert_eq!([1, 54_321, 99_999, 100_000].map(|step| long.of(step).tokens), [7, 380_247, 699_993, 700_000]);
+        assert_eq!(
+            [1, 54_321, 99_999, 100_000].map(|step| long.of(step).tokens),
+            [7, 380_247, 699_993, 700_000]
+        );
     }
 
     #[test]

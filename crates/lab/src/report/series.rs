@@ -135,7 +135,8 @@ impl Series {
             match (bucket.min.value == bucket.max.value, bucket.min_first) {
                 (true, _) if bucket.count == 1 => points.push(bucket.min),
                 // A flat stretch keeps its length.
-                (true, _) => points.extend([(bucket.first), bucket.last].map(|at| Point { at, value: bucket.min.value })),
+                (true, _) => points
+                    .extend([(bucket.first), bucket.last].map(|at| Point { at, value: bucket.min.value })),
                 (false, true) => points.extend([bucket.min, bucket.max]),
                 (false, false) => points.extend([bucket.max, bucket.min]),
             }
