@@ -13,6 +13,8 @@ pub(crate) struct Axis {
 enum Kind {
     Linear,
     Log,
+    /// Logarithmic, with ticks at powers of two.
+    Log2,
     /// Seconds, written as times.
     Time,
 }
@@ -52,11 +54,16 @@ impl Axis {
         Axis { lo: lo / room, hi: hi * room, kind: Kind::Log }
     }
 
+    /// As [`Axis::log`], for what is a power of two.
+    pub(crate) fn log2(lo: f64, hi: f64) -> Axis {
+        Axis { kind: Kind::Log2, ..Axis::log(lo, hi) }
+    }
+
     /// Where `value` lies: 0 at the low end, 1 at the high one; values beyond are put at the ends.
     pub(crate) fn position(&self, value: f64) -> f64 {
         let share = match self.kind {
-            Kind::Log if value <= 0.0 => 0.0,
-            Kind::Log => (value / self.lo).ln() / (self.hi / self.lo).ln(),
+            Kind::Log | Kind::Log2 if value <= 0.0 => 0.0,
+            Kind::Log | Kind::Log2 => (value / self.lo).ln() / (self.hi / self.lo).ln(),
             _ => (value - self.lo) / (self.hi - self.lo),
         };
         share.clamp(0.0, 1.0)
@@ -69,7 +76,7 @@ impl Axis {
 
     /// Whether it is logarithmic.
     pub(crate) fn is_log(&self) -> bool {
-        self.kind == Kind::Log
+        matches!(self.kind, Kind::Log | Kind::Log2)
     }
 
     /// About `most` ticks, and seldom more.
@@ -78,6 +85,7 @@ impl Axis {
             Kind::Linear => round_step(self.hi - self.lo, most),
             Kind::Time => time_step(self.hi - self.lo, most),
             Kind::Log => return self.log_ticks(most),
+            Kind::Log2 => return self.log2_ticks(most),
         };
         let values = multiples(self.lo, self.hi, step);
         let largest = self.lo.abs().max(self.hi.abs());
@@ -109,6 +117,16 @@ impl Axis {
         let decades = of(&[1.0]);
         let every = decades.len().div_ceil(most.max(1));
         decades.into_iter().step_by(every).map(label).collect()
+    }
+
+    fn log2_ticks(&self, most: usize) -> Vec<Tick> {
+        let (first, last) = (self.lo.log2().ceil() as i32, self.hi.log2().floor() as i32);
+        let every = ((last - first + 1).max(1) as usize).div_ceil(most.max(1));
+        let tick = |e: i32| {
+            let value = 2f64.powi(e);
+            Tick { value, label: if value < 1e5 { power(value) } else { format!("2^{e}") } }
+        };
+        (first..=last).step_by(every).map(tick).collect()
     }
 }
 
@@ -244,6 +262,13 @@ mod tests {
         assert_eq!(labels(Axis { lo: 1e-9, hi: 1e9, kind: Kind::Log }, 6).len(), 5);
         assert_eq!(labels(Axis { lo: 1.0, hi: 1.5e6, kind: Kind::Log }, 4), ["1", "100", "10000", "1e6"]);
         assert_eq!(labels(Axis { lo: 2.1, hi: 2.4, kind: Kind::Log }, 4), ["2.1", "2.2", "2.3", "2.4"]);
+    }
+
+    #[test]
+    fn powers_of_two_are_written_as_such() {
+        let axis = Axis { lo: 3000.0, hi: 300_000.0, kind: Kind::Log2 };
+        assert_eq!(labels(axis, 7), ["4096", "8192", "16384", "32768", "65536", "2^17", "2^18"]);
+        assert_eq!(labels(axis, 4), ["4096", "16384", "65536", "2^18"]);
     }
 
     #[test]

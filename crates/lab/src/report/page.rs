@@ -164,7 +164,7 @@ fn runs_table(page: &mut Xml, runs: &[Run]) {
         let mut cells = vec![
             Cell { class: "w", ..word(&about.name) },
             Cell { class: "w", ..word(state) },
-            word(about.preset.as_deref().unwrap_or("–")),
+            Cell { class: "w", ..word(about.preset.as_deref().unwrap_or("–")) },
         ];
         cells.extend(has_recipe.then(|| word(about.recipe.as_deref().unwrap_or("–"))));
         cells.push(figure(about.parameters.map(|n| n as f64), axis::count));
@@ -177,7 +177,7 @@ fn runs_table(page: &mut Xml, runs: &[Run]) {
         cells.push(figure(about.tok_s, axis::count));
         let se = about.val_bpb_se.map(|se| format!(" ± {se:.4}")).unwrap_or_default();
         let when = match (about.state, about.val_step) {
-            (state, Some(step)) if state != "finished" => format!(" (step {step})"),
+            (state, Some(step)) if state != "finished" && step != about.steps => format!(" (step {step})"),
             _ => String::new(),
         };
         cells.push(figure(about.val_bpb, |bpb| format!("{bpb:.4}{se}{when}")));
@@ -262,7 +262,7 @@ fn events(page: &mut Xml, runs: &[Run]) {
         page.element("p", &[], "No event has been logged yet.");
         return;
     }
-    page.open("div", &[("class", &"scroll")]);
+    page.open("div", &[("class", &"scroll tall")]);
     page.open("table", &[("class", &"sort")]);
     let mut names = vec![("time (UTC)", ""), ("run", ""), ("step", "n"), ("event", ""), ("what", "")];
     if runs.len() == 1 {

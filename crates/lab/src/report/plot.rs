@@ -36,7 +36,7 @@ impl Along {
     fn title(self) -> &'static str {
         match self {
             Along::Tokens => "training tokens",
-            Along::Seconds => "time in steps",
+            Along::Seconds => "time in training steps",
         }
     }
 }
@@ -213,24 +213,26 @@ impl Plot {
         self.label(WIDTH - RIGHT - 3.0, y, "end", text);
     }
 
-    /// Upright lines over the whole height, with letters at the upper end, `row` rows down.
+    /// Upright lines over the whole height, from left to right, with letters at the upper end, `row` rows down.
     pub(crate) fn upright(&mut self, class: &str, marks: &[(At, String)], row: usize, told: &str) {
         let mut d = String::new();
         let mut letters: Vec<(f64, String)> = Vec::new();
+        let mut last_line = f64::MIN;
         for (at, letter) in marks {
             let x = self.x(self.along.of(*at));
             match letters.last_mut() {
-                Some((last, text)) if (x - *last).abs() < 9.0 => {
+                // Letters that would touch stand together.
+                Some((first, text)) if x - *first < 3.0 + 10.0 * text.len() as f64 => {
                     if !text.contains(letter.as_str()) {
                         *text += letter;
-                    }
-                    if (x - *last).abs() < 0.5 {
-                        continue;
                     }
                 }
                 _ => letters.push((x, letter.clone())),
             }
-            d += &format!("M{} {}v{}", tenths(x), tenths(TOP), tenths(self.height));
+            if x - last_line >= 0.5 {
+                d += &format!("M{} {}v{}", tenths(x), tenths(TOP), tenths(self.height));
+                last_line = x;
+            }
         }
         let all = format!("upright {class}");
         self.xml.open("g", &[("class", &all)]);
@@ -260,6 +262,24 @@ impl Plot {
             let class = format!("stroke {class}");
             self.xml.empty("path", &[("class", &class), ("d", &d)]);
         }
+    }
+
+    /// Crosses at the lower end.
+    pub(crate) fn crosses(&mut self, class: &str, places: impl Iterator<Item = At>) {
+        let mut d = String::new();
+        for at in places {
+            let (x, y) = (self.x(self.along.of(at)), TOP + self.height - 9.0);
+            d += &format!("M{} {}l7 7m0-7l-7 7", tenths(x - 3.5), tenths(y));
+        }
+        self.xml.empty("path", &[("class", &class), ("d", &d)]);
+    }
+
+    /// A ring around a value, and what is told when it is pointed at.
+    pub(crate) fn ring(&mut self, at: At, value: f64, told: &str) {
+        let (x, y) = self.place((at, value));
+        self.xml.open("circle", &[("class", &"ring"), ("cx", &tenths(x)), ("cy", &tenths(y)), ("r", &"3.5")]);
+        self.xml.element("title", &[], told);
+        self.xml.close();
     }
 
     /// Filled boxes of one class, each from one place to another, `y` and `height` below the upper end.

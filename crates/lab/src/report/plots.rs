@@ -24,7 +24,7 @@ const RAMP: [(u8, u8, u8); 9] = [
 /// A linear axis no longer shows a curve whose largest value is so many times its smallest.
 const LOG_FROM: f64 = 20.0;
 /// Events that change what a run is, and the letter that marks them.
-const TURNS: [(&str, char); 8] = [
+const TURNS: [(&str, char); 7] = [
     ("resumed", 'R'),
     ("interrupted", 'I'),
     ("failed", 'F'),
@@ -32,10 +32,9 @@ const TURNS: [(&str, char); 8] = [
     ("warned", 'W'),
     ("recovered", 'B'),
     ("skipped", 'S'),
-    ("scale_grew", 'G'),
 ];
-/// With more of them than this, a run's skipped steps and grown scales are left to the timeline.
-const MANY: usize = 24;
+/// With more skipped steps than this, a run's are left to the timeline.
+const MANY: usize = 12;
 
 /// A plot with its words.
 pub(crate) struct Figure {
@@ -103,7 +102,8 @@ impl Plots<'_> {
         }
     }
 
-    /// Thin what was measured, thick its mean; crosses of colour where it was not finite.
+    /// Thin what was measured, thick its running median; rings around single steps far
+    /// above it, crosses below where it was not finite.
     fn measured(&self, plot: &mut Plot, of: impl Fn(&Curves) -> &Series) -> Option<String> {
         self.each(plot, |plot, _, run| plot.line("raw", pairs(of(&run.curves).envelope())));
         self.each(plot, |plot, _, run| {
@@ -113,16 +113,17 @@ impl Plots<'_> {
                 half => plot.line("line", pairs(series.smoothed(half))),
             }
             if let Some((first, last)) = series.lost_at {
-                plot.strokes("lost", [first, last].into_iter(), 0.0, 10.0);
+                plot.crosses("lost", [first, last].into_iter());
+            }
+            for peak in series.peaks() {
+                let (value, step) = (axis::power(peak.value), peak.at.step);
+                plot.ring(peak.at, peak.value, &format!("{}: {value} in step {step}", run.about.name));
             }
         });
         let lost = self.runs.iter().filter(|run| of(&run.curves).lost > 0).map(|run| {
             let n = of(&run.curves).lost;
             let steps = if n == 1 { "step" } else { "steps" };
-            format!(
-                "{}: {n} {steps} without a finite value (first and last marked at the top)",
-                run.about.name
-            )
+            format!("{}: {n} {steps} without a finite value (crosses: first and last)", run.about.name)
         });
         let lost: Vec<String> = lost.collect();
         (!lost.is_empty()).then(|| lost.join("; "))
@@ -135,8 +136,7 @@ impl Plots<'_> {
             let mut marks: Vec<(At, String)> = Vec::new();
             for (kind, letter) in TURNS {
                 let steps = run.events.steps(kind);
-                let small = kind == "skipped" || kind == "scale_grew";
-                if steps.is_empty() || small && (steps.len() > MANY || kind == "scale_grew") {
+                if steps.is_empty() || kind == "skipped" && steps.len() > MANY {
                     continue;
                 }
                 marks.extend(steps.iter().map(|step| (run.places.of(*step), letter.to_string())));
@@ -170,7 +170,7 @@ impl Plots<'_> {
         let scale = if log { ", log scale" } else { "" };
         let about = sentences([
             Some(format!(
-                "nats per token{scale}; thin: every step (smallest and largest where they share a pixel), thick: mean over ±2% of the run"
+                "nats per token{scale}; thin: every step (smallest and largest where they share a pixel), thick: running median over ±2% of the run"
             )),
             lost,
             turns,
@@ -197,9 +197,6 @@ impl Plots<'_> {
             Along::Seconds => "val_bpb over time",
         };
         let mut plot = Plot::new(name, along, x, Axis::linear(lo, hi));
-        for bound in bounds {
-            plot.level("bound", bound, &format!("best possible {bound:.4}"));
-        }
         let mut other = false;
         self.each(&mut plot, |plot, _, run| {
             // The last one may count more of the text; it is no point of the same curve.
@@ -218,6 +215,9 @@ impl Plots<'_> {
             }
             other |= !others.is_empty();
         });
+        for bound in bounds {
+            plot.level("bound", bound, &format!("best possible {bound:.4}"));
+        }
         let about = sentences([
             Some("bits per byte of held-out text, with standard errors".to_owned()),
             other.then(|| "hollow: counted over other windows than the curve".to_owned()),
@@ -249,11 +249,11 @@ impl Plots<'_> {
         let (low, high) = clips.iter().fold((lo, hi), |(l, h), clip| (l.min(*clip), h.max(*clip)));
         let mut plot =
             Plot::new("gradient norm over training tokens", Along::Tokens, self.x, Axis::log(low, high));
+        let lost = self.measured(&mut plot, |curves| &curves.grad_norm);
+        let turns = self.turns(&mut plot);
         for clip in clips {
             plot.level("clip", clip, &format!("clipped above {}", axis::power(clip)));
         }
-        let lost = self.measured(&mut plot, |curves| &curves.grad_norm);
-        let turns = self.turns(&mut plot);
         let about = sentences([Some("before clipping, log scale".to_owned()), lost, turns]);
         Some(Figure::new("Gradient norm", about, plot))
     }
@@ -279,7 +279,7 @@ impl Plots<'_> {
         };
         let Some((lo, hi)) = range(values().map(|value| (value, value))) else { return Vec::new() };
         let scale = Axis::log(lo, hi);
-        let key = ramp_key(lo, hi);
+        let key = ramp_key(lo, hi, self.runs.len() > 1);
         let of = |(number, run): (usize, &Run)| self.layers_of(number, run, scale, &key);
         self.runs.iter().enumerate().filter_map(of).collect()
     }
@@ -348,7 +348,8 @@ impl Plots<'_> {
         }
         plot.end();
         let bad = if boxes[LEVELS].is_empty() { "" } else { "; red: not finite" };
-        let about = format!("layer by layer, the largest magnitude of each stretch{bad}");
+        let about =
+            format!("the largest magnitude of each stretch; a row is a layer, the first at the bottom{bad}");
         let mut figure = Figure::new(&format!("Activations: {name}"), about, plot);
         figure.key = key.to_owned();
         Some(figure)
@@ -362,7 +363,7 @@ impl Plots<'_> {
             return None;
         }
         let mut plot =
-            Plot::new("loss scale over training tokens", Along::Tokens, self.x, Axis::log(lo, hi * 1.5));
+            Plot::new("loss scale over training tokens", Along::Tokens, self.x, Axis::log2(lo, hi * 2.0));
         self.each(&mut plot, |plot, number, run| {
             let mut corners: Vec<(At, f64)> = Vec::new();
             for point in run.curves.scale.envelope() {
@@ -378,7 +379,7 @@ impl Plots<'_> {
             let places = skips(run).into_iter().map(|step| run.places.of(step));
             plot.strokes("", places, 11.0 * (number % 12) as f64, 9.0);
         });
-        let about = "log scale; strokes at the top: steps whose update was left out";
+        let about = "powers of two; strokes at the top: steps whose update was left out";
         Some(Figure::new("Loss scale and skipped steps", about, plot))
     }
 
@@ -501,13 +502,14 @@ pub(crate) fn heat_style() -> String {
     ".cell{shape-rendering:crispEdges}".to_owned() + &levels.collect::<String>()
 }
 
-fn ramp_key(lo: f64, hi: f64) -> String {
+fn ramp_key(lo: f64, hi: f64, several: bool) -> String {
     let colours: Vec<String> = (0..LEVELS).map(colour).collect();
     let mut key = Xml::default();
     key.text(axis::power(lo));
     let style = format!("background:linear-gradient(90deg,{})", colours.join(","));
     key.element("i", &[("class", &"ramp"), ("style", &style)], "");
-    key.text(format!("{} (log scale, the same for all runs)", axis::power(hi)));
+    let same = if several { ", the same for all runs" } else { "" };
+    key.text(format!("{} (log scale{same})", axis::power(hi)));
     key.finish()
 }
 

@@ -208,7 +208,7 @@ impl Run {
             steps: count("steps").unwrap_or(last.step),
             skipped_steps: count("skipped_steps")
                 .unwrap_or((events.steps("skipped").len() as u64).max(skipped)),
-            progress: if state == "finished" { 1.0 } else { progress },
+            progress: if state == "finished" { 1.0 } else { progress.clamp(0.0, 1.0) },
             tokens: count("tokens").unwrap_or(last.tokens),
             seconds: figure("seconds").unwrap_or(last.seconds),
             tok_s: (last.seconds > 0.0).then(|| last.tokens as f64 / last.seconds),

@@ -2,6 +2,11 @@
 //! lost: steps side by side share a bucket, which remembers its smallest and its largest value and where
 //! they were. A run with fewer steps than buckets is kept whole.
 
+/// A value that is so many times the usual one is a peak.
+const FAR: f64 = 3.0;
+/// Peaks that are marked.
+const PEAKS: usize = 12;
+
 /// Where in a run something was.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(crate) struct At {
@@ -150,18 +155,33 @@ impl Series {
         self.buckets.iter().map(mean).collect()
     }
 
-    /// Means over the buckets that lie at most `half` away. At the beginning, where values change fastest,
-    /// as many count on either side as there are on the left one, so that the mean does not lag or lead;
-    /// at the end all that are there count.
+    /// The median of the means of the buckets that lie at most `half` away, which a spike does not move. At the
+    /// beginning, where values change fastest, as many count on either side as there are on the left one, so
+    /// that the curve does not lag or lead; at the end all that are there count.
     pub(crate) fn smoothed(&self, half: usize) -> Vec<Point> {
-        let n = self.buckets.len();
+        let means = self.means();
+        let n = means.len();
         let smooth = |i: usize| {
             let left = half.min(i);
-            let window = &self.buckets[i - left..=(i + left).min(n - 1)];
-            let (sum, count) = window.iter().fold((0.0, 0), |(s, c), b| (s + b.sum, c + b.count));
-            Point { at: self.buckets[i].middle(), value: sum / count as f64 }
+            let window = &means[i - left..=(i + left).min(n - 1)];
+            let mut values: Vec<f64> = window.iter().map(|point| point.value).collect();
+            values.sort_by(f64::total_cmp);
+            let (low, high) = (values[(values.len() - 1) / 2], values[values.len() / 2]);
+            Point { at: means[i].at, value: low.midpoint(high) }
         };
         (0..n).map(smooth).collect()
+    }
+
+    /// The largest values that stand far above the smoothed curve, at most [`PEAKS`].
+    pub(crate) fn peaks(&self) -> Vec<Point> {
+        let smoothed = self.smoothed(self.half_window());
+        // At the beginning everything is steep.
+        let pairs = self.buckets.iter().zip(smoothed).skip(self.half_window());
+        let far = pairs.filter(|(bucket, usual)| usual.value > 0.0 && bucket.max.value > FAR * usual.value);
+        let mut peaks: Vec<Point> = far.map(|(bucket, _)| bucket.max).collect();
+        peaks.sort_by(|a, b| b.value.total_cmp(&a.value));
+        peaks.truncate(PEAKS);
+        peaks
     }
 
     /// Half of the width over which a curve of this length is smoothed: 2 of 100 of the run.
@@ -283,16 +303,16 @@ mod tests {
     }
 
     #[test]
-    fn the_smoothed_curve_is_the_mean_of_its_neighbours() {
-        let raw = series(8, &[8.0, 4.0, 3.0, 1.0, 2.0]);
-        assert_eq!(values(raw.smoothed(0)), [8.0, 4.0, 3.0, 1.0, 2.0]);
-        // 8; (8+4+3)/3; (4+3+1)/3; (3+1+2)/3; at the end (1+2)/2.
-        assert_eq!(values(raw.smoothed(1)), [8.0, 5.0, 8.0 / 3.0, 2.0, 1.5]);
-        // 8; (8+4+3)/3; all five: 18/5; (4+3+1+2)/4; (3+1+2)/3.
-        assert_eq!(values(raw.smoothed(2)), [8.0, 5.0, 3.6, 2.5, 2.0]);
-        // Buckets of two, (8 4) (3 1) (2), weigh by their steps.
-        let thinned = series(4, &[8.0, 4.0, 3.0, 1.0, 2.0]);
-        assert_eq!(values(thinned.smoothed(1)), [6.0, 18.0 / 5.0, 2.0]);
+    fn the_smoothed_curve_is_the_median_of_its_neighbours() {
+        let raw = series(8, &[8.0, 4.0, 300.0, 1.0, 2.0]);
+        assert_eq!(values(raw.smoothed(0)), [8.0, 4.0, 300.0, 1.0, 2.0]);
+        // 8; of (8 4 300); of (4 300 1); of (300 1 2); at the end half way from 1 to 2.
+        assert_eq!(values(raw.smoothed(1)), [8.0, 8.0, 4.0, 2.0, 1.5]);
+        // 8; of (8 4 300); of all five; of (4 300 1 2), half way from 2 to 4; of (300 1 2).
+        assert_eq!(values(raw.smoothed(2)), [8.0, 8.0, 4.0, 3.0, 2.0]);
+        // Of the means of buckets: (8 4) gives 6, (3 1) gives 2, (5) gives 5.
+        let thinned = series(4, &[8.0, 4.0, 3.0, 1.0, 5.0]);
+        assert_eq!(values(thinned.smoothed(1)), [6.0, 5.0, 3.5]);
     }
 
     #[test]
@@ -306,6 +326,9 @@ mod tests {
             assert!(kept.len() <= 2048, "{}", kept.len());
             let top = kept.iter().find(|point| point.value == 1e3).expect("the spike");
             assert_eq!(top.at, at(spike));
+            // The first buckets are too close to the beginning for anything to be usual there.
+            let peaks: Vec<u64> = long.peaks().iter().map(|point| point.at.step).collect();
+            assert_eq!(peaks, if spike > 2 { vec![spike] } else { vec![] });
             assert!(kept.is_sorted_by_key(|point| point.at.step));
             assert_eq!((kept[0].at.step <= 64, kept.last().unwrap().at.step > 99_900), (true, true));
         }
