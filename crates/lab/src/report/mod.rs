@@ -100,6 +100,14 @@ pub fn require_free(path: &Path) -> Result<()> {
     if path.is_dir() {
         return taken("this is a folder; give the name of a file with --out, such as report.html");
     }
+    match fs::metadata(path) {
+        Ok(found) if !found.is_file() => {
+            return taken("this is no regular file; give the name of one with --out, such as report.html");
+        }
+        Ok(_) => {}
+        // Nothing is there, or what keeps it from being looked at will keep it from being written.
+        Err(_) => return Ok(()),
+    }
     let Ok(file) = fs::File::open(path) else { return Ok(()) };
     let mut head = Vec::new();
     let read = file.take(page::HEAD.len() as u64).read_to_end(&mut head);
