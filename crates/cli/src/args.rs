@@ -238,7 +238,7 @@ pub(crate) struct GenerateArgs {
 #[command(after_help = "\
 EXAMPLES:
   anneal report runs/notes
-  anneal report runs/a runs/b runs/c --out compare.html    the first run is drawn solid, the others dashed
+  anneal report runs/a runs/b runs/c --out compare.html
   anneal report runs/* --json | jq '.runs[] | [.name, .val_bpb]'")]
 pub(crate) struct ReportArgs {
     /// The directories of runs

@@ -79,7 +79,7 @@ fn plot<'a>(page: &'a Document<'_>, title: &str) -> roxmltree::Node<'a, 'a> {
 }
 
 fn text_of(node: roxmltree::Node<'_, '_>) -> String {
-    node.descendants().filter_map(|node| node.is_text().then(|| node.text().unwrap_or_default())).collect()
+    node.descendants().filter(|node| node.is_text()).filter_map(|node| node.text()).collect()
 }
 
 #[test]
@@ -204,6 +204,7 @@ fn what_a_resume_undid_is_struck_out_and_unknown_events_are_told() {
         json!({ "event": "warned", "step": 22, "why": "it grows" }),
         json!({ "event": "recovered", "step": 25, "why": "loss", "since": 18, "checkpoint": "c", "lr_factor": 0.5 }),
         json!({ "event": "moon_rose", "step": 26, "phase": "full" }),
+        json!({ "event": "far_away", "step": u64::MAX }),
     ];
     let run = runs.run("run", "[optimizer]\ngrad_clip = 2.5\n", &metrics(30, 2, usual), &events);
     let report = Report::read(std::slice::from_ref(&run)).expect("it can be read");
@@ -285,7 +286,7 @@ fn bad_input_gives_one_error_with_a_repair() {
 fn a_report_replaces_a_report_and_nothing_else() {
     let runs = Runs::new();
     let run = runs.run("run", "", &metrics(3, 1, usual), &[]);
-    let report = Report::read(&[run.clone()]).expect("it can be read");
+    let report = Report::read(std::slice::from_ref(&run)).expect("it can be read");
     let out = runs.path("report.html");
     for _ in 0..2 {
         let bytes = report.write(&out).expect("it can be written");

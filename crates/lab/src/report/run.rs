@@ -296,7 +296,7 @@ impl Places {
     fn push(&mut self, step: u64, tokens: Option<u64>, seconds: Option<f64>) -> At {
         let at = At {
             step,
-            tokens: tokens.unwrap_or(step * self.step_tokens),
+            tokens: tokens.unwrap_or(step.saturating_mul(self.step_tokens)),
             seconds: seconds.unwrap_or(self.last.seconds),
         };
         if self.pushed.is_multiple_of(self.every) {
@@ -323,7 +323,8 @@ impl Places {
     /// Where `step` lies, between those that are remembered.
     pub(crate) fn of(&self, step: u64) -> At {
         if step >= self.last.step {
-            let tokens = self.last.tokens + (step - self.last.step) * self.step_tokens;
+            let more = (step - self.last.step).saturating_mul(self.step_tokens);
+            let tokens = self.last.tokens.saturating_add(more);
             return At { step, tokens, seconds: self.last.seconds };
         }
         let after = self.all.partition_point(|at| at.step < step);
