@@ -13,6 +13,8 @@ pub(crate) const HEAD: &str = "<!DOCTYPE html>\n<html xmlns=\"http://www.w3.org/
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
+/// More settings than this make a table that scrolls.
+const MANY: usize = 20;
 /// Runs differ in colour and in dash; after so many of each they begin again, so that 35 runs all differ.
 const COLOURS: usize = 7;
 const DASHES: [&str; 5] = ["none", "7 3", "2 2.5", "10 3 2 3", "14 4"];
@@ -204,18 +206,27 @@ fn differences(page: &mut Xml, runs: &[Run]) {
     }
     keys.retain(|key| runs.iter().any(|run| run.text(key) != runs[0].text(key)));
     page.element("h2", &[], "Settings that differ");
+    if keys.len() > MANY {
+        let text = format!("{} settings; – where a run's configuration has no such key", keys.len());
+        page.element("p", &[("class", &"soft")], text);
+    }
     if keys.is_empty() {
         page.element("p", &[], "None: these runs have the same configuration.");
         return;
     }
-    page.open("div", &[("class", &"scroll")]);
+    // So many that the curves would be far below: the table scrolls.
+    let class = if keys.len() > MANY { "scroll tall" } else { "scroll" };
+    page.open("div", &[("class", &class)]);
     page.open("table", &[]);
     let names = runs.iter().map(|run| (run.about.name.as_str(), ""));
     head(page, &[("setting", "")].into_iter().chain(names).collect::<Vec<_>>());
     page.open("tbody", &[]);
     for key in keys {
         let mut cells = vec![Cell { class: "k", ..word(key) }];
-        cells.extend(runs.iter().map(|run| word(run.text(key).unwrap_or("–"))));
+        cells.extend(runs.iter().map(|run| Cell {
+            class: "v",
+            ..word(run.text(key).map_or("–", |value| if value.is_empty() { "\"\"" } else { value }))
+        }));
         row(page, "", &cells);
     }
     (0..3).for_each(|_| page.close());

@@ -131,8 +131,8 @@ impl Plots<'_> {
 
     /// The events that change what a run is, as upright lines; returns what the letters mean.
     fn turns(&self, plot: &mut Plot) -> Option<String> {
-        let mut seen = Vec::new();
-        self.each(plot, |plot, number, run| {
+        let (mut seen, mut row) = (Vec::new(), 0);
+        self.each(plot, |plot, _, run| {
             let mut marks: Vec<(At, String)> = Vec::new();
             for (kind, letter) in TURNS {
                 let steps = run.events.steps(kind);
@@ -147,7 +147,13 @@ impl Plots<'_> {
             if !marks.is_empty() {
                 marks.sort_by_key(|(at, _)| at.step);
                 let name = &run.about.name;
-                plot.upright("", &marks, number, &format!("{name}: events, see the timeline and the table"));
+                plot.upright(
+                    "",
+                    &marks,
+                    row % 12,
+                    &format!("{name}: events, see the timeline and the table"),
+                );
+                row += 1;
             }
         });
         seen.sort_unstable();
