@@ -36,6 +36,7 @@ pub(crate) enum Command {
     Train(TrainArgs),
     Eval(EvalArgs),
     Generate(GenerateArgs),
+    Report(ReportArgs),
     /// Prepare text for training, and look at text and tokenizers
     #[command(subcommand)]
     Data(DataCommand),
@@ -254,6 +255,29 @@ pub(crate) struct GenerateArgs {
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
     /// Print one JSON object for each text, for programs
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Write runs side by side into one HTML file: curves, figures, settings, events
+///
+/// The file needs nothing else to be read, no network and no scripts. Runs may still be going on, or have
+/// been killed; nothing in their directories is changed. An older report of that name is replaced,
+/// anything else is not.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+EXAMPLES:
+  anneal report runs/notes
+  anneal report runs/a runs/b runs/c --out compare.html
+  anneal report runs/* --json | jq '.runs[] | [.name, .val_bpb]'")]
+pub(crate) struct ReportArgs {
+    /// The directories of runs
+    #[arg(required = true, value_name = "RUN")]
+    pub(crate) runs: Vec<PathBuf>,
+    /// Where the report goes
+    #[arg(long, short, value_name = "FILE", default_value = "report.html")]
+    pub(crate) out: PathBuf,
+    /// Print one JSON object, for programs
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -18,7 +18,7 @@ use std::process::ExitCode;
 
 use args::{Args, Command, DataCommand, MilCommand};
 use clap::Parser;
-use commands::{bench, data, devices, estimate, eval, generate, mil, mil_export, probe, train};
+use commands::{bench, data, devices, estimate, eval, generate, mil, mil_export, probe, report, train};
 
 /// The result of a command.
 type Result<T = ExitCode, E = Box<dyn Error>> = std::result::Result<T, E>;
@@ -31,6 +31,7 @@ fn main() -> ExitCode {
         Command::Train(args) => train::run(args, out),
         Command::Eval(args) => eval::run(args, out),
         Command::Generate(args) => generate::run(args, out),
+        Command::Report(args) => report::run(args, out),
         Command::Data(DataCommand::Prepare(args)) => data::prepare(args, out),
         Command::Data(DataCommand::Inspect(args)) => data::inspect(args, out),
         Command::Data(DataCommand::Tokenizer(args)) => data::tokenizer(args, out),

@@ -10,5 +10,6 @@ pub(crate) mod generate;
 pub(crate) mod mil;
 pub(crate) mod mil_export;
 pub(crate) mod probe;
+pub(crate) mod report;
 pub(crate) mod self_test;
 pub(crate) mod train;
