@@ -16,6 +16,9 @@ cargo build --quiet -p anneal-mil --example parse_check -p anneal-sim --example 
 # Our own text of every program reads back as an equal program.
 "$target/debug/examples/parse_check" "$corpus/cases" | tail -n 1
 "$target/debug/examples/aneforge_check" "$corpus"
+# Its own driver and trainer, on the library that stands in for Espresso.
+cargo build --quiet -p anneal-standin
+"$python" "$oracle/aneforge_driver.py" "$corpus" "$target/debug/libstandin.so"
 # Our programs as its graphs: its preflight and our rules say the same, chip by chip.
 cargo build --quiet -p anneal
 "$python" "$oracle/aneforge_preflight.py" "$target/debug/anneal"

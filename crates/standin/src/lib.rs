@@ -4,7 +4,8 @@
 //! mil_infer document, takes MIL text and blob files as the real compiler does, and computes with the
 //! arithmetic of the `sim` crate. A [`Profile`](profile::Profile) is named after the evidence that it is made
 //! of and says what that hardware refuses and what it gets wrong in silence. A driver that was written
-//! against the real framework should run on it unchanged; nothing in here knows ours.
+//! against the real framework should run on it unchanged; nothing in here knows ours. ANEForge's own driver does
+//! (`tests/oracle/aneforge_driver.py`).
 //!
 //! Beside the framework's functions it exports what tests ask:
 //!
@@ -25,7 +26,7 @@
 //! `libgnustep-base-dev`. It is built by `cargo build -p anneal-standin --features objc --example ane_objc` and
 //! answers the same questions; [`inmem`] is what profiles say about it.
 //!
-//! What it refuses: `submit_async` (nobody trains with it), shapes that are not static, ports of integers.
+//! What it refuses: shapes that are not static, ports of integers.
 
 pub mod engine;
 pub mod fault;

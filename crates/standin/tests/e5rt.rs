@@ -391,6 +391,80 @@ fn bad_luck_happens_when_it_is_planted() {
     assert_eq!(load(&s, compile(&s, &doubled(), "sound", 0x4).library).code, 11);
 }
 
+/// A block of C, as compilers lay it out.
+#[repr(C)]
+struct Block {
+    isa: Raw,
+    flags: i32,
+    reserved: i32,
+    invoke: unsafe extern "C" fn(*mut Block) -> i64,
+    descriptor: Raw,
+    called: u32,
+}
+
+/// The block is called once, after the run; its code is the answer; only then do events advance.
+#[test]
+fn a_submitted_run_signals_its_event_and_calls_its_block() {
+    unsafe extern "C" fn invoke(block: *mut Block) -> i64 {
+        unsafe { (*block).called += 1 };
+        5
+    }
+    let s = StandIn::new("M5/ANEForge");
+    let operation = load(&s, compile(&s, &doubled(), "doubled", 0x4).library).operation;
+    let (x, y) = (port(&s, operation, "input", c"x0").1, port(&s, operation, "output", c"y0").1);
+    let ((a, memory), (b, result)) = (buffer(&s, 4096), buffer(&s, 4096));
+    memory.fill(f16::from_f32(1.5));
+    let (_, event) = create!(s, "e5rt_async_event_create", c"done".as_ptr() => *const c_char, 0 => u32);
+    let bind_event =
+        || call!(s, "e5rt_execution_stream_operation_bind_completion_event", operation => Raw, event => Raw);
+    let signaled = || {
+        let mut value = 9;
+        call!(s, "e5rt_async_event_get_last_signaled_value", event => Raw, &raw mut value => *mut u64);
+        value
+    };
+    let (_, stream) = create!(s, "e5rt_execution_stream_create");
+    assert_eq!(
+        (bind(&s, x, a), bind(&s, y, b), bind_event(), encode(&s, stream, operation), execute(&s, stream)),
+        (0, 0, 0, 0, 0)
+    );
+    assert_eq!(signaled(), 0, "execute_sync signals nothing");
+    assert_ne!(call!(s, "e5rt_async_event_sync_wait", event => Raw), 0);
+    assert!(s.violations().contains("waited for that nothing signals"), "{}", s.violations());
+
+    memory.fill(f16::from_f32(2.0));
+    let mut block =
+        Block { isa: null_mut(), flags: 0, reserved: 0, invoke, descriptor: null_mut(), called: 0 };
+    let submit = |stream: Raw, block: *mut Block| call!(s, "e5rt_execution_stream_submit_async", stream => Raw, block => *mut Block);
+    assert_eq!(submit(stream, &raw mut block), 5);
+    assert_eq!((block.called, signaled(), result[0].to_f32()), (1, 1, 4.0));
+    assert_eq!(call!(s, "e5rt_async_event_sync_wait", event => Raw), 0);
+    // A run that fails calls nothing.
+    s.plant("execute-error@3");
+    assert_eq!((submit(stream, &raw mut block), block.called, signaled()), (13, 1, 1));
+    let (_, empty) = create!(s, "e5rt_execution_stream_create");
+    assert_eq!((submit(empty, &raw mut block), block.called), (1, 1));
+}
+
+/// Rule ANE-011. What a forked process is told, it says by how it ends.
+#[cfg(unix)]
+#[test]
+fn a_forked_process_is_refused() {
+    let s = StandIn::new("M5/ANEForge");
+    assert_eq!(create!(s, "e5rt_execution_stream_create").0, 0);
+    // SAFETY: no other thread has called this copy of the library, and the child ends at once.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let told = create!(s, "e5rt_execution_stream_create").0;
+        // SAFETY: it takes a number and does not return.
+        unsafe { libc::_exit(told as i32) }
+    }
+    let mut status = 0;
+    // SAFETY: the child is ours, and `status` outlives the call.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    let told = libc::WEXITSTATUS(status);
+    assert_eq!((told, s.violations().as_str()), (1, ""), "the parent may go on");
+}
+
 /// Introspection tells what the text says.
 #[test]
 fn a_loaded_operation_names_its_ports() {

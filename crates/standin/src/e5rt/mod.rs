@@ -60,7 +60,7 @@ enum Object {
     Port { operation: usize, index: usize },
     Buffer { memory: Vec<u64>, bytes: usize },
     Stream { encoded: Vec<usize> },
-    Event,
+    Event { signaled: u64, completes: Option<usize> },
     TensorDesc { numel: usize },
 }
 
@@ -87,7 +87,7 @@ impl Object {
             Object::Port { .. } => "port",
             Object::Buffer { .. } => "buffer",
             Object::Stream { .. } => "stream",
-            Object::Event => "event",
+            Object::Event { .. } => "event",
             Object::TensorDesc { .. } => "tensor_desc",
         }
     }

@@ -1,6 +1,6 @@
 //! Streams, runs and events.
 
-use std::ffi::c_char;
+use std::ffi::{c_char, c_int, c_void};
 
 use half::f16;
 use mil::PortKind;
@@ -108,13 +108,69 @@ export! {
     /// Runs everything in a stream, in order, and waits.
     fn e5rt_execution_stream_execute_sync(stream: Raw) show |s| s.show(stream);
     |state| {
-        let Object::Stream { encoded } = state.object(stream, "stream")? else { unreachable!() };
-        let operations = encoded.clone();
-        if operations.is_empty() {
+        state.encoded(stream)?.into_iter().try_for_each(|operation| state.run(operation))
+    }
+}
+
+impl State {
+    /// What a stream has to execute.
+    fn encoded(&mut self, stream: Raw) -> Answer<Vec<usize>> {
+        let Object::Stream { encoded } = self.object(stream, "stream")? else { unreachable!() };
+        if encoded.is_empty() {
             return invalid("Stream has nothing to execute");
         }
-        operations.into_iter().try_for_each(|operation| state.run(operation))
+        Ok(encoded.clone())
     }
+
+    /// Completion events advance only under `submit_async` (ANEForge).
+    fn signal(&mut self, operation: usize) {
+        for entry in self.objects.values_mut() {
+            if let Object::Event { signaled, completes } = &mut entry.object
+                && *completes == Some(operation)
+            {
+                *signaled += 1;
+            }
+        }
+    }
+}
+
+/// A block of C, as far as its caller needs to know it.
+#[repr(C)]
+pub struct Block {
+    _isa: *const c_void,
+    _flags: c_int,
+    _reserved: c_int,
+    invoke: unsafe extern "C" fn(*const Block) -> i64,
+}
+
+/// Runs everything in a stream, in order, and signals events; then it calls `block`, whose code it answers. Here
+/// all of that has happened when it returns, which a caller that waits for its event cannot tell from later.
+///
+/// # Safety
+/// `stream` as for the other functions. `block` is a block that takes nothing and answers a code; null crashes, as
+/// it does in `objc_retain`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn e5rt_execution_stream_submit_async(stream: Raw, block: *const Block) -> i64 {
+    if block.is_null() {
+        std::process::abort();
+    }
+    let code = super::call(
+        "e5rt_execution_stream_submit_async",
+        |s| s.show(stream),
+        |state| {
+            state.encoded(stream)?.into_iter().try_for_each(|operation| {
+                state.run(operation)?;
+                state.signal(operation);
+                Ok(())
+            })
+        },
+    );
+    if code != 0 {
+        return code;
+    }
+    // Outside of the call: a block may call again.
+    // SAFETY: the caller's promise.
+    unsafe { ((*block).invoke)(block) }
 }
 
 export! {
@@ -157,7 +213,7 @@ export! {
         // SAFETY: the caller's promise.
         unsafe { string(name) }?;
         // SAFETY: the caller's promise.
-        unsafe { state.create(out, Object::Event) }
+        unsafe { state.create(out, Object::Event { signaled: u64::from(initial), completes: None }) }
     }
 }
 
@@ -169,13 +225,34 @@ export! {
 }
 
 export! {
-    /// How often it was signalled: never, because completion events advance only under `submit_async`.
+    /// Its value: how often it was signalled, and what it began with.
     fn e5rt_async_event_get_last_signaled_value(event: Raw, out: *mut u64) show |s| s.show(event);
     |state| {
-        state.object(event, "event")?;
+        let Object::Event { signaled, .. } = *state.object(event, "event")? else { unreachable!() };
         // SAFETY: the caller's promise.
-        unsafe { put(out, 0) }
+        unsafe { put(out, signaled) }
     }
+}
+
+export! {
+    /// Waits for an event. Nothing runs beside this call, so one that was not signalled never will be: a wait
+    /// without end there, an error here.
+    fn e5rt_async_event_sync_wait(event: Raw) show |s| s.show(event);
+    |state| {
+        let Object::Event { signaled, .. } = *state.object(event, "event")? else { unreachable!() };
+        if signaled == 0 {
+            state.trace.violation("an event is waited for that nothing signals");
+            return invalid("the event was never signaled");
+        }
+        Ok(())
+    }
+}
+
+export! {
+    /// Which value an event is to reach. Who would wait for it is not documented.
+    fn e5rt_async_event_set_active_future_value(event: Raw, value: u64)
+    show |s| format!("{}, {value}", s.show(event));
+    |state| state.object(event, "event").map(drop)
 }
 
 impl State {
@@ -196,7 +273,11 @@ export! {
     show |s| format!("{}, {}", s.show(operation), s.show(event));
     |state| {
         state.object(event, "event")?;
-        state.bind_event(operation)
+        state.bind_event(operation)?;
+        if let Object::Event { completes, .. } = state.object(event, "event")? {
+            *completes = Some(operation as usize);
+        }
+        Ok(())
     }
 }
 
