@@ -1,8 +1,8 @@
 //! What the catalogue says about a program in the form in which a route takes it.
 
-use mil::Program;
 use mil::lint::{Chip, Finding, Place, Plan, Route, Severity, Slot};
 use mil::text::{self, WriteOptions, Written};
+use mil::{DType, Program};
 
 use crate::inmem::{Packing, SurfaceLimits};
 
@@ -27,12 +27,21 @@ pub(crate) fn plan<'a>(
             .map(|port| Slot {
                 port: port.name.to_owned(),
                 shape: port.ty.shape.clone(),
-                bytes: port.ty.numel() * size_of::<half::f16>(),
+                bytes: port.ty.numel() * element_bytes(port.ty.dtype),
             })
             .collect()
     };
     let (inputs, outputs) = (slots(mil::PortKind::Input), slots(mil::PortKind::Output));
     Plan { route, inputs, outputs, written, compiled, loaded }
+}
+
+/// Bytes of one element in a surface.
+fn element_bytes(dtype: DType) -> usize {
+    match dtype {
+        DType::I8 | DType::Bool => 1,
+        DType::F16 | DType::Str => 2,
+        DType::F32 | DType::I32 => 4,
+    }
 }
 
 /// What the catalogue says about `program` on `chip`, in the form in which `route` takes it: packed into
@@ -59,8 +68,9 @@ pub fn findings(program: &Program, chip: Chip, route: Route) -> Vec<Finding> {
     }
 }
 
-/// What the catalogue says about a program in its final form, worst first.
-pub(crate) fn lint(
+/// What the catalogue says about a program in its final form, worst first, when `counts` programs were compiled and
+/// are loaded.
+pub fn lint(
     program: &Program,
     written: &Written,
     chip: Chip,

@@ -28,7 +28,7 @@ mod machine;
 mod options;
 mod trials;
 
-pub use check::findings;
+pub use check::{findings, lint};
 pub use child::{ChildCommand, Ended, NoAnswer, answer, run_limited};
 pub use e5rt::{Backend, CallError, E5rtDevice, ESPRESSO, LoadError, OpenOrder, Ways, check_library};
 #[cfg(any(target_vendor = "apple", feature = "gnustep"))]

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use mil::lint::{self, Check, Chip, Finding, Place, Route, Rule, Severity};
 use mil::text::{self, WriteOptions};
-use mil::{Element, Program, Segment};
+use mil::{Element, Segment};
 use model::{ModelConfig, Taps, presets};
 use serde_json::{Value, json};
 
@@ -160,14 +160,6 @@ fn chips(rule: &Rule) -> String {
 }
 
 pub(crate) fn run_lint(args: &MilLintArgs, out: &mut dyn Write) -> Result {
-    let programs = match (&args.file, &args.preset) {
-        (Some(path), _) => {
-            let program = text::read_file(path)?;
-            vec![Segment { name: path.display().to_string(), program }]
-        }
-        (None, Some(preset)) => programs(preset, &args.layer)?,
-        (None, None) => return Err("give a file of MIL text, or --preset".into()),
-    };
     let chip = match args.chip {
         ChipName::M1 => Chip::M1,
         ChipName::M2 => Chip::M2,
@@ -180,21 +172,30 @@ pub(crate) fn run_lint(args: &MilLintArgs, out: &mut dyn Write) -> Result {
         RouteName::AneInmem => Route::AneInMem,
     };
     let against: Vec<&Rule> = lint::against(chip, route).collect();
-    // A file may be packed already; programs of ours are looked at as the driver would hand them over.
-    let look = |program: &Program| match args.file {
-        Some(_) => program.lint(chip, route),
-        None => ane::findings(program, chip, route),
+    let looked_at: Vec<(String, Vec<Finding>)> = match (&args.file, &args.preset) {
+        // A file is taken as it stands: each port a surface, its text and blob files those that a driver hands over.
+        (Some(path), _) => {
+            let (program, written) = text::read_written(path)?;
+            vec![(path.display().to_string(), ane::lint(&program, &written, chip, route, (0, 0)))]
+        }
+        // Programs of ours are looked at in the form in which the driver would hand them over.
+        (None, Some(preset)) => {
+            let programs = programs(preset, &args.layer)?.into_iter();
+            programs.map(|s| (s.name, ane::findings(&s.program, chip, route))).collect()
+        }
+        (None, None) => return Err("give a file of MIL text, or --preset".into()),
     };
-    let found: Vec<(&str, Finding)> = programs
+    let programs: Vec<&str> = looked_at.iter().map(|(name, _)| name.as_str()).collect();
+    let found: Vec<(&str, &Finding)> = looked_at
         .iter()
-        .flat_map(|s| look(&s.program).into_iter().map(|finding| (s.name.as_str(), finding)))
+        .flat_map(|(name, findings)| findings.iter().map(|finding| (name.as_str(), finding)))
         .collect();
     let count = |severity| found.iter().filter(|(_, f)| f.severity == severity).count();
     let [errors, warnings, infos] = [Severity::Error, Severity::Warning, Severity::Info].map(count);
     if args.json {
         let findings: Vec<Value> = found.iter().map(|(program, finding)| object(program, finding)).collect();
         let report = json!({
-            "programs": programs.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(),
+            "programs": programs,
             "findings": findings, "errors": errors, "warnings": warnings, "infos": infos,
             "supported": against.is_empty(), "against": against.iter().map(|rule| rule.id).collect::<Vec<_>>(),
         });
@@ -251,7 +252,7 @@ fn object(program: &str, finding: &Finding) -> Value {
 }
 
 /// One line for each finding; a remedy is told once, below the last finding of its rule in a row.
-fn table(found: &[(&str, Finding)], out: &mut dyn Write) -> std::io::Result<()> {
+fn table(found: &[(&str, &Finding)], out: &mut dyn Write) -> std::io::Result<()> {
     let width = |texts: &mut dyn Iterator<Item = usize>| texts.max().unwrap_or(0);
     let programs = width(&mut found.iter().map(|(program, _)| program.len()));
     let places = width(&mut found.iter().map(|(_, f)| place(f).len()));

@@ -27,6 +27,7 @@
 //! ```
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
@@ -252,13 +253,43 @@ pub fn write_to_dir(program: &Program, dir: &Path, options: &WriteOptions) -> Re
 /// # Errors
 /// As [`parse`].
 pub fn read_file(path: &Path) -> Result<Program> {
-    let name = path.display().to_string();
+    let (text, folder) = open(path)?;
+    parse(&text, &ParseOptions { file: &path.display().to_string(), blobs: Some(&folder), element: None })
+}
+
+/// As [`read_file`], and the text with the blob files that it refers to, as they stand.
+///
+/// # Errors
+/// As [`parse`].
+pub fn read_written(path: &Path) -> Result<(Program, Written)> {
+    let (text, folder) = open(path)?;
+    let kept = Kept { folder, files: RefCell::default() };
+    let options = ParseOptions { file: &path.display().to_string(), blobs: Some(&kept), element: None };
+    let program = parse(&text, &options)?;
+    Ok((program, Written { text, weights: kept.files.into_inner() }))
+}
+
+/// The text in the file `path`, and the folder that it lies in.
+fn open(path: &Path) -> Result<(String, ModelFolder)> {
     let text = fs::read_to_string(path).map_err(|error| Error::Text {
-        file: name.clone(),
+        file: path.display().to_string(),
         line: 1,
         column: 1,
         problem: format!("cannot read it: {error}"),
     })?;
-    let folder = ModelFolder(path.parent().unwrap_or(Path::new("")).to_owned());
-    parse(&text, &ParseOptions { file: &name, blobs: Some(&folder), element: None })
+    Ok((text, ModelFolder(path.parent().unwrap_or(Path::new("")).to_owned())))
+}
+
+/// A folder of which every file that was read is kept; the parser reads each once.
+struct Kept {
+    folder: ModelFolder,
+    files: RefCell<Vec<WeightFile>>,
+}
+
+impl BlobSource for Kept {
+    fn read(&self, path: &str) -> Result<Cow<'_, [u8]>> {
+        let bytes = self.folder.read(path)?;
+        self.files.borrow_mut().push(WeightFile { path: path.to_owned(), bytes: bytes.to_vec() });
+        Ok(bytes)
+    }
 }
