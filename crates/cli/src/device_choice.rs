@@ -128,14 +128,7 @@ pub(crate) struct Choice {
 /// # Errors
 /// When a name means nothing, naming what exists.
 pub(crate) fn name(args: &DeviceArgs, written: Option<&str>) -> Result<(String, String), device::Error> {
-    let asked = args.device.as_deref().filter(|name| *name != AUTO);
-    let written = written.filter(|name| *name != AUTO && args.device.is_none());
-    let (name, why) = match (asked, written, &args.chip) {
-        (Some(name), ..) => (name, "asked for by --device".to_owned()),
-        (None, Some(name), _) => (name, "the configuration names it".to_owned()),
-        (None, None, Some(_)) => ("sim", "--chip is a choice of sim's".to_owned()),
-        (None, None, None) => return Ok(best()),
-    };
+    let Some((name, why)) = asked_for(args, written) else { return Ok(best()) };
     let (base, chip) = name.split_once(':').map_or((name, None), |(base, chip)| (base, Some(chip)));
     let unavailable =
         |device: &str, problem: String| device::Error::Unavailable { device: device.to_owned(), problem };
@@ -179,6 +172,18 @@ pub(crate) fn name(args: &DeviceArgs, written: Option<&str>) -> Result<(String, 
             let problem = format!("there is no chip `{chip}`; there are {names}");
             Err(unavailable(&format!("device `{base}`"), problem))
         }
+    }
+}
+
+/// The name that was asked for, and by what; `None` where the choice is left to us.
+fn asked_for<'a>(args: &'a DeviceArgs, written: Option<&'a str>) -> Option<(&'a str, String)> {
+    let asked = args.device.as_deref().filter(|name| *name != AUTO);
+    let written = written.filter(|name| *name != AUTO && args.device.is_none());
+    match (asked, written, &args.chip) {
+        (Some(name), ..) => Some((name, "asked for by --device".to_owned())),
+        (None, Some(name), _) => Some((name, "the configuration names it".to_owned())),
+        (None, None, Some(_)) => Some(("sim", "--chip is a choice of sim's".to_owned())),
+        (None, None, None) => None,
     }
 }
 
@@ -261,13 +266,33 @@ fn seconds(value: &OsString) -> Result<Duration, String> {
         })
 }
 
-/// Opens the device that was asked for; see [`name`].
+/// Opens the device that was asked for; see [`name`]. The best one, if nobody asked: what is there may not work, as
+/// an engine in a virtual machine, and then `cpu` does.
 ///
 /// # Errors
-/// As [`name`].
+/// As [`name`], and what keeps a device from working that was asked for.
 pub(crate) fn open(args: &DeviceArgs, written: Option<&str>) -> Result<Choice, device::Error> {
-    let (name, why) = name(args, written)?;
+    let named = name(args, written)?;
     let threads = usize::from(args.threads.unwrap_or(0));
+    or_cpu(open_named(named, threads), asked_for(args, written).is_some(), threads)
+}
+
+/// What was opened; where that failed and nobody asked for it, the CPU, with what was the matter.
+fn or_cpu(
+    opened: Result<Choice, device::Error>,
+    is_asked_for: bool,
+    threads: usize,
+) -> Result<Choice, device::Error> {
+    match opened {
+        Err(error) if !is_asked_for => {
+            open_named(("cpu".to_owned(), format!("the best device that works; {error}")), threads)
+        }
+        opened => opened,
+    }
+}
+
+/// Opens the device of this whole name.
+fn open_named((name, why): (String, String), threads: usize) -> Result<Choice, device::Error> {
     if threads > 0 {
         // Whatever does not go through the device's own pool. It fails only when a pool is already
         // there, which then stays.
@@ -317,6 +342,23 @@ mod tests {
         ] {
             assert_eq!(ask(device, chip, written).as_deref(), Ok(expected));
         }
+    }
+
+    #[test]
+    fn what_nobody_asked_for_may_fail() {
+        let broken = || device::Error::Unavailable {
+            device: "ane".to_owned(),
+            problem: "a small program does not run".to_owned(),
+        };
+        let choice = or_cpu(Err(broken()), false, 1).map_err(|e| e.to_string()).expect("the CPU works");
+        assert_eq!(choice.name, "cpu");
+        let why = "the best device that works; ane cannot be used: a small program does not run";
+        assert_eq!(choice.why, why);
+        assert!(or_cpu(Err(broken()), true, 1).is_err());
+        let asked = |device: &str| DeviceArgs { device: Some(device.to_owned()), ..DeviceArgs::default() };
+        assert!(asked_for(&DeviceArgs::default(), Some("auto")).is_none());
+        assert!(asked_for(&asked("auto"), Some("ane")).is_none());
+        assert_eq!(asked_for(&asked("ane"), None).map(|(name, _)| name), Some("ane"));
     }
 
     #[test]

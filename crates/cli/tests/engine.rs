@@ -200,6 +200,125 @@ fn a_run_that_fails_in_the_middle_goes_on_where_it_was() {
     assert_eq!(machine.losses("moved").len(), 6);
 }
 
+/// NaN with a success: nothing is learnt from it, wherever it comes up, and the run says so.
+#[test]
+fn not_a_number_in_the_middle_is_not_learnt_from() {
+    let machine = Machine::with_espresso();
+    ok(machine.train("sound", "M5/ANEForge", "", &["--set", "cut=whole"]));
+    let sound = machine.losses("sound");
+    let mut told = String::new();
+    // Five runs are a step: two layers forward, the head, two layers backward.
+    for run in 11..=15 {
+        let name = format!("run-{run}");
+        // This engine makes something finite of a NaN that it reads (rule ANE-060).
+        ok(machine.train(&name, "M5/ANEForge", &format!("nan@{run}"), &["--set", "cut=whole"]));
+        let events: Vec<Value> = machine
+            .lines(&name, "events.jsonl")
+            .into_iter()
+            .filter(|e| e["event"] == "skipped" || e["event"] == "device_failed")
+            .collect();
+        assert_eq!(events.len(), 1, "{name}: {events:?}");
+        told += &events[0].to_string();
+        let losses = machine.losses(&name);
+        if events[0]["event"] == "device_failed" {
+            assert_eq!(losses, sound, "{name}: the step was taken once more");
+            continue;
+        }
+        // Up to here they are the same; from then on they are numbers.
+        let at = events[0]["step"].as_u64().expect("a step") as usize;
+        assert_eq!(at, 3, "{name}");
+        assert_eq!(losses[..at - 1], sound[..at - 1], "{name}");
+        assert!(losses[at..].iter().flatten().all(Value::is_number), "{name}: {losses:?}");
+    }
+    // The loss of that step is a number: only the layer's own magnitude shows what happened.
+    assert!(told.contains("an activation is NaN"), "{told}");
+}
+
+/// A system that lacks a function that the driver needs, as an unknown version may: it is named.
+#[test]
+fn a_library_without_the_symbols_is_told_apart() {
+    let machine = Machine::with_espresso();
+    let other = if cfg!(target_os = "macos") { "/usr/lib/libSystem.B.dylib" } else { "libc.so.6" };
+    let wanted = ["lacks e5rt_e5_compiler_config_options_create, ", "this version of the system"];
+    let mut devices = machine.command(&["devices"], "M5/ANEForge", "");
+    devices.env("ANNEAL_ESPRESSO", other);
+    let told = ok(devices).stdout;
+    assert!(wanted.iter().all(|part| told.contains(part)), "{told}");
+    let mut train = machine.train("run", "M5/ANEForge", "", &[]);
+    train.env("ANNEAL_ESPRESSO", other);
+    done(train).expect_one_error(&wanted);
+}
+
+/// Oracle: the interpreter under the profile that the library computes by, and the published limit of products.
+#[test]
+fn the_self_test_asks_every_device_and_keeps_its_answers() {
+    let machine = Machine::with_espresso();
+    let args = ["devices", "--self-test", "--out", "self-test.json"];
+    let told = ok(machine.command(&args, "M5/ANEForge", "")).stdout;
+    let read = |machine: &Machine| -> Value {
+        let text = fs::read(machine.place.path("self-test.json")).expect("a file to send in");
+        serde_json::from_slice(&text).expect("JSON")
+    };
+    let report = read(&machine);
+    assert!(report["machine"].is_string() && report["system"].is_string() && report["anneal"].is_string());
+    let devices = report["devices"].as_array().expect("a list");
+    let names: Vec<&Value> = devices.iter().map(|device| &device["device"]).collect();
+    assert_eq!(names, ["ane", "ane-inmem", "gpu", "bnns"]);
+    for name in ["ane", "gpu", "bnns"] {
+        let device = devices.iter().find(|device| device["device"] == name).expect("found above");
+        let answers = device["answers"].as_array().expect("a list");
+        let of =
+            |id: &str| answers.iter().find(|a| a["id"] == id).unwrap_or_else(|| panic!("{name}: no {id}"));
+        assert_eq!(of("add")["outputs"][0]["equal"], true, "{name}");
+        // Only the engine has the cliff.
+        let above = if name == "ane" { Value::from("inf") } else { Value::from(32_768.0) };
+        let found = &of("product-limit")["outputs"][0]["found"];
+        assert_eq!((&found[0], &found[1]), (&Value::from(32_752.0), &above), "{name}");
+        assert!(
+            answers
+                .iter()
+                .filter(|a| a["id"].as_str().is_some_and(|id| id.starts_with("layer/ten/")))
+                .count()
+                == 10
+        );
+        assert!(device["latency_us"].as_f64() > Some(0.0) && device["describe"].is_string(), "{name}");
+        assert!(told.lines().any(|line| line.starts_with(&format!("{name:<10} "))), "{told}");
+    }
+    if !cfg!(target_os = "macos") {
+        let in_memory = devices.iter().find(|device| device["device"] == "ane-inmem").expect("found above");
+        assert!(in_memory["why_not"].is_string(), "{in_memory}");
+    }
+
+    // A program that crashes its process, before it is known to work, spoils no other answer.
+    let machine = Machine::with_espresso();
+    let told = ok(machine.command(&args, "M5/ANEForge", "compile-crash=-self_test/")).stdout;
+    assert!(told.contains("refused"), "{told}");
+    for device in
+        read(&machine)["devices"].as_array().expect("a list").iter().filter(|d| d["why_not"].is_null())
+    {
+        let answers = device["answers"].as_array().expect("a list");
+        assert!(answers.iter().all(|answer| answer["error"].is_string()), "{device}");
+        assert!(device["latency_us"].as_f64() > Some(0.0), "{device}");
+    }
+}
+
+/// The same output on every device.
+#[test]
+fn dispatches_and_working_sets_are_measured() {
+    let machine = Machine::with_espresso();
+    for device in ["ane:m4", "cpu"] {
+        let bench = |kind: &str| {
+            let args = ["bench", kind, "--device", device, "--json"];
+            ok(machine.command(&args, "M5/ANEForge", "")).json().remove(0)
+        };
+        let dispatch = bench("dispatch");
+        let us = ["us_least", "us_median", "us_p90"].map(|key| dispatch[key].as_f64().expect("a time"));
+        assert!(0.0 < us[0] && us[0] <= us[1] && us[1] <= us[2], "{dispatch}");
+        assert_eq!((&dispatch["bench"], dispatch["device"].as_str()), (&"dispatch".into(), Some(device)));
+    }
+    assert_eq!(machine.violations(), [""; 0]);
+}
+
 /// A figure in the device's floats and one in int8, or why there is none.
 #[test]
 fn peak_is_measured_in_floats_and_in_int8() {

@@ -22,6 +22,8 @@ pub enum Event {
         budget: String,
         /// What exactly the device is.
         device: String,
+        /// Why it is this one.
+        device_why: String,
     },
     /// Something was decided, and why.
     Choice {
@@ -102,6 +104,8 @@ pub enum Event {
         dropped_metrics: usize,
         /// What exactly the device is now.
         device: String,
+        /// Why it is this one.
+        device_why: String,
     },
     /// The run was given another length.
     Rescheduled {

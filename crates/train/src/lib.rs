@@ -21,7 +21,7 @@
 //! config.set("preset", "tiny", "--preset");
 //! config.set("budget", "500steps", "--budget");
 //! let start = Start::New { config, runs_dir: "runs".into(), name: None };
-//! let options = RunOptions { start, device: device(), fallback: None, cache_dir: "cache".into() };
+//! let options = RunOptions { start, device: device(), device_why: "asked for".into(), fallback: None, cache_dir: "cache".into() };
 //! match train_run(options, &mut (), &AtomicBool::new(false))? {
 //!     Outcome::Finished(summary) => println!("val_bpb {:.4}", summary.val_bpb),
 //!     Outcome::Interrupted { run, step } => println!("{} stopped after step {step}", run.display()),

@@ -124,12 +124,14 @@ impl LossScale {
         self.state.helpless >= PATIENCE
     }
 
-    /// Judges a step by the largest magnitude among its gradients (times their scale) and its loss,
-    /// and sets the scale of the next.
-    pub fn judge(&mut self, peak: Peak, loss: f64) -> Verdict {
-        let peak = peak.value();
+    /// Judges a step by the largest magnitude among its activations, that among its gradients (times their scale)
+    /// and its loss, and sets the scale of the next. An engine may turn NaN into something finite on the way to the
+    /// loss (rule ANE-060), so activations are asked themselves.
+    pub fn judge(&mut self, activation: Peak, peak: Peak, loss: f64) -> Verdict {
+        let (activation, peak) = (activation.value(), peak.value());
         let problem = match self.element {
             _ if !loss.is_finite() => Some(format!("the loss is {loss}")),
+            _ if !activation.is_finite() => Some(format!("an activation is {activation}")),
             _ if !peak.is_finite() => Some(format!("a gradient is {peak}")),
             Element::F16 if peak > PEAK_LIMIT => {
                 Some(format!("the largest gradient, {peak}, is above {PEAK_LIMIT}"))
@@ -195,12 +197,21 @@ mod tests {
     #[test]
     fn overflow_skips_and_halves_before_the_cliff() {
         let mut scale = LossScale::new(Element::F16, RULES, 2048);
-        assert_eq!(scale.judge(peak(PEAK_LIMIT), 1.0), Verdict::Use);
+        assert_eq!(scale.judge(Peak::default(), peak(PEAK_LIMIT), 1.0), Verdict::Use);
         for (value, loss) in [(16_001.0, 1.0), (f32::INFINITY, 1.0), (f32::NAN, 1.0), (1.0, f64::NAN)] {
             let before = scale.state();
-            assert!(matches!(scale.judge(peak(value), loss), Verdict::Skip(_)), "{value} {loss}");
+            assert!(
+                matches!(scale.judge(Peak::default(), peak(value), loss), Verdict::Skip(_)),
+                "{value} {loss}"
+            );
             assert_eq!(scale.state().scale, before.scale / 2.0);
             assert_eq!(scale.state().skipped, before.skipped + 1);
+        }
+        // An activation of any size is one, as long as it is a number.
+        assert_eq!(scale.judge(peak(60_000.0), peak(1.0), 1.0), Verdict::Use);
+        for value in [f32::NAN, f32::INFINITY] {
+            let Verdict::Skip(why) = scale.judge(peak(value), peak(1.0), 1.0) else { panic!("{value}") };
+            assert!(why.starts_with("an activation is "), "{why}");
         }
     }
 
@@ -208,7 +219,7 @@ mod tests {
     fn it_grows_after_clean_steps_only_when_there_is_room() {
         let mut scale = LossScale::new(Element::F16, RULES, 2048);
         let judged = |scale: &mut LossScale, values: &[f32]| -> Vec<Verdict> {
-            values.iter().map(|v| scale.judge(peak(*v), 1.0)).collect()
+            values.iter().map(|v| scale.judge(Peak::default(), peak(*v), 1.0)).collect()
         };
         assert_eq!(
             judged(&mut scale, &[1.0, 4000.0, 1.0]),
@@ -229,24 +240,24 @@ mod tests {
         let mut half = LossScale::new(Element::F16, RULES, 2048);
         let mut steps = 0;
         while !half.has_given_up() {
-            half.judge(peak(f32::NAN), 1.0);
+            half.judge(Peak::default(), peak(f32::NAN), 1.0);
             steps += 1;
         }
         assert_eq!(steps, 16 + PATIENCE, "65,536 can be halved 16 times before it is 1");
         let mut single = LossScale::new(Element::F32, RULES, 2048);
         for _ in 0..PATIENCE - 1 {
-            single.judge(peak(f32::NAN), 1.0);
+            single.judge(Peak::default(), peak(f32::NAN), 1.0);
         }
         assert!(!single.has_given_up());
-        assert_eq!(single.judge(peak(1e30), 1.0), Verdict::Use, "f32 has no cliff");
+        assert_eq!(single.judge(Peak::default(), peak(1e30), 1.0), Verdict::Use, "f32 has no cliff");
         assert_eq!(single.state().helpless, 0);
     }
 
     #[test]
     fn a_saved_state_goes_on_as_if_never_stopped() {
         let mut scale = LossScale::new(Element::F16, RULES, 2048);
-        scale.judge(peak(20_000.0), 1.0);
-        scale.judge(peak(3.0), 1.0);
+        scale.judge(Peak::default(), peak(20_000.0), 1.0);
+        scale.judge(Peak::default(), peak(3.0), 1.0);
         let json = serde_json::to_string(&scale.state()).unwrap();
         let mut other = LossScale::new(Element::F16, RULES, 2048);
         other.restore(serde_json::from_str(&json).unwrap());

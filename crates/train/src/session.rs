@@ -28,6 +28,8 @@ pub struct RunOptions {
     pub start: Start,
     /// Where the model runs.
     pub device: Arc<dyn Device>,
+    /// Why there, for the run's events.
+    pub device_why: String,
     /// Opens the device that a run moves to when its own no longer works, if its configuration says so;
     /// without it the run ends.
     pub fallback: Option<Fallback>,
@@ -140,10 +142,12 @@ impl Observer for () {}
 pub fn train_run(options: RunOptions, observer: &mut dyn Observer, stop: &AtomicBool) -> Result<Outcome> {
     let mut session = match options.start {
         Start::New { config, runs_dir, name } => {
-            Session::begin(&config, &runs_dir, name, options.device, &options.cache_dir, observer)?
+            let device = (options.device, options.device_why);
+            Session::begin(&config, &runs_dir, name, device, &options.cache_dir, observer)?
         }
         Start::Resume { dir, change } => {
-            Session::resume(&dir, change, options.device, &options.cache_dir, observer)?
+            let device = (options.device, options.device_why);
+            Session::resume(&dir, change, device, &options.cache_dir, observer)?
         }
     };
     session.observer.on_start(session.run.path(), &session.trainer);
@@ -173,7 +177,7 @@ impl<'o> Session<'o> {
         user: &UserConfig,
         runs_dir: &Path,
         name: Option<String>,
-        device: Arc<dyn Device>,
+        (device, device_why): (Arc<dyn Device>, String),
         cache_dir: &Path,
         observer: &'o mut dyn Observer,
     ) -> Result<Self> {
@@ -201,6 +205,7 @@ impl<'o> Session<'o> {
             step_tokens: config.step_tokens(),
             budget: config.budget.to_string(),
             device: session.device(),
+            device_why,
         };
         session.event(started)?;
         if let Some(what) = choice {
@@ -213,7 +218,7 @@ impl<'o> Session<'o> {
     fn resume(
         dir: &Path,
         change: Option<Change>,
-        device: Arc<dyn Device>,
+        (device, device_why): (Arc<dyn Device>, String),
         cache_dir: &Path,
         observer: &'o mut dyn Observer,
     ) -> Result<Self> {
@@ -241,7 +246,7 @@ impl<'o> Session<'o> {
             session.event(Event::CheckpointSkipped { path, why })?;
         }
         let device = session.device();
-        session.event(Event::Resumed { step, checkpoint, dropped_metrics, device })?;
+        session.event(Event::Resumed { step, checkpoint, dropped_metrics, device, device_why })?;
         if let Some(what) = changed {
             session.event(Event::Rescheduled { step, what })?;
         }

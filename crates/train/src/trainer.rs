@@ -213,7 +213,8 @@ impl Trainer {
         let grad_norm = measure.sum_of_squares.sqrt() / effective;
         let clip = self.clip(grad_norm);
         let loss = gradients.loss_sum / step_tokens as f64;
-        let guard = match self.scale.judge(measure.peak.max(gradients.peak), loss) {
+        let activation = Peak::of(&gradients.act_max);
+        let guard = match self.scale.judge(activation, measure.peak.max(gradients.peak), loss) {
             Verdict::Use => None,
             Verdict::UseAndGrow => Some(Guard::Grew { scale: self.scale.state().scale }),
             Verdict::Skip(why) => Some(Guard::Skipped { why, scale: self.scale.state().scale }),

@@ -140,6 +140,7 @@ fn go_on(place: &Place, start: Start, device: Arc<dyn Device>) -> train::Result<
     let options = RunOptions {
         start,
         device,
+        device_why: String::new(),
         fallback: Some(Box::new(|| Ok(cpu()))),
         cache_dir: place.path().join("cache"),
     };

@@ -440,7 +440,13 @@ fn bad_input_is_refused_before_anything_is_made() {
     );
     let broken = PathBuf::from("/dev/null/runs");
     let start = Start::New { config: place.config("3steps", ""), runs_dir: broken, name: None };
-    let options = RunOptions { start, device: cpu(), fallback: None, cache_dir: place.path().join("cache") };
+    let options = RunOptions {
+        start,
+        device: cpu(),
+        device_why: String::new(),
+        fallback: None,
+        cache_dir: place.path().join("cache"),
+    };
     let error = train_run(options, &mut (), &false.into()).unwrap_err().to_string();
     assert!(error.starts_with("/dev/null/runs: cannot create this folder"), "{error}");
 }

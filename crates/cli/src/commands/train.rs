@@ -58,6 +58,7 @@ pub(crate) fn run(args: &TrainArgs, out: &mut dyn Write) -> Result {
     let options = RunOptions {
         start,
         device: choice.device.clone(),
+        device_why: choice.why.clone(),
         fallback: Some(Box::new(move || Ok(Arc::new(CpuDevice::new(threads))))),
         cache_dir: cache::dir()?,
     };

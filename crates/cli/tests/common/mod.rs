@@ -76,11 +76,16 @@ impl Place {
         self.run(args).expect_one_error(wanted)
     }
 
-    /// A small training of the text, to the run `name`, in one thread; `more` is added.
+    /// A small training of the text, to the run `name`, in one thread, on the CPU unless `more` names a device;
+    /// `more` is added.
     pub fn train<'a>(&self, name: &'a str, budget: &'a str, more: &[&'a str]) -> Vec<&'a str> {
         let mut args = vec!["train", "--preset", "odd", "--data", "text.txt", "--out", name];
         args.extend(["--set", "model.vocab_size=300", "--batch", "4", "--threads", "1"]);
         args.extend(["--set", "eval.every=0", "--set", "eval.final_windows=4", "--budget", budget]);
+        if !more.contains(&"--device") {
+            // On a Mac the best device is another.
+            args.extend(["--device", "cpu"]);
+        }
         args.extend(more);
         args
     }

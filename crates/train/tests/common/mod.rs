@@ -88,7 +88,13 @@ impl Place {
     ) -> (Seen, Result<Outcome, Error>) {
         let stop = Arc::new(AtomicBool::new(false));
         let mut seen = Seen { last_step, stop: stop.clone(), ..Seen::default() };
-        let options = RunOptions { start, device, fallback: None, cache_dir: self.path().join("cache") };
+        let options = RunOptions {
+            start,
+            device,
+            device_why: String::new(),
+            fallback: None,
+            cache_dir: self.path().join("cache"),
+        };
         let outcome = train_run(options, &mut seen, &stop);
         (seen, outcome)
     }
