@@ -24,7 +24,9 @@ pub(crate) fn run(args: &DevicesArgs, out: &mut dyn Write) -> Result {
         return self_test::run(args, out);
     }
     let machine = Machine::here();
-    if !args.json {
+    if args.json {
+        writeln!(out, "{}", machine_object(&machine))?;
+    } else {
         let cores =
             machine.engine_cores().map(|cores| format!(", an engine of {cores} cores")).unwrap_or_default();
         writeln!(out, "{}{cores}, {}", machine.name, machine.system)?;
@@ -57,6 +59,14 @@ pub(crate) fn run(args: &DevicesArgs, out: &mut dyn Write) -> Result {
         if args.json { writeln!(out, "{about}")? } else { writeln!(out, "{line}")? }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What a machine says of itself.
+pub(crate) fn machine_object(machine: &Machine) -> serde_json::Value {
+    json!({
+        "machine": machine.name, "chip": machine.chip.map(|chip| format!("{chip:?}")),
+        "engine_cores": machine.engine_cores(), "system": machine.system,
+    })
 }
 
 /// Why a device could not be opened; the line names it already.

@@ -19,6 +19,7 @@ use sim::{Profile, SimDevice};
 use crate::Result;
 use crate::args::{DeviceArgs, DevicesArgs};
 use crate::commands::bench_engine::smallest;
+use crate::commands::devices::machine_object;
 use crate::device_choice::{self, COMPILE_LIMIT_VARIABLE, ENTRIES};
 
 /// How long one device may take for all of its answers; those that it has given by then are kept.
@@ -348,9 +349,9 @@ pub(crate) fn run(args: &DevicesArgs, out: &mut dyn Write) -> Result {
         writeln!(out, "{}", summary(entry.name, &answers))?;
         devices.push(answers);
     }
-    let report = json!({
-        "anneal": env!("CARGO_PKG_VERSION"), "machine": machine.name, "system": machine.system, "devices": devices,
-    });
+    let mut report = machine_object(&machine);
+    report["anneal"] = env!("CARGO_PKG_VERSION").into();
+    report["devices"] = devices.into();
     write_report(&args.out, &report)?;
     writeln!(out, "written to {}; docs/real-hardware.md says what each answer settles", args.out.display())?;
     Ok(ExitCode::SUCCESS)
