@@ -192,6 +192,26 @@ fn a_model_gives_the_gradients_of_the_interpreter_on_every_cut() {
     }
 }
 
+/// Models of 28 and 60 layers bind a layer's programs more often than programs can be loaded.
+///
+/// Oracle: the interpreter, bit for bit, and the limit of the catalogue.
+#[test]
+fn deep_models_stay_inside_the_limit_of_programs() {
+    for (layers, cut) in [(28, Cut::Ten), (60, Cut::Whole), (60, Cut::Ten)] {
+        let config = ModelConfig { n_layers: layers, ..config("odd", 8) };
+        let expected = step(Arc::new(SimDevice::new(Profile::m4())), &config, cut);
+        for profile in ["hypothetical/generous", "M5/ANEForge", "M4/mil_infer"] {
+            let stand_in = StandIn::new(profile);
+            let told = format!("{layers} layers, {}, {profile}", cut.name());
+            assert!(step(Arc::new(device(&stand_in)), &config, cut) == expected, "{told}");
+            let operations = stand_in
+                .calls("e5rt_execution_stream_operation_create_precompiled_compute_operation_with_options");
+            assert!(operations <= 128, "{told}: {operations} operations");
+            assert_eq!((stand_in.violations(), stand_in.live()), (String::new(), String::new()), "{told}");
+        }
+    }
+}
+
 /// A compiler that refuses large programs leads down the ladder.
 #[test]
 fn the_ladder_ends_on_the_coarsest_cut_that_is_taken() {
