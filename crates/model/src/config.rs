@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::{Defect, Error, Result};
 
 /// The feed-forward part of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,6 +87,9 @@ pub struct ModelConfig {
     pub rope_theta: f32,
     /// Added to the mean of squares in every norm.
     pub norm_eps: f32,
+    /// Faults of other systems that the model is trained with on purpose, to study what they do; none otherwise.
+    #[serde(default)]
+    pub defects: Vec<Defect>,
     /// How parameters begin.
     pub init: InitConfig,
 }

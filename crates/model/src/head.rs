@@ -13,7 +13,7 @@ use mil::composites::cross_entropy::{Statistics, target_rows};
 use mil::{Builder, Element, Op, Program};
 
 use crate::storage::{Part, bind_all};
-use crate::{ModelConfig, Result};
+use crate::{Defect, ModelConfig, Result};
 
 /// One vocabulary tile: its rows of the classifier, and what it says of each token.
 struct HeadTile {
@@ -242,7 +242,7 @@ fn fused_program(config: &ModelConfig, n: usize, element: Element) -> mil::Resul
     for (name, value) in outputs {
         b.output(name, value)?;
     }
-    b.finish()
+    Defect::plant_all(&config.defects, b.finish()?)
 }
 
 /// `x`, `norm` to `h`.
@@ -297,7 +297,7 @@ fn norm_grad(config: &ModelConfig, n: usize, tiles: usize, element: Element) -> 
     let grads = b.push(Op::RmsNormGrad { axis: 1, eps: config.norm_eps }, &[x, gain, d_h])?;
     b.output("d_x", grads[0])?;
     b.output("d_norm", grads[1])?;
-    b.finish()
+    Defect::plant_all(&config.defects, b.finish()?)
 }
 
 /// Rows that a tile may have in f16, so that the sum of exponentials of equal logits stays below the cliff

@@ -20,7 +20,7 @@
 use mil::composites::attention::AttentionShape;
 use mil::{Builder, Constant, Element, Op, Program, Result, ValueId, differentiate_through};
 
-use crate::{FeedForward, ModelConfig, Parameter};
+use crate::{Defect, FeedForward, ModelConfig, Parameter};
 
 /// y = w x: x `[1, in, 1, N]`, w `[1, 1, out, in]` -> `[1, out, 1, N]`.
 pub(crate) fn linear(b: &mut Builder, w: ValueId, x: ValueId) -> Result<ValueId> {
@@ -200,5 +200,5 @@ pub fn joint(config: &ModelConfig, batch: usize, element: Element) -> Result<Pro
     let d_x = b.find("d_x").expect("asked for above");
     let d_max = b.in_backward_scope("norm1", |b| magnitude(b, d_x))?;
     b.output("d_max", d_max)?;
-    b.finish()
+    Defect::plant_all(&config.defects, b.finish()?)
 }

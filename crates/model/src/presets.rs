@@ -27,6 +27,7 @@ pub fn by_name(name: &str) -> Result<ModelConfig> {
         window: 0,
         rope_theta: 10_000.0,
         norm_eps: 1e-5,
+        defects: Vec::new(),
         init: InitConfig::default(),
     };
     // The residual scale of the system that these descend from: 1/sqrt(2L) on both branches.

@@ -45,6 +45,7 @@ impl Golden {
             window: int("window"),
             rope_theta: float("rope_theta"),
             norm_eps: float("norm_eps"),
+            defects: Vec::new(),
             init: InitConfig::default(),
         };
         let file = SafeTensors::deserialize(&bytes).unwrap();
