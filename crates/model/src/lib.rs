@@ -33,9 +33,10 @@ pub mod presets;
 mod programs;
 mod stack;
 mod storage;
+mod tables;
 pub mod weights;
 
-pub use config::{FeedForward, InitConfig, MAX_EXTENT, ModelConfig};
+pub use config::{FeedForward, GATE_CHANNELS, InitConfig, LayerKind, MAX_EXTENT, ModelConfig};
 pub use cut::{Cut, Taps};
 pub use decode::Decoder;
 pub use defect::Defect;
