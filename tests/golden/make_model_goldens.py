@@ -38,6 +38,12 @@ MODELS = {
         n_layers=2, width=48, n_heads=4, n_kv_heads=2, head_dim=12, ffn_hidden=80, vocab_size=160, seq_len=24,
         softcap=30.0, tied=False, residual_scale=0.7, window=8,
     )),
+    # Everything that autoresearch has and Llama has not, in layers of three kinds, again in sizes nothing divides.
+    "model_all": (3, model.Config(
+        n_layers=4, width=40, n_heads=4, n_kv_heads=2, head_dim=10, ffn_hidden=56, vocab_size=131, seq_len=21,
+        ffn="relu2", qk_norm=True, softcap=15.0, tied=False, norm_gain=False, embed_norm=True, x0_residual=True,
+        value_embeddings=True, window_pattern="SSSL",
+    )),
 }  # fmt: skip
 
 LAYER = (2, model.Config(

@@ -33,14 +33,37 @@ class Config:
     rope_theta: float = 10000.0
     norm_eps: float = 1e-5
     window: int | None = None  # query i sees keys j with i - window < j <= i
+    # What Karpathy's autoresearch has and Llama has not.
+    norm_gain: bool = True
+    embed_norm: bool = False
+    x0_residual: bool = False
+    value_embeddings: bool = False
+    window_pattern: str = ""  # by layer, again and again: S sees half the context before it and itself, L all
 
     def to_json(self):
-        return json.dumps(asdict(self))
+        pieces = ("norm_gain", "embed_norm", "x0_residual", "value_embeddings", "window_pattern")
+        unused = {name for name in pieces if getattr(self, name) == getattr(Config, name)}
+        return json.dumps({name: value for name, value in asdict(self).items() if name not in unused})
+
+    def window_of(self, i):
+        """-> the window of layer i"""
+        if not self.window_pattern:
+            return self.window
+        is_last = i == self.n_layers - 1
+        letter = "L" if is_last else self.window_pattern[i % len(self.window_pattern)]
+        return {"S": self.seq_len // 2 + 1, "L": None}[letter]
+
+    def has_value_embedding(self, i):
+        return self.value_embeddings and i % 2 == (self.n_layers - 1) % 2
+
+
+GATE_CHANNELS = 32
 
 
 def rms_norm(x, w, eps):
-    """x [.., C], w [C] -> [.., C]"""
-    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps) * w
+    """x [.., C], w [C] or None -> [.., C]"""
+    x = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
+    return x if w is None else x * w
 
 
 def rotary_tables(seq_len, head_dim, theta, dtype):
@@ -73,23 +96,32 @@ def attention(q, k, v, window):
     return torch.einsum("bhij,bjhd->bihd", scores.softmax(-1), v)
 
 
-def layer(cfg, w, i, x):
-    """Layer i on the residual stream: x [B, T, C] -> [B, T, C]"""
+def layer(cfg, w, i, x, x0=None, ids=None):
+    """Layer i on the residual stream: x, x0 (what the first layer gets) [B, T, C], ids [B, T] -> [B, T, C]"""
     p = f"model.layers.{i}."
     B, T, _ = x.shape
-    a = rms_norm(x, w[p + "input_layernorm.weight"], cfg.norm_eps)
+    if cfg.x0_residual:
+        x = w[p + "resid_lambda.weight"] * x + w[p + "x0_lambda.weight"] * x0
+    a = rms_norm(x, w.get(p + "input_layernorm.weight"), cfg.norm_eps)
     q = (a @ w[p + "self_attn.q_proj.weight"].T).view(B, T, cfg.n_heads, cfg.head_dim)
     k = (a @ w[p + "self_attn.k_proj.weight"].T).view(B, T, cfg.n_kv_heads, cfg.head_dim)
     v = (a @ w[p + "self_attn.v_proj.weight"].T).view(B, T, cfg.n_kv_heads, cfg.head_dim)
-    if cfg.qk_norm:  # over D, before the rotation
+    if cfg.has_value_embedding(i):
+        ve = w[p + "self_attn.value_embed.weight"][ids].view(B, T, cfg.n_kv_heads, cfg.head_dim)
+        gate = 2 * torch.sigmoid(a[..., :GATE_CHANNELS] @ w[p + "self_attn.value_gate.weight"].T)  # [B, T, K]
+        v = v + gate[..., None] * ve
+    if cfg.qk_norm and cfg.norm_gain:  # over D, before the rotation
         q = rms_norm(q, w[p + "self_attn.q_norm.weight"], cfg.norm_eps)
         k = rms_norm(k, w[p + "self_attn.k_norm.weight"], cfg.norm_eps)
     cos, sin = rotary_tables(T, cfg.head_dim, cfg.rope_theta, x.dtype)
-    o = attention(rotate(q, cos, sin), rotate(k, cos, sin), v, cfg.window)
+    q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+    if cfg.qk_norm and not cfg.norm_gain:  # after it, as autoresearch does; anneal's place is before
+        q, k = rms_norm(q, None, cfg.norm_eps), rms_norm(k, None, cfg.norm_eps)
+    o = attention(q, k, v, cfg.window_of(i))
     o = o.reshape(B, T, cfg.n_heads * cfg.head_dim)
     x = x + cfg.residual_scale * (o @ w[p + "self_attn.o_proj.weight"].T)
 
-    f = rms_norm(x, w[p + "post_attention_layernorm.weight"], cfg.norm_eps)
+    f = rms_norm(x, w.get(p + "post_attention_layernorm.weight"), cfg.norm_eps)
     up = f @ w[p + "mlp.up_proj.weight"].T  # [B, T, F]
     if cfg.ffn == "swiglu":
         h = F.silu(f @ w[p + "mlp.gate_proj.weight"].T) * up
@@ -101,11 +133,13 @@ def layer(cfg, w, i, x):
 def forward(cfg, w, ids):
     """ids [B, T] -> logits [B, T, V] (after the softcap), residual stream after each layer [B, T, C]"""
     x = w["model.embed_tokens.weight"][ids]
-    hidden = []
+    if cfg.embed_norm:
+        x = rms_norm(x, None, cfg.norm_eps)
+    hidden, x0 = [], x
     for i in range(cfg.n_layers):
-        x = layer(cfg, w, i, x)
+        x = layer(cfg, w, i, x, x0, ids)
         hidden.append(x)
-    x = rms_norm(x, w["model.norm.weight"], cfg.norm_eps)
+    x = rms_norm(x, w.get("model.norm.weight"), cfg.norm_eps)
     logits = x @ w["model.embed_tokens.weight" if cfg.tied else "lm_head.weight"].T
     if cfg.softcap is not None:
         logits = cfg.softcap * torch.tanh(logits / cfg.softcap)
@@ -120,11 +154,15 @@ def token_loss(logits, targets):
 def layer_weight_shapes(cfg, i):
     """-> {name: shape} of layer i"""
     C, D, Fh, H, K = cfg.width, cfg.head_dim, cfg.ffn_hidden, cfg.n_heads, cfg.n_kv_heads
-    shapes = {"input_layernorm": (C,), "post_attention_layernorm": (C,)}
+    shapes = {"input_layernorm": (C,), "post_attention_layernorm": (C,)} if cfg.norm_gain else {}
     shapes |= {"self_attn.q_proj": (H * D, C), "self_attn.k_proj": (K * D, C)}
     shapes |= {"self_attn.v_proj": (K * D, C), "self_attn.o_proj": (C, H * D)}
-    if cfg.qk_norm:
+    if cfg.qk_norm and cfg.norm_gain:
         shapes |= {"self_attn.q_norm": (D,), "self_attn.k_norm": (D,)}
+    if cfg.x0_residual:
+        shapes |= {"resid_lambda": (1,), "x0_lambda": (1,)}
+    if cfg.has_value_embedding(i):
+        shapes |= {"self_attn.value_embed": (cfg.vocab_size, K * D), "self_attn.value_gate": (K, GATE_CHANNELS)}
     if cfg.ffn == "swiglu":
         shapes |= {"mlp.gate_proj": (Fh, C)}
     shapes |= {"mlp.up_proj": (Fh, C), "mlp.down_proj": (C, Fh)}
@@ -136,7 +174,8 @@ def weight_shapes(cfg):
     shapes = {"model.embed_tokens.weight": (cfg.vocab_size, cfg.width)}
     for i in range(cfg.n_layers):
         shapes |= layer_weight_shapes(cfg, i)
-    shapes["model.norm.weight"] = (cfg.width,)
+    if cfg.norm_gain:
+        shapes["model.norm.weight"] = (cfg.width,)
     if not cfg.tied:
         shapes["lm_head.weight"] = (cfg.vocab_size, cfg.width)
     return shapes
@@ -146,18 +185,20 @@ def random_weights(shapes, rng):
     """Weights that exercise everything, from a NumPy generator, exact in f32 and held in f64.
 
     No zeros and no ones: matrices keep activations at O(1) (q and k somewhat more, so that
-    attention is far from uniform), norms scatter around 1, the classifier spreads logits over
+    attention is far from uniform, and gates, so that they open differently), norms scatter around 1, the classifier spreads logits over
     several units, so that a softcap of 15 bends them.
     """
     weights = {}
     for name, shape in shapes.items():
         noise = rng.standard_normal(shape)
-        if "norm" in name:
+        if "norm" in name or "resid_lambda" in name:
             value = 1 + 0.2 * noise
-        elif "embed_tokens" in name or "lm_head" in name:
+        elif "x0_lambda" in name:
+            value = 0.4 + 0.2 * noise
+        elif "embed" in name or "lm_head" in name:
             value = 0.5 * noise
         else:
-            gain = 1.5 if "q_proj" in name or "k_proj" in name else 1.0
+            gain = 1.5 if "q_proj" in name or "k_proj" in name or "value_gate" in name else 1.0
             value = gain * noise / shape[1] ** 0.5
         weights[name] = torch.from_numpy(value.astype(np.float32)).double()
     return weights

@@ -6,7 +6,8 @@
 
 Everything comes from RUN/config.toml, its tokenizer.json and the prepared tokens. The forward pass is a
 fast twin of tests/golden/model.py, with which loss and gradients are compared before anything else; the
-rest is torch.optim.AdamW, torch.nn.utils.clip_grad_norm_ and plain formulas, in f32. Initial weights are
+rest is torch.optim.AdamW, Muon from its published definition (as in tests/golden/make_muon_golden.py),
+torch.nn.utils.clip_grad_norm_ and plain formulas, in f32. Initial weights are
 taken from --init, else from a checkpoint of step 0, else from the example `logits_check initial`: they are
 the one thing that is not computed here.
 
@@ -61,6 +62,7 @@ FAULTS = {
     "softcap": "no softcap",
     "order": "windows come one later",
     "multiplier": "norms learn at half the rate",
+    "momentum": "Muon's momentum is 0.99 from the start",
 }
 
 
@@ -77,35 +79,45 @@ def model_config(table):
 def forward(cfg, w, ids):
     """`model.forward` with fused ops: ids [B, T] -> logits [B, T, V]"""
     B, T = ids.shape
+    norm = lambda x, gain: F.rms_norm(x, x.shape[-1:], gain, cfg.norm_eps)  # noqa: E731
     cos, sin = model.rotary_tables(T, cfg.head_dim, cfg.rope_theta, torch.float32)
-    mask = model.causal_mask(T, cfg.window) if cfg.window else None
+    windows = {cfg.window_of(i) for i in range(cfg.n_layers)}
+    masks = {window: model.causal_mask(T, window) for window in windows if window and window < T}
     x = w["model.embed_tokens.weight"][ids]
+    if cfg.embed_norm:
+        x = norm(x, None)
+    x0 = x
     for i in range(cfg.n_layers):
-        p = lambda name: w[f"model.layers.{i}.{name}.weight"]  # noqa: E731
-        a = F.rms_norm(x, (cfg.width,), p("input_layernorm"), cfg.norm_eps)
+        p = lambda name: w.get(f"model.layers.{i}.{name}.weight")  # noqa: E731
+        if cfg.x0_residual:
+            x = p("resid_lambda") * x + p("x0_lambda") * x0
+        a = norm(x, p("input_layernorm"))
         heads = lambda name: F.linear(a, p(f"self_attn.{name}")).view(B, T, -1, cfg.head_dim)  # noqa: E731
         q, k, v = heads("q_proj"), heads("k_proj"), heads("v_proj")
-        if cfg.qk_norm:
-            q = F.rms_norm(q, (cfg.head_dim,), p("self_attn.q_norm"), cfg.norm_eps)
-            k = F.rms_norm(k, (cfg.head_dim,), p("self_attn.k_norm"), cfg.norm_eps)
+        if cfg.has_value_embedding(i):
+            gate = 2 * torch.sigmoid(F.linear(a[..., : model.GATE_CHANNELS], p("self_attn.value_gate")))
+            v = v + gate[..., None] * p("self_attn.value_embed")[ids].view_as(v)
+        if cfg.qk_norm:  # without gains it is the same before and after the rotation
+            q, k = norm(q, p("self_attn.q_norm")), norm(k, p("self_attn.k_norm"))
         q, k = model.rotate(q, cos, sin), model.rotate(k, cos, sin)
+        mask = masks.get(cfg.window_of(i))
         o = F.scaled_dot_product_attention(
             *(t.transpose(1, 2) for t in (q, k, v)), attn_mask=mask, is_causal=mask is None,
             enable_gqa=cfg.n_heads != cfg.n_kv_heads,
         )  # fmt: skip
         x = x + cfg.residual_scale * F.linear(o.transpose(1, 2).flatten(2), p("self_attn.o_proj"))
-        f = F.rms_norm(x, (cfg.width,), p("post_attention_layernorm"), cfg.norm_eps)
+        f = norm(x, p("post_attention_layernorm"))
         up = F.linear(f, p("mlp.up_proj"))
         h = F.silu(F.linear(f, p("mlp.gate_proj"))) * up if cfg.ffn == "swiglu" else up.relu().square()
         x = x + cfg.residual_scale * F.linear(h, p("mlp.down_proj"))
-    x = F.rms_norm(x, (cfg.width,), w["model.norm.weight"], cfg.norm_eps)
+    x = norm(x, w.get("model.norm.weight"))
     logits = F.linear(x, w["model.embed_tokens.weight" if cfg.tied else "lm_head.weight"])
     return cfg.softcap * torch.tanh(logits / cfg.softcap) if cfg.softcap else logits
 
 
 def check_twin(cfg):
     """Loss and gradients of `forward` are those of `model.forward` for a small model of the same kind."""
-    small = dict(n_layers=2, width=48, n_heads=4, n_kv_heads=2, head_dim=12, ffn_hidden=80, vocab_size=160, seq_len=24)
+    small = dict(n_layers=4, width=48, n_heads=4, n_kv_heads=2, head_dim=12, ffn_hidden=80, vocab_size=160, seq_len=24)
     cfg = dataclasses.replace(cfg, **small, window=cfg.window and 7)
     rng = np.random.default_rng(0)
     weights = {k: v.float().requires_grad_() for k, v in model.random_weights(model.weight_shapes(cfg), rng).items()}
@@ -189,35 +201,95 @@ def initial_weights(run, given):
         return {k: v.clone() for k, v in load_file(out).items()}, f"logits_check initial, seed {run.config['seed']}"
 
 
+# By a part of a parameter's name, the first that fits.
+KINDS = {
+    "embed_tokens": "embedding", "lm_head": "classifier", "value_embed": "value_embedding", "value_gate": "matrix",
+    "resid_lambda": "resid_lambda", "x0_lambda": "x0_lambda", "norm": "norm", "": "matrix",
+}  # fmt: skip
+OF_TOKENS = ("embedding", "value_embedding", "classifier")
+
+
 def kind_of(name):
-    """How anneal groups parameters: matrix, embedding, classifier, norm."""
-    if "embed_tokens" in name:
-        return "embedding"
-    if "lm_head" in name:
-        return "classifier"
-    return "norm" if "norm" in name else "matrix"
+    """How anneal groups parameters."""
+    return next(kind for part, kind in KINDS.items() if part in name)
+
+
+class Muon:
+    """One matrix [rows, columns] by Muon as autoresearch has it."""
+
+    # Polar Express, arXiv 2505.16932, for five steps.
+    STEPS = (
+        (8.156554524902461, -22.48329292557795, 15.878769915207462),
+        (4.042929935166739, -2.808917465908714, 0.5000178451051316),
+        (3.8916678022926607, -2.772484153217685, 0.5060648178503393),
+        (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
+        (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
+    )
+
+    def __init__(self, weight, config, plant):
+        self.weight, self.config, self.number = weight, config, 0
+        if plant == "momentum":
+            self.config = {**config, "momentum_start": 0.99, "momentum": 0.99}
+        self.along = 1 if weight.shape[0] >= weight.shape[1] else 0
+        self.momentum = torch.zeros_like(weight)
+        self.second = torch.zeros_like(weight.mean(dim=self.along, keepdim=True))
+
+    @staticmethod
+    def orthogonal(matrix):
+        x = matrix / (1.02 * torch.linalg.norm(matrix) + 1e-6)
+        tall = x.shape[0] > x.shape[1]
+        x = x.T if tall else x
+        for a, b, c in Muon.STEPS:
+            gram = x @ x.T
+            x = a * x + (b * gram + c * gram @ gram) @ x
+        return x.T if tall else x
+
+    @torch.no_grad()
+    def step(self, lr, decay):
+        c, gradient, weight = self.config, self.weight.grad, self.weight
+        risen = min(self.number / max(c["momentum_warmup"], 1), 1)
+        self.number += 1
+        mu = (1 - risen) * c["momentum_start"] + risen * c["momentum"]
+        self.momentum.lerp_(gradient, 1 - mu)
+        update = self.orthogonal(torch.lerp(gradient, self.momentum, mu))
+        if c["beta2"]:
+            norm = torch.linalg.norm(update)
+            self.second.lerp_(update.square().mean(dim=self.along, keepdim=True), 1 - c["beta2"])
+            update = update / self.second.clamp_min(1e-10).sqrt()
+            update = update * norm / torch.linalg.norm(update).clamp_min(1e-10)
+        lr *= max(1.0, weight.shape[0] / weight.shape[1]) ** 0.5
+        decays = (update * weight >= 0).to(weight.dtype) if c["cautious"] else 1.0
+        weight -= lr * update + lr * decay * weight * decays
 
 
 class Twin:
     """Weights and their optimiser."""
 
     def __init__(self, cfg, config, weights, plant=None):
-        self.cfg, o = cfg, config["optimizer"]
+        self.cfg, self.config, o = cfg, config["optimizer"], config["optimizer"]
         self.weights = {name: value.clone().requires_grad_() for name, value in weights.items()}
+        by_muon = {n for n in self.weights if o["kind"] == "muon" and kind_of(n) == "matrix"}
+        self.muon = [Muon(self.weights[name], o["muon"], plant) for name in by_muon]
+        own = {group["kind"]: group for group in o.get("groups", [])}
+        beta2 = 0.99 if plant == "beta2" else o["beta2"]
         groups = []
-        for kind in ("matrix", "embedding", "classifier", "norm"):
-            members = [value for name, value in self.weights.items() if kind_of(name) == kind]
-            factor = o["multipliers"][kind] * (0.5 if plant == "multiplier" and kind == "norm" else 1)
-            decay = o["weight_decay"] if kind == "matrix" else 0.0
+        for kind in dict.fromkeys(KINDS.values()):
+            members = [v for n, v in self.weights.items() if kind_of(n) == kind and n not in by_muon]
+            factor = o["multipliers"].get(kind, 1.0) * (0.5 if plant == "multiplier" and kind == "norm" else 1)
+            if kind in OF_TOKENS and o.get("token_rate_width"):
+                factor *= (cfg.width / o["token_rate_width"]) ** -0.5
+            of = {"beta1": o["beta1"], "beta2": beta2, "eps": o["eps"], **own.get(kind, {})}
+            decay = of.get("weight_decay", o["weight_decay"] if kind == "matrix" else 0.0)
             if plant == "decay" and kind == "embedding":
                 decay = 10 * o["weight_decay"]
+            if kind == "matrix":
+                self.muon_factor, self.muon_decay = factor, decay
             if members:
-                groups.append(dict(params=members, weight_decay=decay, factor=factor))
-        beta2 = 0.99 if plant == "beta2" else o["beta2"]
-        self.optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(o["beta1"], beta2), eps=o["eps"], fused=True)
+                groups.append(dict(params=members, betas=(of["beta1"], of["beta2"]), eps=of["eps"], decay=decay, factor=factor))
+        self.optimizer = torch.optim.AdamW(groups, lr=0.0, fused=True)
         self.clip = o["grad_clip"] if o["grad_clip"] and plant != "clip" else math.inf
 
-    def step(self, batches, lr):
+    def step(self, batches, lr, progress):
         """batches: list of [B, T + 1] -> mean loss before the update, norm of its gradient"""
         tokens, total = sum(rows[:, 1:].numel() for rows in batches), 0.0
         for rows in batches:
@@ -225,10 +297,16 @@ class Twin:
             loss.backward()
             total += loss.item()
         norm = torch.nn.utils.clip_grad_norm_(list(self.weights.values()), self.clip).item()
+        left = 1 - progress if self.config.get("decay_falls") else 1.0
         for group in self.optimizer.param_groups:
-            group["lr"] = lr * group["factor"]
+            group["lr"], group["weight_decay"] = lr * group["factor"], group["decay"] * left
         self.optimizer.step()
+        base = self.config["lr"]
+        for muon in self.muon:
+            muon.step(lr / base * self.config["muon"]["lr"] * self.muon_factor, self.muon_decay * left)
         self.optimizer.zero_grad(set_to_none=True)
+        for value in self.weights.values():
+            value.grad = None
         return total, norm
 
 
@@ -299,10 +377,10 @@ def train(run, args):
             batches.append(torch.stack([window(train_tokens, start, T + 1) for start in starts]))
             next_window += B
         taken = lr * (1.02 if plant == "lr" else 1)
-        loss, norm = sound.step(batches, taken)
+        loss, norm = sound.step(batches, taken, progress)
         record = dict(step=step + 1, progress=progress, lr=lr, loss=loss, grad_norm=norm)
         if shadow and step < FIRST_STEPS:
-            record["shadow_loss"], record["shadow_norm"] = shadow.step(batches, taken)
+            record["shadow_loss"], record["shadow_norm"] = shadow.step(batches, taken, progress)
         records.append(record)
         if step + 1 in validations:
             bpb[step + 1] = measure(validations[step + 1]["windows"])

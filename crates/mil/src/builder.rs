@@ -158,6 +158,21 @@ impl Builder {
         Ok(())
     }
 
+    /// Takes the output port `name` back: its value stays, under a name that nobody knows it by.
+    ///
+    /// # Errors
+    /// When there is no such output.
+    pub fn withdraw(&mut self, name: &str) -> Result<ValueId> {
+        let Some(at) = self.outputs.iter().position(|id| self.values[id.index()].name == name) else {
+            return Err(Error::program(format!("withdraw: there is no output `{name}`")));
+        };
+        let value = self.outputs.remove(at);
+        let fresh = self.fresh_name();
+        self.name(value, &fresh)?;
+        self.auto_named[value.index()] = true;
+        Ok(value)
+    }
+
     // Names and scopes.
 
     /// Gives `value` the name that it keeps in text and as a port.
@@ -247,17 +262,19 @@ impl Builder {
         Ok(self.push(op, args)?[0])
     }
 
+    fn fresh_name(&mut self) -> String {
+        loop {
+            let name = format!("t{}", self.next_name);
+            self.next_name += 1;
+            if !self.names.contains(&name) && !self.reserved.contains(&name) {
+                return name;
+            }
+        }
+    }
+
     fn value(&mut self, name: Option<&str>, ty: TensorType) -> ValueId {
         let auto = name.is_none();
-        let name = name.map(str::to_owned).unwrap_or_else(|| {
-            loop {
-                let name = format!("t{}", self.next_name);
-                self.next_name += 1;
-                if !self.names.contains(&name) && !self.reserved.contains(&name) {
-                    break name;
-                }
-            }
-        });
+        let name = name.map_or_else(|| self.fresh_name(), str::to_owned);
         self.names.insert(name.clone());
         self.values.push(ValueInfo { name, ty });
         self.auto_named.push(auto);
@@ -286,6 +303,17 @@ impl Builder {
     pub fn full(&mut self, shape: &[usize], value: f32) -> ValueId {
         let count = shape.iter().product();
         self.constant(Constant::float(self.element, shape, std::iter::repeat_n(value, count)))
+    }
+
+    /// Whether `value` is a constant of nothing but ones.
+    pub(crate) fn is_ones(&self, value: ValueId) -> bool {
+        let made = self.stmts.iter().find(|stmt| stmt.results.contains(&value));
+        match made.map(|stmt| &stmt.op) {
+            Some(Op::Const(Constant { data: ConstData::Float(values), .. })) => {
+                values.iter().all(|value| *value == 1.0)
+            }
+            _ => false,
+        }
     }
 
     /// An integer tensor of rank 1.
@@ -480,5 +508,28 @@ pub(crate) fn extents(ty: &TensorType) -> std::result::Result<(), &'static str> 
     match bytes {
         Some(bytes) if bytes <= isize::MAX as usize => Ok(()),
         _ => Err("more elements than memory can hold"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_output_that_was_withdrawn_may_be_built_upon() {
+        let mut b = Builder::new(Element::F32);
+        let x = b.input("x", &[2, 3]).unwrap();
+        let share = b.exp(x).unwrap();
+        b.output("d_x", share).unwrap();
+        let share = b.withdraw("d_x").unwrap();
+        let sum = b.add(share, x).unwrap();
+        b.output("d_x", sum).unwrap();
+        let program = b.finish().unwrap();
+        program.verify().unwrap();
+        assert_eq!(program.outputs().len(), 1);
+        let ops: Vec<&str> = program.stmts().iter().map(|stmt| stmt.op.name()).collect();
+        assert_eq!(ops, ["exp", "add"]);
+        let error = Builder::new(Element::F32).withdraw("y").unwrap_err().to_string();
+        assert!(error.contains("there is no output `y`"), "{error}");
     }
 }

@@ -62,7 +62,7 @@ pub use differentiate::{differentiate, differentiate_through, gradient_name};
 pub use error::Error;
 pub use ops::Op;
 pub use partition::{Segment, partition};
-pub use program::{Port, PortKind, Program, Scope, Stmt, ValueId, ValueInfo};
+pub use program::{Port, PortKind, Program, Replace, Scope, Stmt, ValueId, ValueInfo};
 pub use types::{ConstData, Constant, DType, Element, TensorType};
 
 /// The result of building, checking or reading a program.

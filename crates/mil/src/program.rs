@@ -69,6 +69,9 @@ pub struct Port<'a> {
     pub kind: PortKind,
 }
 
+/// What [`Program::rewrite`] asks about each op and its operands, which are values of the new program.
+pub type Replace<'a> = &'a mut dyn FnMut(&mut Builder, &Op, &[ValueId]) -> Result<Option<Vec<ValueId>>>;
+
 /// A program: ports, and statements in an order in which every operand comes before its use.
 ///
 /// Two programs are equal when they have the same ports, names and statements; scopes and unused
@@ -166,7 +169,7 @@ impl Program {
     /// # Errors
     /// [`Error::Op`] when an op does not accept its operands in the new type.
     pub fn with_element(&self, element: Element) -> Result<Program> {
-        self.replay(element, &mut |_| false)
+        self.replay(element, &mut |_, _, _| Ok(None))
     }
 
     /// The program with those composites replaced by their decompositions for which `expand` says
@@ -175,11 +178,25 @@ impl Program {
     /// # Errors
     /// [`Error::Op`] when a decomposition does not type-check: a bug of the composite.
     pub fn expand(&self, mut expand: impl FnMut(&Op) -> bool) -> Result<Program> {
-        let mut program = self.replay(self.element, &mut expand)?;
-        while program.stmts.iter().any(|s| s.op.is_composite() && expand(&s.op)) {
-            program = program.replay(self.element, &mut expand)?;
+        let mut program = self.clone();
+        loop {
+            program = program.rewrite(&mut |b, op, args| match op.is_composite() && expand(op) {
+                true => crate::composites::decompose(b, op, args).map(Some),
+                false => Ok(None),
+            })?;
+            if !program.stmts.iter().any(|s| s.op.is_composite() && expand(&s.op)) {
+                return Ok(program);
+            }
         }
-        Ok(program)
+    }
+
+    /// The program with other statements in place of some: for each, `replace` is given its op and operands
+    /// and builds something with the same results, or returns `None` to keep it. Names and scopes stay.
+    ///
+    /// # Errors
+    /// What `replace` returns, and [`Error::Op`] when a later op does not accept what it built.
+    pub fn rewrite(&self, replace: Replace<'_>) -> Result<Program> {
+        self.replay(self.element, replace)
     }
 
     /// The program in primitive ops only: what text, `sim` and every Apple route see.
@@ -268,9 +285,9 @@ impl Program {
         }
     }
 
-    /// Builds the program anew, statement by statement, expanding the composites that `expand`
-    /// picks. Names and scopes stay.
-    fn replay(&self, element: Element, expand: &mut dyn FnMut(&Op) -> bool) -> Result<Program> {
+    /// Builds the program anew, statement by statement, for `element` and with what `replace` gives.
+    /// Names and scopes stay.
+    fn replay(&self, element: Element, replace: Replace<'_>) -> Result<Program> {
         let mut b = Builder::new(element);
         let mut map: Vec<Option<ValueId>> = vec![None; self.values.len()];
         self.values.iter().for_each(|info| b.reserve_name(&info.name));
@@ -287,12 +304,12 @@ impl Program {
             let args: Vec<ValueId> =
                 stmt.args.iter().map(|a| map[a.index()].expect("operands come before their use")).collect();
             b.set_scope(stmt.scope.clone());
-            let results = match &stmt.op {
-                op if op.is_composite() && expand(op) => crate::composites::decompose(&mut b, op, &args)?,
-                Op::Const(constant) if element != self.element => {
+            let results = match (replace(&mut b, &stmt.op, &args)?, &stmt.op) {
+                (Some(results), _) => results,
+                (None, Op::Const(constant)) if element != self.element => {
                     b.push(Op::Const(constant.with_element(element)), &args)?
                 }
-                op => b.push(op.clone(), &args)?,
+                (None, op) => b.push(op.clone(), &args)?,
             };
             for (old, new) in stmt.results.iter().zip(results) {
                 map[old.index()] = Some(new);

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::{Defect, Error, Result};
 
 /// The feed-forward part of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,7 +21,11 @@ pub struct InitConfig {
     /// Standard deviation of the token embedding and of an untied classifier (normal distribution);
     /// presets have 1/sqrt(C).
     pub embedding_std: f32,
-    /// Matrices are uniform with the standard deviation `matrix_gain / sqrt(fan_in)`.
+    /// Factor on that of an untied classifier.
+    #[serde(default = "one")]
+    pub classifier_gain: f32,
+    /// Matrices are uniform with the standard deviation `matrix_gain / sqrt(fan_in)`, tables of value
+    /// embeddings with `matrix_gain / sqrt(C)`.
     pub matrix_gain: f32,
     /// Factor on that of `w1` and `w3`.
     #[serde(default = "one")]
@@ -38,10 +42,15 @@ fn one() -> f32 {
     1.0
 }
 
+fn yes() -> bool {
+    true
+}
+
 impl Default for InitConfig {
     fn default() -> Self {
         InitConfig {
             embedding_std: 0.02,
+            classifier_gain: 1.0,
             matrix_gain: 1.0,
             ffn_in_gain: 1.0,
             output_gain: 1.0,
@@ -73,8 +82,23 @@ pub struct ModelConfig {
     pub seq_len: usize,
     /// The feed-forward part.
     pub ffn: FeedForward,
-    /// Whether queries and keys are normalised per head before they are rotated (as in Qwen3).
+    /// Whether queries and keys are normalised per head before they are rotated (as in Qwen3). A norm without
+    /// gains gives the same before and after: a rotation leaves the mean of a head's squares as it is.
     pub qk_norm: bool,
+    /// Whether norms have gains, one for each channel; without, x / rms(x) is all there is.
+    #[serde(default = "yes")]
+    pub norm_gain: bool,
+    /// Whether embeddings are divided by their root mean square, without gains, before the first layer.
+    #[serde(default)]
+    pub embed_norm: bool,
+    /// Whether each layer's input is a sum of the stream and of the first layer's, x0, with a learned factor on
+    /// each: `resid_lambda * x + x0_lambda * x0`.
+    #[serde(default)]
+    pub x0_residual: bool,
+    /// Whether every second layer, the last among them, adds embeddings of its own to the values of its
+    /// attention, each head's times a gate that follows from the layer's input (autoresearch).
+    #[serde(default)]
+    pub value_embeddings: bool,
     /// Logits z become softcap * tanh(z / softcap); 0 leaves them. The second of the three fixes.
     pub softcap: f32,
     /// Whether the classifier is the token embedding.
@@ -83,13 +107,42 @@ pub struct ModelConfig {
     pub residual_scale: f32,
     /// Each query sees this many tokens, itself included; 0 sees all before it.
     pub window: usize,
+    /// Which layers see how far, over and over: in a layer with `S` each query sees itself and half a sequence
+    /// before it, in one with `L` all before it. The last layer is always of the second kind. Empty: `window`
+    /// says it for all layers.
+    #[serde(default)]
+    pub window_pattern: String,
     /// Base of the rotary angles.
     pub rope_theta: f32,
     /// Added to the mean of squares in every norm.
     pub norm_eps: f32,
+    /// Faults of other systems that the model is trained with on purpose, to study what they do; none otherwise.
+    #[serde(default)]
+    pub defects: Vec<Defect>,
     /// How parameters begin.
     pub init: InitConfig,
 }
+
+/// What one layer's programs have that another's may not have. Layers of one kind share their programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct LayerKind {
+    /// Whether its queries see itself and half a sequence before it, and not what `window` says.
+    pub short: bool,
+    /// Whether it adds value embeddings.
+    pub value_embedding: bool,
+}
+
+impl LayerKind {
+    /// The name of a program of such a layer that is called `name` in a plain one.
+    pub fn program_name(self, name: &str) -> String {
+        let short = if self.short { "_short" } else { "" };
+        let value_embedding = if self.value_embedding { "_ve" } else { "" };
+        format!("{name}{short}{value_embedding}")
+    }
+}
+
+/// Channels of a layer's normed input that the gates of its value embeddings are computed from (autoresearch).
+pub const GATE_CHANNELS: usize = 32;
 
 /// Largest value of any extent of a model, far beyond what fits a machine; it keeps products of two
 /// extents countable.
@@ -123,6 +176,19 @@ impl ModelConfig {
         if self.window > MAX_EXTENT {
             return fail("window", &self.window, format!("expected 0 (none) to {MAX_EXTENT}"));
         }
+        if let Some(other) = self.window_pattern.chars().find(|letter| !matches!(letter, 'S' | 'L')) {
+            let problem = format!("`{other}` is no window; expected letters S and L, or nothing");
+            return fail("window_pattern", &self.window_pattern, problem);
+        }
+        if self.window > 0 && !self.window_pattern.is_empty() {
+            let problem = format!("it contradicts window = {}; leave one of them out", self.window);
+            return fail("window_pattern", &self.window_pattern, problem);
+        }
+        if self.value_embeddings && self.width < GATE_CHANNELS {
+            let problem =
+                format!("gates of value embeddings read {GATE_CHANNELS} channels; expected at least as many");
+            return fail("width", &self.width, problem);
+        }
         if self.q_dim() > MAX_EXTENT {
             let problem = format!("n_heads * head_dim is {}, expected at most {MAX_EXTENT}", self.q_dim());
             return fail("head_dim", &self.head_dim, problem);
@@ -153,6 +219,7 @@ impl ModelConfig {
         }
         for (key, value) in [
             ("init.embedding_std", self.init.embedding_std),
+            ("init.classifier_gain", self.init.classifier_gain),
             ("init.matrix_gain", self.init.matrix_gain),
             ("init.ffn_in_gain", self.init.ffn_in_gain),
             ("init.output_gain", self.init.output_gain),
@@ -174,6 +241,33 @@ impl ModelConfig {
         self.n_kv_heads * self.head_dim
     }
 
+    /// What layer number `layer` has.
+    pub fn layer_kind(&self, layer: usize) -> LayerKind {
+        let letter = self.window_pattern.chars().cycle().nth(layer);
+        LayerKind {
+            short: letter == Some('S') && layer + 1 != self.n_layers,
+            value_embedding: self.value_embeddings && layer % 2 == (self.n_layers - 1) % 2,
+        }
+    }
+
+    /// The kinds of layers that there are, in the order in which they first come, each with its layers.
+    pub fn layer_kinds(&self) -> Vec<(LayerKind, Vec<usize>)> {
+        let mut kinds: Vec<(LayerKind, Vec<usize>)> = Vec::new();
+        for layer in 0..self.n_layers {
+            let kind = self.layer_kind(layer);
+            match kinds.iter_mut().find(|(known, _)| *known == kind) {
+                Some((_, layers)) => layers.push(layer),
+                None => kinds.push((kind, vec![layer])),
+            }
+        }
+        kinds
+    }
+
+    /// How many tokens a query sees in a layer of `kind`, itself included; `None` sees all before it.
+    pub fn window_of(&self, kind: LayerKind) -> Option<usize> {
+        if kind.short { Some(self.seq_len / 2 + 1) } else { (self.window > 0).then_some(self.window) }
+    }
+
     /// Learned numbers.
     pub fn parameter_count(&self) -> usize {
         crate::Parameter::all(self).iter().map(|p| p.numel()).sum()
@@ -186,10 +280,58 @@ impl ModelConfig {
     pub fn flops_per_step(&self, tokens: usize) -> f64 {
         let products: usize =
             crate::Parameter::all(self).iter().filter(|p| p.in_product(self)).map(|p| p.numel()).sum();
-        let reach = if self.window == 0 { self.seq_len } else { self.window.min(self.seq_len) };
         // Two products of D x reach for each query and head, half of the square being visible.
-        let seen = if reach == self.seq_len { reach as f64 / 2.0 } else { reach as f64 };
-        let attention = self.n_layers as f64 * 2.0 * 2.0 * self.q_dim() as f64 * seen;
+        let attention = |layer: usize| {
+            let reach = self.window_of(self.layer_kind(layer)).unwrap_or(self.seq_len).min(self.seq_len);
+            let seen = if reach == self.seq_len { reach as f64 / 2.0 } else { reach as f64 };
+            2.0 * 2.0 * self.q_dim() as f64 * seen
+        };
+        let attention: f64 = (0..self.n_layers).map(attention).sum();
         tokens as f64 * (6.0 * products as f64 + 3.0 * attention)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::presets;
+
+    /// Oracle: what autoresearch says of its layers, written out by hand.
+    #[test]
+    fn layers_of_autoresearch_are_of_its_kinds() {
+        let config = presets::by_name("autoresearch").unwrap();
+        let window = |layer| config.window_of(config.layer_kind(layer));
+        // Half of 2,048 before it, and itself.
+        let short = Some(1025);
+        let windows: Vec<_> = (0..8).map(window).collect();
+        assert_eq!(windows, [short, short, short, None, short, short, short, None]);
+        let with_values: Vec<_> = (0..8).filter(|layer| config.layer_kind(*layer).value_embedding).collect();
+        assert_eq!(with_values, [1, 3, 5, 7]);
+        let kinds = config.layer_kinds();
+        let layers: Vec<_> = kinds.iter().map(|(_, layers)| layers.as_slice()).collect();
+        assert_eq!(layers, [&[0, 2, 4, 6][..], &[1, 5], &[3, 7]]);
+        let names: Vec<_> = kinds.iter().map(|(kind, _)| kind.program_name("forward")).collect();
+        assert_eq!(names, ["forward_short", "forward_short_ve", "forward_ve"]);
+        // The last layer sees all, whatever its letter; of an odd number the even ones have value embeddings.
+        let five = ModelConfig { n_layers: 5, seq_len: 21, ..config };
+        assert_eq!(five.window_of(five.layer_kind(4)), None);
+        assert_eq!(five.window_of(five.layer_kind(0)), Some(11));
+        let with_values: Vec<_> = (0..5).filter(|layer| five.layer_kind(*layer).value_embedding).collect();
+        assert_eq!(with_values, [0, 2, 4]);
+    }
+
+    #[test]
+    fn what_contradicts_itself_says_so() {
+        let odd = presets::by_name("odd-all").unwrap();
+        let error = |config: ModelConfig| config.validate().unwrap_err().to_string();
+        let pattern = error(ModelConfig { window_pattern: "SxL".into(), ..odd.clone() });
+        assert!(
+            pattern.contains("window_pattern = SxL: `x` is no window; expected letters S and L"),
+            "{pattern}"
+        );
+        let both = error(ModelConfig { window: 8, ..odd.clone() });
+        assert!(both.contains("window_pattern = SSSL: it contradicts window = 8"), "{both}");
+        let narrow = error(ModelConfig { width: 30, ..odd });
+        assert!(narrow.contains("width = 30: gates of value embeddings read 32 channels"), "{narrow}");
     }
 }

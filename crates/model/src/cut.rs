@@ -6,6 +6,8 @@
 use mil::{Op, Program, Result, Segment, Stmt, partition};
 use serde::{Deserialize, Serialize};
 
+use crate::LayerKind;
+
 /// A way of dividing a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Cut {
@@ -25,7 +27,8 @@ pub enum Cut {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Taps {
-    /// Every product's result; norms and activations are cheap and computed again.
+    /// Every large product's result; norms, activations, gates and what is mixed into a layer's input are cheap and
+    /// computed again.
     Keep,
     /// Only what passes between forward segments; everything else is computed again.
     Recompute,
@@ -46,8 +49,9 @@ const fn backward(name: &'static str, scopes: &'static [&'static str]) -> Piece 
     Piece { name, backward: true, scopes }
 }
 
-const ALL: &[&str] = &["norm1", "q", "kv", "attention", "wo", "norm2", "ffn_in", "act", "ffn_out"];
-const ATTENTION: &[&str] = &["norm1", "q", "kv", "attention", "wo"];
+const ALL: &[&str] =
+    &["mix", "norm1", "q", "kv", "gate", "attention", "wo", "norm2", "ffn_in", "act", "ffn_out"];
+const ATTENTION: &[&str] = &["mix", "norm1", "q", "kv", "gate", "attention", "wo"];
 const FFN: &[&str] = &["norm2", "ffn_in", "act", "ffn_out"];
 
 const WHOLE: &[Piece] = &[forward("forward", ALL), backward("backward", ALL)];
@@ -60,7 +64,7 @@ const ATTN_FFN: &[Piece] = &[
 ];
 
 const TEN: &[Piece] = &[
-    forward("sdpa_forward", &["norm1", "q", "kv", "attention"]),
+    forward("sdpa_forward", &["mix", "norm1", "q", "kv", "gate", "attention"]),
     forward("wo_forward", &["wo"]),
     forward("ffn_forward", FFN),
     backward("ffn_backward_w2", &["ffn_out", "act"]),
@@ -68,8 +72,8 @@ const TEN: &[Piece] = &[
     backward("wo_backward", &["wo"]),
     backward("sdpa_backward_1", &["attention_grad.1"]),
     backward("sdpa_backward_2", &["attention_grad.2"]),
-    backward("kv_backward", &["kv"]),
-    backward("q_backward", &["q", "norm1"]),
+    backward("kv_backward", &["kv", "gate"]),
+    backward("q_backward", &["q", "norm1", "mix"]),
 ];
 
 impl Cut {
@@ -98,14 +102,15 @@ impl Cut {
         self.pieces().iter().filter(|piece| !piece.backward).count()
     }
 
-    /// Divides the joint program of a layer ([`crate::layer::joint`]).
+    /// Divides the joint program of a layer of `kind` ([`crate::layer::joint`]), whose segments are named for it.
     ///
     /// # Errors
     /// [`mil::Error::Program`] when a segment would read what a later one computes: a bug of the
     /// table above.
-    pub fn divide(self, joint: &Program, taps: Taps) -> Result<Vec<Segment>> {
+    pub fn divide(self, joint: &Program, kind: LayerKind, taps: Taps) -> Result<Vec<Segment>> {
         let pieces = self.pieces();
-        let names: Vec<&str> = pieces.iter().map(|piece| piece.name).collect();
+        let names: Vec<String> = pieces.iter().map(|piece| kind.program_name(piece.name)).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let divided;
         let joint = if self == Cut::Ten {
             // The finest cut goes through the middle of the attention's gradient.
@@ -140,7 +145,7 @@ impl Cut {
                     matches!(stmt.op, Op::RmsNorm { .. })
                         && &*stmt.scope.name != "q"
                         && &*stmt.scope.name != "kv"
-                        || &*stmt.scope.name == "act"
+                        || matches!(&*stmt.scope.name, "act" | "gate" | "mix")
                 }
                 Taps::Recompute => !passes_between_segments,
             }

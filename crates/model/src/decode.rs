@@ -14,28 +14,21 @@ use mil::composites::cross_entropy::capped;
 use mil::{Builder, Element, Op, Program, Segment, ValueId};
 
 use crate::head;
-use crate::layer::{Attend, block, linear, rope_angle, score_scale};
+use crate::layer::{Attend, Ports, block, linear, norm, rope_angle, score_scale};
 use crate::parameter::{CLASSIFIER, EMBEDDING, FINAL_NORM};
-use crate::{Error, ModelConfig, Parameter, Result};
+use crate::tables::normalize;
+use crate::{Error, LayerKind, ModelConfig, Parameter, ParameterKind, Result};
 
-/// One layer for one token: `x` `[1, C, 1, 1]`, the layer's weights, `cos` and `sin`
-/// `[1, 1, D/2, 1]`, `k_cache` and `v_cache` `[1, KV*D, 1, S]`, `mask` `[1, 1, 1, S]` (0 where a
+/// One layer of `kind` for one token: `x` `[1, C, 1, 1]` and the other inputs of [`crate::layer`], `cos` and
+/// `sin` `[1, 1, D/2, 1]`, `k_cache` and `v_cache` `[1, KV*D, 1, S]`, `mask` `[1, 1, 1, S]` (0 where a
 /// cached key is visible) to `y` `[1, C, 1, 1]`, `k` and `v` `[1, KV*D, 1, 1]`.
 ///
 /// # Errors
 /// When the configuration does not type-check.
-pub fn layer_decode(config: &ModelConfig, element: Element) -> mil::Result<Program> {
+pub fn layer_decode(config: &ModelConfig, kind: LayerKind, element: Element) -> mil::Result<Program> {
     let (heads, kv_heads, d, s) = (config.n_heads, config.n_kv_heads, config.head_dim, config.seq_len);
     let mut b = Builder::new(element);
-    let x = b.input("x", &[1, config.width, 1, 1])?;
-    let weights = Parameter::all(config)
-        .iter()
-        .filter(|p| p.layer == Some(0))
-        .map(|p| Ok((p.port, b.input(p.port, &p.port_shape())?)))
-        .collect::<mil::Result<Vec<_>>>()?;
-    let weight = |port: &str| {
-        weights.iter().find(|(name, _)| *name == port).expect("the layer's list of parameters is complete").1
-    };
+    let ports = Ports::new(&mut b, config, kind, 1)?;
     let cos = b.input("cos", &[1, 1, d / 2, 1])?;
     let sin = b.input("sin", &[1, 1, d / 2, 1])?;
     let k_cache = b.input("k_cache", &[1, config.kv_dim(), 1, s])?;
@@ -62,7 +55,8 @@ pub fn layer_decode(config: &ModelConfig, element: Element) -> mil::Result<Progr
         let o = b.add(o_old, o_new)?;
         b.reshape(o, &[1, heads * d, 1, 1])
     };
-    let y = block(&mut b, config, x, &weight, &mut Attend { cos, sin, attention: &mut attention })?;
+    let mut attend = Attend { cos, sin, ve: ports.ve, attention: &mut attention };
+    let y = block(&mut b, config, ports.x, ports.x0, &|port| ports.weight(port), &mut attend)?;
     b.output("y", y)?;
     for name in ["k", "v"] {
         let value = b.find(name).expect("the block names its keys and values");
@@ -72,17 +66,37 @@ pub fn layer_decode(config: &ModelConfig, element: Element) -> mil::Result<Progr
 }
 
 /// Norm and classifier for one token: `x`, `norm` and `rows` rows of the classifier, `w`, to `logits`
-/// `[1, rows, 1, 1]`, capped as in training.
+/// `[1, rows, 1, 1]`, capped as in training; without `norm` where norms have no gains.
 fn head_decode(config: &ModelConfig, rows: usize, element: Element) -> mil::Result<Program> {
     let mut b = Builder::new(element);
     let x = b.input("x", &[1, config.width, 1, 1])?;
-    let gain = b.input("norm", &[1, config.width, 1, 1])?;
+    let gain = head::gain(&mut b, config)?;
     let w = b.input("w", &[1, 1, rows, config.width])?;
-    let h = b.push1(Op::RmsNorm { axis: 1, eps: config.norm_eps }, &[x, gain])?;
+    let h = norm(&mut b, config, 1, x, gain)?;
     let logits = linear(&mut b, w, h)?;
     let (logits, _) = capped(&mut b, logits, config.softcap)?;
     b.output("logits", logits)?;
     b.finish()
+}
+
+/// Name of the program of a plain layer.
+const LAYER: &str = "layer_decode";
+
+/// The kind of layer whose program decodes layer number `layer`: what a query sees is the mask's business.
+fn kind_of(config: &ModelConfig, layer: usize) -> LayerKind {
+    LayerKind { short: false, ..config.layer_kind(layer) }
+}
+
+/// All of them, in the order in which they first come.
+fn kinds(config: &ModelConfig) -> Vec<LayerKind> {
+    let mut kinds = Vec::new();
+    for (kind, _) in config.layer_kinds() {
+        let kind = LayerKind { short: false, ..kind };
+        if !kinds.contains(&kind) {
+            kinds.push(kind);
+        }
+    }
+    kinds
 }
 
 /// The programs of decoding, with the classifier in the tiles of `tiles`.
@@ -92,10 +106,11 @@ pub(crate) fn programs(
     tiles: &[Range<usize>],
 ) -> mil::Result<Vec<Segment>> {
     let segment = |name: &str, program| Segment { name: name.to_owned(), program };
-    let mut all = vec![
-        segment("layer_decode", layer_decode(config, element)?),
-        segment("head_decode", head_decode(config, tiles[0].len(), element)?),
-    ];
+    let mut all = Vec::new();
+    for kind in kinds(config) {
+        all.push(segment(&kind.program_name(LAYER), layer_decode(config, kind, element)?));
+    }
+    all.push(segment("head_decode", head_decode(config, tiles[0].len(), element)?));
     if let Some(rows) = tiles.last().map(Range::len).filter(|rows| *rows != tiles[0].len()) {
         all.push(segment("head_decode_last", head_decode(config, rows, element)?));
     }
@@ -104,6 +119,8 @@ pub(crate) fn programs(
 
 struct DecodeLayer {
     run: Invocation,
+    /// Value embeddings and their port's buffer.
+    ve: Option<(Vec<f32>, Buffer)>,
     caches: [Buffer; 2],
     host: [Vec<f32>; 2],
 }
@@ -117,7 +134,8 @@ pub struct Decoder {
     heads: Vec<(Invocation, Buffer)>,
     streams: Vec<Buffer>,
     angles: [Buffer; 2],
-    mask: Buffer,
+    /// What queries see, by window.
+    masks: Vec<(Option<usize>, Buffer)>,
     new: [Buffer; 2],
     position: usize,
 }
@@ -144,18 +162,37 @@ impl Decoder {
             (0..=config.n_layers).map(|_| alloc(&stream)).collect::<std::result::Result<Vec<_>, _>>()?;
         let angle = [1, 1, config.head_dim / 2, 1];
         let angles = [alloc(&angle)?, alloc(&angle)?];
-        let mask = alloc(&[1, 1, 1, config.seq_len])?;
+        let mut masks: Vec<(Option<usize>, Buffer)> = Vec::new();
+        for (kind, _) in config.layer_kinds() {
+            let window = config.window_of(kind);
+            if masks.iter().all(|(known, _)| *known != window) {
+                masks.push((window, alloc(&[1, 1, 1, config.seq_len])?));
+            }
+        }
         let new = [alloc(&[1, config.kv_dim(), 1, 1])?, alloc(&[1, config.kv_dim(), 1, 1])?];
-        let layer: Executable = device.compile("layer_decode", &layer_decode(config, element)?)?;
+        let mut compiled: Vec<(LayerKind, Executable)> = Vec::new();
+        for kind in kinds(config) {
+            let program = layer_decode(config, kind, element)?;
+            compiled.push((kind, device.compile(&kind.program_name(LAYER), &program)?));
+        }
         let mut layers = Vec::new();
         for at in 0..config.n_layers {
             let cache = [1, config.kv_dim(), 1, config.seq_len];
             let caches = [alloc(&cache)?, alloc(&cache)?];
             let own = parameters
                 .iter()
-                .filter(|p| p.layer == Some(at))
+                .filter(|p| p.layer == Some(at) && !p.on_host_only(config))
                 .map(|p| Ok((p.port, put(&p.name, &p.port_shape())?)))
                 .collect::<Result<Vec<_>>>()?;
+            let table = parameters
+                .iter()
+                .position(|p| p.layer == Some(at) && p.kind == ParameterKind::ValueEmbedding);
+            let ve = match table {
+                None => None,
+                Some(table) => Some((weights[table].clone(), alloc(&[1, config.kv_dim(), 1, 1])?)),
+            };
+            let window = config.window_of(config.layer_kind(at));
+            let (_, mask) = masks.iter().find(|(known, _)| *known == window).expect("made above");
             let mut bindings: Vec<Binding<'_>> =
                 own.iter().map(|(port, buffer)| Binding::new(port, buffer)).collect();
             bindings.extend([
@@ -165,16 +202,20 @@ impl Decoder {
                 Binding::new("sin", &angles[1]),
                 Binding::new("k_cache", &caches[0]),
                 Binding::new("v_cache", &caches[1]),
-                Binding::new("mask", &mask),
+                Binding::new("mask", mask),
                 Binding::new("k", &new[0]),
                 Binding::new("v", &new[1]),
             ]);
+            bindings.extend(config.x0_residual.then(|| Binding::new("x0", &streams[0])));
+            bindings.extend(ve.as_ref().map(|(_, buffer)| Binding::new("ve", buffer)));
+            let kind = kind_of(config, at);
+            let (_, layer) = compiled.iter().find(|(known, _)| *known == kind).expect("compiled above");
             let run = layer.bind(&bindings)?;
             let empty = || vec![0.0; config.kv_dim() * config.seq_len];
-            layers.push(DecodeLayer { run, caches, host: [empty(), empty()] });
+            layers.push(DecodeLayer { run, ve, caches, host: [empty(), empty()] });
         }
         let c = config.width;
-        let gain = put(FINAL_NORM, &[1, c, 1, 1])?;
+        let gain = config.norm_gain.then(|| put(FINAL_NORM, &[1, c, 1, 1])).transpose()?;
         let name = if config.tied { EMBEDDING } else { CLASSIFIER };
         let at = parameters.iter().position(|p| p.name == name).expect("a parameter of every model");
         let mut heads = Vec::new();
@@ -183,12 +224,14 @@ impl Decoder {
             let w = alloc(&[1, 1, rows.len(), c])?;
             w.write_f32(&weights[at][rows.start * c..rows.end * c])?;
             let logits = alloc(&[1, rows.len(), 1, 1])?;
-            let run = device.compile("head_decode", &head_decode(config, rows.len(), element)?)?.bind(&[
+            let mut bindings = vec![
                 Binding::new("x", &streams[config.n_layers]),
-                Binding::new("norm", &gain),
                 Binding::new("w", &w),
                 Binding::new("logits", &logits),
-            ])?;
+            ];
+            bindings.extend(gain.as_ref().map(|gain| Binding::new("norm", gain)));
+            let program = head_decode(config, rows.len(), element)?;
+            let run = device.compile("head_decode", &program)?.bind(&bindings)?;
             heads.push((run, logits));
         }
         let at = parameters.iter().position(|p| p.name == EMBEDDING).expect("a parameter of every model");
@@ -200,7 +243,7 @@ impl Decoder {
             heads,
             streams,
             angles,
-            mask,
+            masks,
             new,
             position: 0,
         })
@@ -240,17 +283,27 @@ impl Decoder {
                 config.vocab_size
             )));
         };
-        self.streams[0].write_f32(row)?;
+        let mut row = row.to_vec();
+        if config.embed_norm {
+            normalize(&mut row, 1, config.norm_eps);
+        }
+        self.streams[0].write_f32(&row)?;
         let angles = |of: fn(f64) -> f64| -> Vec<f32> {
             (0..config.head_dim / 2).map(|pair| of(rope_angle(config, pair, p)) as f32).collect()
         };
         self.angles[0].write_f32(&angles(f64::cos))?;
         self.angles[1].write_f32(&angles(f64::sin))?;
-        let visible = |key: usize| key < p && (config.window == 0 || p - key < config.window);
-        let mask: Vec<f32> = (0..config.seq_len).map(|key| if visible(key) { 0.0 } else { MASKED }).collect();
-        self.mask.write_f32(&mask)?;
+        for (window, buffer) in &self.masks {
+            let visible = |key: usize| key < p && window.is_none_or(|window| p - key < window);
+            let mask: Vec<f32> =
+                (0..config.seq_len).map(|key| if visible(key) { 0.0 } else { MASKED }).collect();
+            buffer.write_f32(&mask)?;
+        }
         let mut column = vec![0.0; config.kv_dim()];
         for layer in &mut self.layers {
+            if let Some((table, buffer)) = &layer.ve {
+                buffer.write_f32(&table[id as usize * config.kv_dim()..][..config.kv_dim()])?;
+            }
             layer.run.run()?;
             for ((cache, host), new) in layer.caches.iter().zip(&mut layer.host).zip(&self.new) {
                 new.read_f32(&mut column)?;

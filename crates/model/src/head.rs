@@ -10,10 +10,11 @@ use std::ops::Range;
 
 use device::{Buffer, Device, Executable, Invocation, Mode};
 use mil::composites::cross_entropy::{Statistics, target_rows};
-use mil::{Builder, Element, Op, Program};
+use mil::{Builder, Element, Op, Program, ValueId};
 
+use crate::layer::norm;
 use crate::storage::{Part, bind_all};
-use crate::{ModelConfig, Result};
+use crate::{Defect, ModelConfig, Result};
 
 /// One vocabulary tile: its rows of the classifier, and what it says of each token.
 struct HeadTile {
@@ -40,6 +41,7 @@ pub(crate) struct Head {
 impl Head {
     /// Compiles the programs and binds them.
     ///
+    /// * `last_norm`: its gain, if there is one
     /// * `stream`, `d_stream`: `[1, C, 1, N]`, the last layer's result and its gradient
     pub(crate) fn new(
         config: &ModelConfig,
@@ -47,7 +49,7 @@ impl Head {
         n: usize,
         tile_rows: &[Range<usize>],
         classifier: &[Part],
-        norm: &Part,
+        last_norm: Option<&Part>,
         stream: &Buffer,
         d_stream: &Buffer,
         modes: &[Mode],
@@ -55,21 +57,17 @@ impl Head {
         let element = device.element();
         let row = || device.alloc(&[1, 1, 1, n]);
         let h = device.alloc(stream.shape())?;
-        let gain = norm.weight_buffer();
+        let gain: Vec<_> = last_norm.iter().map(|gain| ("norm", gain.weight_buffer(), Mode::Store)).collect();
+        let d_gain = |mode: Mode| last_norm.iter().map(move |gain| ("d_norm", gain.sum_buffer(), mode));
         let log_scale = device.alloc(&[1, 1, 1, 1])?;
         let lse = [row()?, row()?];
         let mut compiled: HashMap<(&str, Option<usize>), Executable> = HashMap::new();
         for HeadProgram { name, rows, program, .. } in programs(config, n, tile_rows, element)? {
             compiled.insert((name, rows), device.compile(name, &program)?);
         }
-        let run_norm = bind_all(
-            &compiled[&("head_norm", None)],
-            &[
-                ("x", stream.clone(), Mode::Store),
-                ("norm", gain.clone(), Mode::Store),
-                ("h", h.clone(), Mode::Store),
-            ],
-        )?;
+        let mut normed = gain.clone();
+        normed.extend([("x", stream.clone(), Mode::Store), ("h", h.clone(), Mode::Store)]);
+        let run_norm = bind_all(&compiled[&("head_norm", None)], &normed)?;
         let tiled = tile_rows.len() > 1;
         let mut tiles = Vec::new();
         let mut shares = Vec::new();
@@ -107,31 +105,29 @@ impl Head {
             }
             tiles.push(HeadTile { rows: rows.clone(), hi, lo, stats, run_stats, run_grad });
         }
-        let x = [
-            ("x", stream.clone(), Mode::Store),
-            ("norm", gain, Mode::Store),
-            ("d_x", d_stream.clone(), Mode::Store),
-        ];
+        let mut x = gain;
+        x.extend([("x", stream.clone(), Mode::Store), ("d_x", d_stream.clone(), Mode::Store)]);
         let (mut fused, mut run_norm_grad) = (Vec::new(), Vec::new());
         if tiled {
             let executable = &compiled[&("head_norm_grad", None)];
             let names: Vec<String> = (0..shares.len()).map(|tile| format!("d_h{tile}")).collect();
             for mode in modes {
-                let mut bound = x.to_vec();
+                let mut bound = x.clone();
+                bound.extend(d_gain(*mode));
                 bound.extend(
                     names
                         .iter()
                         .zip(&shares)
                         .map(|(name, share)| (name.as_str(), share.clone(), Mode::Store)),
                 );
-                bound.push(("d_norm", norm.sum_buffer(), *mode));
                 run_norm_grad.push(bind_all(executable, &bound)?);
             }
         } else {
             let executable = &compiled[&("head", None)];
             let tile = &tiles[0];
             for mode in modes {
-                let mut bound = x.to_vec();
+                let mut bound = x.clone();
+                bound.extend(d_gain(*mode));
                 bound.extend([
                     ("w", classifier[0].weight_buffer(), Mode::Store),
                     ("hi", tile.hi.clone(), Mode::Store),
@@ -140,7 +136,6 @@ impl Head {
                     ("max", tile.stats[0].clone(), Mode::Store),
                     ("sum_exp", tile.stats[1].clone(), Mode::Store),
                     ("target", tile.stats[2].clone(), Mode::Store),
-                    ("d_norm", norm.sum_buffer(), *mode),
                     ("d_w", classifier[0].sum_buffer(), *mode),
                 ]);
                 fused.push(bind_all(executable, &bound)?);
@@ -217,40 +212,53 @@ impl Head {
     }
 }
 
+/// The port of the last norm's gain, if it has one.
+pub(crate) fn gain(b: &mut Builder, config: &ModelConfig) -> mil::Result<Option<ValueId>> {
+    config.norm_gain.then(|| b.input("norm", &[1, config.width, 1, 1])).transpose()
+}
+
+/// The gradient of [`norm`] as outputs `d_x` and, where there is a gain, `d_norm`.
+fn norm_outputs(
+    b: &mut Builder,
+    config: &ModelConfig,
+    x: ValueId,
+    gain: Option<ValueId>,
+    d_h: ValueId,
+) -> mil::Result<()> {
+    let given = gain.unwrap_or_else(|| b.full(&[1, config.width, 1, 1], 1.0));
+    let grads = b.push(Op::RmsNormGrad { axis: 1, eps: config.norm_eps }, &[x, given, d_h])?;
+    b.output("d_x", grads[0])?;
+    gain.map_or(Ok(()), |_| b.output("d_norm", grads[1]))
+}
+
 /// Norm, classifier, loss and gradients in one: `x`, `norm`, `w`, `hi`, `lo`, `log_scale` to `max`,
-/// `sum_exp`, `target`, `d_x`, `d_norm`, `d_w`.
+/// `sum_exp`, `target`, `d_x`, `d_norm`, `d_w`; here and below without `norm` and `d_norm` where norms have no
+/// gains.
 fn fused_program(config: &ModelConfig, n: usize, element: Element) -> mil::Result<Program> {
-    let (c, v, eps) = (config.width, config.vocab_size, config.norm_eps);
+    let (c, v) = (config.width, config.vocab_size);
     let mut b = Builder::new(element);
     let x = b.input("x", &[1, c, 1, n])?;
-    let gain = b.input("norm", &[1, c, 1, 1])?;
+    let gain = gain(&mut b, config)?;
     let w = b.input("w", &[1, 1, v, c])?;
     let hi = b.input("hi", &[1, 1, 1, n])?;
     let lo = b.input("lo", &[1, 1, 1, n])?;
     let log_scale = b.input("log_scale", &[1, 1, 1, 1])?;
-    let h = b.push1(Op::RmsNorm { axis: 1, eps }, &[x, gain])?;
+    let h = norm(&mut b, config, 1, x, gain)?;
     let out = b.push(Op::CrossEntropy { softcap: config.softcap }, &[h, w, hi, lo, log_scale])?;
-    let grads = b.push(Op::RmsNormGrad { axis: 1, eps }, &[x, gain, out[3]])?;
-    let outputs = [
-        ("max", out[0]),
-        ("sum_exp", out[1]),
-        ("target", out[2]),
-        ("d_x", grads[0]),
-        ("d_norm", grads[1]),
-        ("d_w", out[4]),
-    ];
-    for (name, value) in outputs {
+    for (name, value) in [("max", out[0]), ("sum_exp", out[1]), ("target", out[2])] {
         b.output(name, value)?;
     }
-    b.finish()
+    norm_outputs(&mut b, config, x, gain, out[3])?;
+    b.output("d_w", out[4])?;
+    Defect::plant_all(&config.defects, b.finish()?)
 }
 
 /// `x`, `norm` to `h`.
 fn norm_program(config: &ModelConfig, n: usize, element: Element) -> mil::Result<Program> {
     let mut b = Builder::new(element);
     let x = b.input("x", &[1, config.width, 1, n])?;
-    let gain = b.input("norm", &[1, config.width, 1, 1])?;
-    let h = b.push1(Op::RmsNorm { axis: 1, eps: config.norm_eps }, &[x, gain])?;
+    let gain = gain(&mut b, config)?;
+    let h = norm(&mut b, config, 1, x, gain)?;
     b.output("h", h)?;
     b.finish()
 }
@@ -288,16 +296,14 @@ fn grad(config: &ModelConfig, n: usize, rows: usize, element: Element) -> mil::R
 fn norm_grad(config: &ModelConfig, n: usize, tiles: usize, element: Element) -> mil::Result<Program> {
     let mut b = Builder::new(element);
     let x = b.input("x", &[1, config.width, 1, n])?;
-    let gain = b.input("norm", &[1, config.width, 1, 1])?;
+    let gain = gain(&mut b, config)?;
     let mut d_h = b.input("d_h0", &[1, config.width, 1, n])?;
     for tile in 1..tiles {
         let share = b.input(&format!("d_h{tile}"), &[1, config.width, 1, n])?;
         d_h = b.add(d_h, share)?;
     }
-    let grads = b.push(Op::RmsNormGrad { axis: 1, eps: config.norm_eps }, &[x, gain, d_h])?;
-    b.output("d_x", grads[0])?;
-    b.output("d_norm", grads[1])?;
-    b.finish()
+    norm_outputs(&mut b, config, x, gain, d_h)?;
+    Defect::plant_all(&config.defects, b.finish()?)
 }
 
 /// Rows that a tile may have in f16, so that the sum of exponentials of equal logits stays below the cliff

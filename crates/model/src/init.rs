@@ -3,7 +3,6 @@
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::parameter::{CLASSIFIER, EMBEDDING};
 use crate::{ModelConfig, Parameter, ParameterKind};
 
 /// The first values of `parameter`, row-major: a function of the configuration, the seed and the
@@ -13,11 +12,21 @@ pub fn initial_values(config: &ModelConfig, parameter: &Parameter, seed: u64) ->
     let mut rng = ChaCha8Rng::seed_from_u64(seed ^ fnv1a(parameter.name.as_bytes()));
     match parameter.kind {
         ParameterKind::Norm => vec![1.0; count],
+        // autoresearch's.
+        ParameterKind::ResidLambda => vec![1.0; count],
+        ParameterKind::X0Lambda => vec![0.1; count],
         ParameterKind::Embedding | ParameterKind::Classifier => {
-            debug_assert!([EMBEDDING, CLASSIFIER].contains(&parameter.name.as_str()));
-            let std = config.init.embedding_std;
+            let gain =
+                if parameter.kind == ParameterKind::Classifier { config.init.classifier_gain } else { 1.0 };
+            let std = config.init.embedding_std * gain;
             (0..count).map(|_| std * normal(&mut rng)).collect()
         }
+        ParameterKind::ValueEmbedding => {
+            let bound = config.init.matrix_gain * (3.0 / config.width as f32).sqrt();
+            (0..count).map(|_| bound * (2.0 * uniform(&mut rng) - 1.0)).collect()
+        }
+        // All gates begin half open: twice the sigmoid of 0 is 1.
+        ParameterKind::Matrix if parameter.port == "wg" => vec![0.0; count],
         ParameterKind::Matrix => {
             let is_output = matches!(parameter.port, "wo" | "w2");
             if is_output && config.init.zero_output_projections {
@@ -61,14 +70,21 @@ mod tests {
     /// Oracle: mean and deviation of the stated distributions; 5 standard errors of tolerance.
     #[test]
     fn values_have_the_stated_spread() {
-        let config = presets::by_name("tiny").unwrap();
+        let mut config = presets::by_name("tiny").unwrap();
+        // What autoresearch adds, at a size that takes no time.
+        config.n_layers = 2;
+        (config.x0_residual, config.value_embeddings) = (true, true);
+        (config.tied, config.init.classifier_gain) = (false, 0.001);
         for parameter in Parameter::all(&config) {
             let values = initial_values(&config, &parameter, 7);
             let n = values.len() as f64;
             let std = (values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / n).sqrt();
             let expected = match (parameter.kind, parameter.port) {
-                (ParameterKind::Norm, _) => 1.0,
-                (ParameterKind::Matrix, "wo" | "w2") => 0.0,
+                (ParameterKind::Norm | ParameterKind::ResidLambda, _) => 1.0,
+                (ParameterKind::X0Lambda, _) => 0.1,
+                (ParameterKind::Matrix, "wo" | "w2" | "wg") => 0.0,
+                (ParameterKind::ValueEmbedding, _) => 1.0 / 192_f64.sqrt(),
+                (ParameterKind::Classifier, _) => 0.072e-3,
                 (ParameterKind::Matrix, _) => 1.0 / (parameter.shape[1] as f64).sqrt(),
                 _ => 0.072,
             };

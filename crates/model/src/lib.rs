@@ -21,6 +21,7 @@
 mod config;
 mod cut;
 pub mod decode;
+mod defect;
 mod error;
 pub mod estimate;
 mod head;
@@ -32,11 +33,13 @@ pub mod presets;
 mod programs;
 mod stack;
 mod storage;
+mod tables;
 pub mod weights;
 
-pub use config::{FeedForward, InitConfig, MAX_EXTENT, ModelConfig};
+pub use config::{FeedForward, GATE_CHANNELS, InitConfig, LayerKind, MAX_EXTENT, ModelConfig};
 pub use cut::{Cut, Taps};
 pub use decode::Decoder;
+pub use defect::Defect;
 pub use error::Error;
 pub use init::initial_values;
 pub use parameter::{CLASSIFIER, EMBEDDING, FINAL_NORM, Parameter, ParameterKind};

@@ -3,7 +3,8 @@
 use crate::{Error, FeedForward, InitConfig, ModelConfig, Result};
 
 /// The names, smallest model first.
-pub const NAMES: &[&str] = &["odd", "tiny", "deep-5m", "gpt-48m", "gpt-68m", "stories110m", "qwen3-0.6b"];
+pub const NAMES: &[&str] =
+    &["odd", "odd-all", "tiny", "deep-5m", "gpt-48m", "autoresearch", "gpt-68m", "stories110m", "qwen3-0.6b"];
 
 /// The preset called `name`.
 ///
@@ -21,12 +22,18 @@ pub fn by_name(name: &str) -> Result<ModelConfig> {
         seq_len: 512,
         ffn: FeedForward::SwiGlu,
         qk_norm: false,
+        norm_gain: true,
+        embed_norm: false,
+        x0_residual: false,
+        value_embeddings: false,
         softcap: 15.0,
         tied: true,
         residual_scale: 1.0,
         window: 0,
+        window_pattern: String::new(),
         rope_theta: 10_000.0,
         norm_eps: 1e-5,
+        defects: Vec::new(),
         init: InitConfig::default(),
     };
     // The residual scale of the system that these descend from: 1/sqrt(2L) on both branches.
@@ -50,6 +57,14 @@ pub fn by_name(name: &str) -> Result<ModelConfig> {
             softcap: 0.0,
             tied: false,
             ..base
+        },
+        // The same with everything that a model can have: three kinds of layers.
+        "odd-all" => ModelConfig {
+            n_layers: 4,
+            n_heads: 4,
+            softcap: 15.0,
+            window_pattern: "SSSL".to_owned(),
+            ..with_everything(by_name("odd")?)
         },
         // About 2M parameters: learns in two minutes on any machine.
         "tiny" => scaled(ModelConfig {
@@ -75,6 +90,21 @@ pub fn by_name(name: &str) -> Result<ModelConfig> {
             seq_len: 256,
             ..base
         }),
+        // Karpathy's autoresearch at its depth of 8.
+        "autoresearch" => ModelConfig {
+            n_layers: 8,
+            width: 512,
+            n_heads: 4,
+            n_kv_heads: 4,
+            seq_len: 2048,
+            ffn: FeedForward::Relu2,
+            qk_norm: true,
+            tied: false,
+            window_pattern: "SSSL".to_owned(),
+            // That of f32, which PyTorch's norm adds where it is told nothing else.
+            norm_eps: f32::EPSILON,
+            ..with_everything(base)
+        },
         // The model of autoresearch-ANE, and its 32,768-token sister.
         "gpt-48m" => scaled(base),
         "gpt-68m" => scaled(ModelConfig { vocab_size: 32_768, ..base }),
@@ -109,6 +139,11 @@ pub fn by_name(name: &str) -> Result<ModelConfig> {
     })
 }
 
+/// What autoresearch's model has and Llama has not, but for its windows.
+fn with_everything(config: ModelConfig) -> ModelConfig {
+    ModelConfig { norm_gain: false, embed_norm: true, x0_residual: true, value_embeddings: true, ..config }
+}
+
 /// The embedding's deviation for C = `width` channels, 1/sqrt(C) to three digits: columns of length 1, so that a new classifier's logits have deviation 1.
 /// A tied one begins with its own input's logit at sqrt(C), capped by `softcap`, and unlearns that in
 /// some 20 steps.
@@ -133,11 +168,12 @@ mod tests {
     }
 
     /// Oracle: the parameter counts that the models' own projects publish (48.8M and 67.6M with an
-    /// unembedded norm or two of difference in rounding; 110M; 0.6B).
+    /// unembedded norm or two of difference in rounding; 50.3M; 110M; 0.6B).
     #[test]
     fn presets_have_the_published_sizes() {
         let millions = |name| by_name(name).unwrap().parameter_count() as f64 / 1e6;
         assert!((millions("gpt-48m") - 48.8).abs() < 0.06, "{}", millions("gpt-48m"));
+        assert!((millions("autoresearch") - 50.3).abs() < 0.05, "{}", millions("autoresearch"));
         assert!((millions("gpt-68m") - 67.6).abs() < 0.1, "{}", millions("gpt-68m"));
         assert!((millions("stories110m") - 109.5).abs() < 0.1, "{}", millions("stories110m"));
         assert!((millions("qwen3-0.6b") - 596.0).abs() < 1.0, "{}", millions("qwen3-0.6b"));

@@ -4,7 +4,7 @@ use mil::{Element, Segment};
 
 use crate::{Cut, ModelConfig, Result, Taps, decode, head, layer};
 
-/// The programs that a model of `config` runs over `batch` sequences: those of a layer, divided by
+/// The programs that a model of `config` runs over `batch` sequences: those of each kind of layer, divided by
 /// `cut`, those of the head, with the vocabulary in the longest tiles that `element` allows, and those
 /// of decoding. A [`Stack`](crate::Stack) compiles the same, in the tiles that its device allows.
 ///
@@ -19,7 +19,10 @@ pub fn programs(
 ) -> Result<Vec<Segment>> {
     config.validate()?;
     let tiles = head::tiles(config.vocab_size, head::longest_tile_in(element));
-    let mut all = cut.divide(&layer::joint(config, batch, element)?, taps)?;
+    let mut all = Vec::new();
+    for (kind, _) in config.layer_kinds() {
+        all.extend(cut.divide(&layer::joint(config, kind, batch, element)?, kind, taps)?);
+    }
     for head::HeadProgram { name, rows, program, .. } in
         head::programs(config, batch * config.seq_len, &tiles, element)?
     {
@@ -47,6 +50,14 @@ mod tests {
             names("odd", 21, Cut::Whole),
             ["forward", "backward", "head_norm", "head_stats", "head", "layer_decode", "head_decode"]
         );
+        let all = names("odd-all", 21, Cut::AttnFfn);
+        for name in ["attn_forward_short", "attn_forward_short_ve", "ffn_backward_ve", "layer_decode_ve"] {
+            assert!(all.iter().any(|known| known == name), "{name}: {all:?}");
+        }
+        let mut distinct = all.clone();
+        distinct.sort();
+        distinct.dedup();
+        assert_eq!(distinct.len(), all.len(), "{all:?}");
         // 151,936 rows are nine tiles of 15,194 and one of 15,190.
         assert_eq!(
             names("qwen3-0.6b", 16, Cut::AttnFfn)[4..],

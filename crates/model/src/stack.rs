@@ -1,7 +1,7 @@
 //! A model on a device: every layer's buffers bound to the compiled segments, and the passes that
 //! run them.
 //!
-//! All layers share the same few compiled programs; a layer owns its weights, its gradients and its
+//! All layers of a kind share the same few compiled programs; a layer owns its weights, its gradients and its
 //! taps. Everything that a segment hands to a later one goes through a buffer under the value's own
 //! name: what the backward pass reads is a tap and each layer has its own, everything else is
 //! scratch that the layers share.
@@ -16,7 +16,8 @@ use mil::{PortKind, Program, Segment, gradient_name};
 use crate::head::Head;
 use crate::parameter::{CLASSIFIER, EMBEDDING, FINAL_NORM};
 use crate::storage::{Part, Scratch, Sum, allocate, bind_all, in_place};
-use crate::{Cut, Error, ModelConfig, Parameter, Result, Taps, head, layer};
+use crate::tables::Table;
+use crate::{Cut, Error, LayerKind, ModelConfig, Parameter, ParameterKind, Result, Taps, head, layer};
 
 /// How a model is laid out on a device.
 #[derive(Debug, Clone)]
@@ -44,8 +45,8 @@ pub struct StepReport {
     pub nll: Vec<f32>,
     /// Largest magnitude in the residual stream after each layer, `[L]`.
     pub act_max: Vec<f32>,
-    /// Largest magnitude in the gradient of each layer's input, times the scale, `[L]`; empty after
-    /// a forward pass alone.
+    /// Largest magnitude in the gradient of each layer's input (with `x0_residual` also in that of x0 by way of
+    /// this layer and those above), times the scale, `[L]`; empty after a forward pass alone.
     pub d_max: Vec<f32>,
 }
 
@@ -55,6 +56,7 @@ struct Layer {
     /// For a batch that begins a sum of gradients, and for one that goes on with it. Without
     /// accumulating ports there is only the first.
     backward: Vec<Vec<Invocation>>,
+    value_embedding: Option<Table>,
     act_max: Buffer,
     d_max: Buffer,
 }
@@ -74,19 +76,15 @@ pub struct Stack {
     choices: Vec<String>,
     parameters: Vec<Parameter>,
     parts: Vec<Vec<Part>>,
-    embedding: usize,
+    embedding: Table,
     layers: Vec<Layer>,
     head: Head,
-    /// The stream before each layer and after the last, `[1, C, 1, N]` each.
-    streams: Vec<Buffer>,
-    /// Gradient of the first layer's input.
-    d_embedding: Buffer,
     /// Whether gradients sum in device buffers, by accumulating ports.
     sums_in_place: bool,
     host: Vec<f32>,
 }
 
-/// Compiled segments of a layer, and where each value that passes between them is born and read.
+/// Compiled segments of a kind of layer, and where each value that passes between them is born and read.
 struct Compiled {
     executables: Vec<Executable>,
     taps: HashSet<String>,
@@ -108,9 +106,13 @@ impl Stack {
         let n = options.batch * config.seq_len;
         // Gradients sum in the device's own memory where its ports accumulate and the host sees it.
         let sums_in_place = device.limits().accumulate && device.alloc(&[1])?.map_f32(&mut |_| {});
-        let joint = layer::joint(config, options.batch, element)?;
+        let joints = config
+            .layer_kinds()
+            .into_iter()
+            .map(|(kind, _)| Ok((kind, layer::joint(config, kind, options.batch, element)?)))
+            .collect::<Result<Vec<_>>>()?;
         let mut choices = Vec::new();
-        let (cut, compiled) = compile_ladder(device.as_ref(), &joint, options, &mut choices)?;
+        let (cut, compiled) = compile_ladder(device.as_ref(), &joints, options, &mut choices)?;
 
         let parameters = Parameter::all(config);
         let longest = options.max_tile.unwrap_or(usize::MAX).clamp(1, head::longest_tile(device.as_ref()));
@@ -129,10 +131,37 @@ impl Stack {
         // The gradient of the stream goes down through two buffers by turns.
         let d_streams = [device.alloc(&stream_shape)?, device.alloc(&stream_shape)?];
         let d_of = |layer: usize| &d_streams[layer % 2];
+        // So does that of x0, which begins with nothing above the last layer.
+        let d_x0 = match config.x0_residual {
+            true => Some([device.alloc(&stream_shape)?, device.alloc(&stream_shape)?]),
+            false => None,
+        };
+        let nothing = d_x0.as_ref().map(|_| device.alloc(&stream_shape)).transpose()?;
+        if let Some(nothing) = &nothing {
+            nothing.write_f32(&vec![0.0; config.width * n])?;
+        }
+        let d_x0_of = |layer: usize| match (&d_x0, &nothing) {
+            (Some(_), Some(nothing)) if layer == config.n_layers => nothing.clone(),
+            (Some(buffers), _) => buffers[layer % 2].clone(),
+            _ => unreachable!("only a model with x0_residual has such a port"),
+        };
 
         let modes: &[Mode] = if sums_in_place { &[Mode::Store, Mode::Accumulate] } else { &[Mode::Store] };
         let mut layers = Vec::with_capacity(config.n_layers);
         for at in 0..config.n_layers {
+            let compiled = &compiled[&config.layer_kind(at)];
+            let table = parameters
+                .iter()
+                .position(|p| p.layer == Some(at) && p.kind == ParameterKind::ValueEmbedding);
+            let columns = [1, config.kv_dim(), 1, n];
+            let value_embedding = match table {
+                None => None,
+                Some(table) => {
+                    let ve = device.alloc(&columns)?;
+                    let d_ve = scratch.get(&gradient_name("ve"), &columns)?;
+                    Some((ve.clone(), d_ve.clone(), Table::new(table, ve, vec![d_ve], None)))
+                }
+            };
             let mut taps: HashMap<String, Buffer> = HashMap::new();
             let (act_max, d_max) = (device.alloc(&[1, 1, 1, 1])?, device.alloc(&[1, 1, 1, 1])?);
             let mut bind = |executable: &Executable, mode: Mode| -> Result<Invocation> {
@@ -143,8 +172,14 @@ impl Stack {
                     let gradient = parameters
                         .iter()
                         .position(|p| p.layer == Some(at) && gradient_name(p.port) == port.name);
+                    let of_values = || value_embedding.as_ref().expect("only such a layer has the port");
                     let (buffer, mode) = match (port.name, weight, gradient) {
                         ("x", ..) => (streams[at].clone(), Mode::Store),
+                        ("x0", ..) => (streams[0].clone(), Mode::Store),
+                        ("d_x0_above", ..) => (d_x0_of(at + 1), Mode::Store),
+                        ("d_x0", ..) => (d_x0_of(at), Mode::Store),
+                        ("ve", ..) => (of_values().0.clone(), Mode::Store),
+                        ("d_ve", ..) => (of_values().1.clone(), Mode::Store),
                         ("y", ..) => (streams[at + 1].clone(), Mode::Store),
                         ("d_y", ..) => (d_of(at + 1).clone(), Mode::Store),
                         ("d_x", ..) => (d_of(at).clone(), Mode::Store),
@@ -172,7 +207,8 @@ impl Stack {
                 .iter()
                 .map(|mode| backward.iter().map(|e| bind(e, *mode)).collect::<Result<Vec<_>>>())
                 .collect::<Result<Vec<_>>>()?;
-            layers.push(Layer { forward, backward, act_max, d_max });
+            let value_embedding = value_embedding.map(|(_, _, table)| table);
+            layers.push(Layer { forward, backward, value_embedding, act_max, d_max });
         }
 
         let classifier = if config.tied { EMBEDDING } else { CLASSIFIER };
@@ -182,25 +218,31 @@ impl Stack {
             n,
             &tile_rows,
             &parts[position(classifier).expect("every model has a classifier")],
-            &parts[position(FINAL_NORM).expect("every model has a last norm")][0],
+            position(FINAL_NORM).map(|norm| &parts[norm][0]),
             &streams[config.n_layers],
             d_of(config.n_layers),
             modes,
         )?;
+        let mut gradients = vec![d_of(0).clone()];
+        gradients.extend(config.x0_residual.then(|| d_x0_of(0)));
+        let embedding = Table::new(
+            position(EMBEDDING).expect("every model has an embedding"),
+            streams[0].clone(),
+            gradients,
+            config.embed_norm.then_some(config.norm_eps),
+        );
         Ok(Stack {
             config: config.clone(),
             options: options.clone(),
             cut,
             choices,
-            embedding: position(EMBEDDING).expect("every model has an embedding"),
+            embedding,
             parameters,
             parts,
             layers,
             head,
-            streams,
-            d_embedding: d_of(0).clone(),
             sums_in_place,
-            host: vec![0.0; config.width * n],
+            host: vec![0.0; config.width.max(config.kv_dim()) * n],
             device,
         })
     }
@@ -356,8 +398,14 @@ impl Stack {
                 return Err(self.silent_zero("backward", at));
             }
             self.collect(Some(at), first)?;
+            if let Some(table) = &self.layers[at].value_embedding {
+                table.add_gradient(&mut self.parts[table.parameter], ids, first, &mut self.host)?;
+            }
         }
-        self.embedding_backward(ids, first)?;
+        // A tied embedding's sum has begun with the classifier's gradient.
+        let begins = first && !self.config.tied;
+        let table = &self.embedding;
+        table.add_gradient(&mut self.parts[table.parameter], ids, begins, &mut self.host)?;
         Ok(StepReport { nll, act_max, d_max })
     }
 
@@ -394,18 +442,12 @@ impl Stack {
 
     /// Looks up the embeddings and runs all layers; the largest magnitude after each.
     fn forward_layers(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
-        let (c, n) = (self.config.width, ids.len());
-        for part in &mut self.parts[self.embedding] {
-            let rows = part.range.start / c..part.range.end / c;
-            let host = &mut self.host;
-            part.with_master(|table| {
-                for (column, id) in ids.iter().enumerate().filter(|(_, id)| rows.contains(&(**id as usize))) {
-                    let row = &table[(*id as usize - rows.start) * c..][..c];
-                    row.iter().enumerate().for_each(|(channel, value)| host[channel * n + column] = *value);
-                }
-            });
+        let (parts, host) = (&mut self.parts, &mut self.host);
+        let table = &mut self.embedding;
+        let is_something = table.look_up(&mut parts[table.parameter], ids, host)?;
+        for table in self.layers.iter_mut().filter_map(|layer| layer.value_embedding.as_mut()) {
+            table.look_up(&mut parts[table.parameter], ids, host)?;
         }
-        self.streams[0].write_f32(&self.host)?;
         for layer in &self.layers {
             for invocation in &layer.forward {
                 invocation.run()?;
@@ -415,7 +457,7 @@ impl Stack {
         for (at, value) in act_max.iter_mut().enumerate() {
             self.layers[at].act_max.read_f32(std::slice::from_mut(value))?;
             // The stream passes every layer by its residual connection.
-            if *value == 0.0 && self.host.iter().any(|value| *value != 0.0) {
+            if *value == 0.0 && is_something {
                 return Err(self.silent_zero("forward", at));
             }
         }
@@ -469,69 +511,65 @@ impl Stack {
         }
         Ok(())
     }
-
-    /// Adds the gradient of each column of the first stream to the row of its token.
-    fn embedding_backward(&mut self, ids: &[u32], first: bool) -> Result<()> {
-        let (c, n) = (self.config.width, ids.len());
-        self.d_embedding.read_f32(&mut self.host)?;
-        let (host, tied) = (&self.host, self.config.tied);
-        for part in &mut self.parts[self.embedding] {
-            let rows = part.range.start / c..part.range.end / c;
-            part.with_sum(|sum| {
-                if first && !tied {
-                    sum.fill(0.0);
-                }
-                for (column, id) in ids.iter().enumerate().filter(|(_, id)| rows.contains(&(**id as usize))) {
-                    let row = &mut sum[(*id as usize - rows.start) * c..][..c];
-                    row.iter_mut()
-                        .enumerate()
-                        .for_each(|(channel, value)| *value += host[channel * n + column]);
-                }
-            });
-        }
-        Ok(())
-    }
 }
 
-/// Compiles the coarsest cut that the device takes.
+/// Compiles the coarsest cut that the device takes for every kind of layer.
 fn compile_ladder(
     device: &dyn Device,
-    joint: &Program,
+    joints: &[(LayerKind, Program)],
     options: &StackOptions,
     choices: &mut Vec<String>,
-) -> Result<(Cut, Compiled)> {
+) -> Result<(Cut, HashMap<LayerKind, Compiled>)> {
     let candidates: Vec<Cut> = options.cut.map_or(Cut::ALL.to_vec(), |cut| vec![cut]);
     let mut refused = None;
     for cut in candidates {
-        let segments = cut.divide(joint, options.taps)?;
-        match segments
-            .iter()
-            .map(|s| device.compile(&s.name, &s.program))
-            .collect::<std::result::Result<Vec<_>, _>>()
-        {
-            Ok(executables) => {
-                let time: std::time::Duration = executables.iter().map(Executable::compile_time).sum();
+        match compile_cut(device, joints, cut, options.taps) {
+            Ok(compiled) => {
+                let executables = || compiled.values().flat_map(|compiled| &compiled.executables);
+                let time: std::time::Duration = executables().map(Executable::compile_time).sum();
                 let why = if options.cut.is_some() {
                     "as configured"
                 } else {
                     "the coarsest that the device takes"
                 };
+                let of = match joints.len() {
+                    1 => "all layers".to_owned(),
+                    kinds => format!("{kinds} kinds of layers"),
+                };
                 choices.push(format!(
-                    "cut {}: {} programs for all layers, compiled in {:.1} ms ({why})",
+                    "cut {}: {} programs for {of}, compiled in {:.1} ms ({why})",
                     cut.name(),
-                    executables.len(),
+                    executables().count(),
                     time.as_secs_f64() * 1e3
                 ));
-                let taps = taps_of(&segments, cut.forward_segments());
-                return Ok((cut, Compiled { executables, taps }));
+                return Ok((cut, compiled));
             }
-            Err(error) => {
+            Err(Error::Device(error)) => {
                 choices.push(format!("cut {}: refused: {error}", cut.name()));
                 refused = Some(error);
             }
+            Err(error) => return Err(error),
         }
     }
     Err(Error::Device(refused.expect("there is at least one candidate")))
+}
+
+/// The programs of `cut` for every kind of layer.
+fn compile_cut(
+    device: &dyn Device,
+    joints: &[(LayerKind, Program)],
+    cut: Cut,
+    taps: Taps,
+) -> Result<HashMap<LayerKind, Compiled>> {
+    let compile = |(kind, joint): &(LayerKind, Program)| {
+        let segments = cut.divide(joint, *kind, taps)?;
+        let executables = segments
+            .iter()
+            .map(|segment| device.compile(&segment.name, &segment.program))
+            .collect::<std::result::Result<Vec<_>, _>>()?;
+        Ok((*kind, Compiled { executables, taps: taps_of(&segments, cut.forward_segments()) }))
+    };
+    joints.iter().map(compile).collect()
 }
 
 /// Values that a forward segment computes and a backward segment reads.

@@ -111,7 +111,7 @@ pub(crate) fn allocate(
     tile_rows: &[Range<usize>],
     scratch: &mut Scratch<'_>,
 ) -> Result<Vec<Part>> {
-    let host_only = parameter.name == EMBEDDING && !config.tied;
+    let host_only = parameter.on_host_only(config);
     let classifier = parameter.name == if config.tied { EMBEDDING } else { CLASSIFIER };
     let part = |range: Range<usize>, shape: Option<Vec<usize>>, scratch: &mut Scratch<'_>| -> Result<Part> {
         let count = range.len();

@@ -1,5 +1,17 @@
 //! Weight files: safetensors under the Hugging Face names, so that other tools read them as they
 //! are.
+//!
+//! What Llama lacks has names of the same form, with i the layer:
+//!
+//! | tensor | shape | |
+//! | --- | --- | --- |
+//! | `model.layers.{i}.self_attn.{q,k}_norm.weight` | `[D]` | gains per head, as Qwen3 has them |
+//! | `model.layers.{i}.resid_lambda.weight`, `….x0_lambda.weight` | `[1]` | with `x0_residual` |
+//! | `model.layers.{i}.self_attn.value_embed.weight` | `[V, KV*D]` | with `value_embeddings`, in every second layer |
+//! | `model.layers.{i}.self_attn.value_gate.weight` | `[KV, 32]` | beside it |
+//!
+//! Without `norm_gain` a file holds no norm at all. No model of another library takes such files: a tensor too many
+//! or one that is missing is an error there, and so it is here.
 
 use std::collections::BTreeMap;
 use std::path::Path;

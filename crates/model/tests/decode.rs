@@ -9,7 +9,12 @@ use model::{Decoder, Parameter};
 
 #[test]
 fn tokens_one_by_one_give_the_logits_of_the_whole_sequence() {
-    for name in ["model_swiglu_tied.safetensors", "model_odd.safetensors", "model_window.safetensors"] {
+    for name in [
+        "model_swiglu_tied.safetensors",
+        "model_odd.safetensors",
+        "model_window.safetensors",
+        "model_all.safetensors",
+    ] {
         let golden = Golden::read(name);
         let weights: Vec<Vec<f32>> =
             Parameter::all(&golden.config).iter().map(|p| golden.tensor(&p.name).to_vec()).collect();

@@ -42,14 +42,15 @@ impl Device for Counting {
     }
 }
 
-/// Grouped heads, an untied classifier; a tied one; a vocabulary of two tiles, tied and not.
+/// Grouped heads, an untied classifier; a tied one; a vocabulary of two tiles, tied and not; three kinds of
+/// layers with everything that a model can have.
 fn models() -> Vec<ModelConfig> {
     let odd = presets::by_name("odd").unwrap();
     let small = ModelConfig { n_layers: 3, seq_len: 16, ..odd.clone() };
     let tied = ModelConfig { tied: true, qk_norm: false, ..small.clone() };
     let tiled = ModelConfig { n_layers: 1, vocab_size: 16_500, ..small.clone() };
     let tiled_tied = ModelConfig { tied: true, ..tiled.clone() };
-    vec![odd, tied, tiled, tiled_tied]
+    vec![odd, tied, tiled, tiled_tied, presets::by_name("odd-all").unwrap()]
 }
 
 /// Oracle: the counters of a device under a [`Stack`] that takes a step of two batches.

@@ -21,11 +21,13 @@ fn the_layers_of_every_preset_compile_at_every_length() {
             let config = ModelConfig { seq_len, ..presets::by_name(name).unwrap() };
             config.validate().unwrap_or_else(|error| panic!("{name} at {seq_len}: {error}"));
             for device in &devices {
-                let joint = layer::joint(&config, 1, device.element()).unwrap();
-                for cut in Cut::ALL {
-                    for segment in cut.divide(&joint, Taps::Keep).unwrap() {
-                        if let Err(error) = device.compile(&segment.name, &segment.program) {
-                            panic!("{name} at {seq_len}, cut {}: {error}", cut.name());
+                for (kind, _) in config.layer_kinds() {
+                    let joint = layer::joint(&config, kind, 1, device.element()).unwrap();
+                    for cut in Cut::ALL {
+                        for segment in cut.divide(&joint, kind, Taps::Keep).unwrap() {
+                            if let Err(error) = device.compile(&segment.name, &segment.program) {
+                                panic!("{name} at {seq_len}, cut {}: {error}", cut.name());
+                            }
                         }
                     }
                 }

@@ -7,8 +7,12 @@ mod common;
 use common::{Golden, compare_model, devices_f32, sim_f16};
 use model::StackOptions;
 
-const GOLDENS: &[&str] =
-    &["model_swiglu_tied.safetensors", "model_odd.safetensors", "model_window.safetensors"];
+const GOLDENS: &[&str] = &[
+    "model_swiglu_tied.safetensors",
+    "model_odd.safetensors",
+    "model_window.safetensors",
+    "model_all.safetensors",
+];
 
 /// f32 rounds to 6e-8; sums of up to a few hundred terms through two layers and back multiply that
 /// by well under a thousand.
@@ -64,4 +68,63 @@ fn a_dropped_factor_is_found() {
     changed.config.residual_scale = 1.0;
     let mut stack = changed.stack(devices_f32().remove(0), StackOptions::default());
     assert!(!compare_model(&golden, &mut stack, F16_TOLERANCE).0.is_empty());
+}
+
+/// Each piece that Llama lacks shows: the model without it, or with a fault that could have been made in it,
+/// disagrees widely, on the CPU in f32.
+#[test]
+fn a_fault_in_any_piece_is_found() {
+    let golden = Golden::read("model_all.safetensors");
+    let misses = |changed: &Golden, fault: &dyn Fn(&str, &mut Vec<f32>)| {
+        let mut stack = changed.stack(devices_f32().remove(0), StackOptions::default());
+        for (index, parameter) in stack.parameters().to_vec().iter().enumerate() {
+            let mut values = golden.tensor(&parameter.name).to_vec();
+            fault(&parameter.name, &mut values);
+            stack.set_weights(index, &values).unwrap();
+        }
+        compare_model(&golden, &mut stack, 100.0 * F32_TOLERANCE).0.len()
+    };
+    // Token losses and gradients, where the factors of a kind are one vector: 4 layers with 6 matrices, 2 of them
+    // with a gate and a table.
+    let all = 1 + 2 + 2 + 4 * 6 + 2 * 2;
+    assert_eq!(misses(&golden, &|_, _| ()), 0, "no fault");
+    let configs: [(&str, fn(&mut model::ModelConfig)); 4] = [
+        ("embeddings are not normed", |config| config.embed_norm = false),
+        ("another pattern of windows", |config| config.window_pattern = "SLSL".into()),
+        ("no window", |config| config.window_pattern = String::new()),
+        ("queries and keys are not normed", |config| config.qk_norm = false),
+    ];
+    for (what, change) in configs {
+        let mut changed = Golden::read("model_all.safetensors");
+        change(&mut changed.config);
+        let found = misses(&changed, &|_, _| ());
+        assert!(found > all / 2, "{what}: {found} of {all}");
+    }
+    type Fault = fn(&str, &mut Vec<f32>);
+    let weights: [(&str, Fault); 4] = [
+        ("a gate without its factor of 2", |name, values| {
+            if name.contains("value_embed") {
+                values.iter_mut().for_each(|value| *value *= 0.5);
+            }
+        }),
+        ("a gate of other heads", |name, values| {
+            if name.contains("value_gate") {
+                values.rotate_left(model::GATE_CHANNELS);
+            }
+        }),
+        ("no factor on the stream", |name, values| {
+            if name.contains("resid_lambda") {
+                values[0] = 1.0;
+            }
+        }),
+        ("no x0", |name, values| {
+            if name.contains("x0_lambda") {
+                values[0] = 0.0;
+            }
+        }),
+    ];
+    for (what, fault) in weights {
+        let found = misses(&golden, &fault);
+        assert!(found > all / 2, "{what}: {found} of {all}");
+    }
 }

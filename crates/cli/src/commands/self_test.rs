@@ -297,14 +297,17 @@ fn all_answers(name: &str, out: &mut dyn Write) -> Result<()> {
     // Which programs of a layer compile, and how far they are from the interpreter.
     let mut config = presets::by_name("tiny")?;
     config.seq_len = 64;
-    for cut in Cut::ALL {
-        let joint = layer::joint(&config, 1, device.element())?;
-        for segment in cut.divide(&joint, Taps::Keep)? {
-            let mut answer = entry(device, &sim, &segment.program, |i| ((i * 37) % 101) as f32 / 512.0 - 0.1);
-            answer["id"] = format!("layer/{}/{}", cut.name(), segment.name).into();
-            answer["asks"] = "whether a layer's program compiles, and its error".into();
-            writeln!(out, "{answer}")?;
-            out.flush()?;
+    for (kind, _) in config.layer_kinds() {
+        let joint = layer::joint(&config, kind, 1, device.element())?;
+        for cut in Cut::ALL {
+            for segment in cut.divide(&joint, kind, Taps::Keep)? {
+                let mut answer =
+                    entry(device, &sim, &segment.program, |i| ((i * 37) % 101) as f32 / 512.0 - 0.1);
+                answer["id"] = format!("layer/{}/{}", cut.name(), segment.name).into();
+                answer["asks"] = "whether a layer's program compiles, and its error".into();
+                writeln!(out, "{answer}")?;
+                out.flush()?;
+            }
         }
     }
     writeln!(out, "{}", json!({ "latency_us": latency(device)? }))?;

@@ -113,8 +113,13 @@ impl Planner<'_> {
             Op::RmsNormGrad { axis, eps } => {
                 let norm = self.norm(stmt.args[0], *axis, *eps);
                 let [x, w, dy] = self.all_dense(stmt)?;
-                let (dx, dw) = (self.place(stmt.results[0]), self.place(stmt.results[1]));
-                self.step("rms_norm_grad", 0.0, &[x, w, dy], &[dx, dw], move |pool, memory| {
+                let dx = self.place(stmt.results[0]);
+                // Nobody reads the gradient of a gain that is not learned.
+                let is_read = !self.uses[stmt.results[1].index()].is_empty()
+                    || program.outputs().contains(&stmt.results[1]);
+                let dw = is_read.then(|| self.place(stmt.results[1]));
+                let writes: Vec<StorageId> = [dx].into_iter().chain(dw).collect();
+                self.step("rms_norm_grad", 0.0, &[x, w, dy], &writes, move |pool, memory| {
                     // SAFETY: declared above.
                     unsafe {
                         norm.backward(
@@ -123,7 +128,7 @@ impl Planner<'_> {
                             Some(memory.read(w)),
                             memory.read(dy),
                             (memory.write(dx), memory.mode(dx)),
-                            Some((memory.write(dw), memory.mode(dw))),
+                            dw.map(|dw| (memory.write(dw), memory.mode(dw))),
                         );
                     }
                 });

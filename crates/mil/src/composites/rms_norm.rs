@@ -1,7 +1,8 @@
 //! `rms_norm(x, w)`: y = x / sqrt(mean(x²) + eps) * w, the mean along one axis.
 //!
 //! The residual stream is normalised along its channels (x `[1, C, 1, N]`, w `[1, C, 1, 1]`,
-//! axis 1); queries and keys along each head (x `[1, H, D, N]`, w `[1, 1, D, 1]`, axis 2).
+//! axis 1); queries and keys along each head (x `[1, H, D, N]`, w `[1, 1, D, 1]`, axis 2). A norm
+//! without gains has a constant of ones for w, which no device is asked to multiply by.
 //!
 //! In f16 the mean of squares is the delicate part: a fixed scale before squaring either lets an
 //! outlier overflow (and rsqrt(inf) = 0 then silences the whole column) or lets small activations
@@ -12,8 +13,9 @@
 use crate::ops::{Example, Op, t};
 use crate::{Builder, Error, Result, TensorType, ValueId};
 
-/// Columns whose largest magnitude is below this are divided by it instead, which keeps 1/rms in
-/// f16's range; their mean of squares, at most 2^-20, is less than the smallest eps of any preset.
+/// Columns whose largest magnitude is below this are divided by it instead, which keeps eps / max² in
+/// f16's range; their mean of squares is at most 2^-20, and squares that underflow are far less than an
+/// eps of 1e-7 or more.
 const SMALLEST_MAX: f32 = 1.0 / 1024.0;
 
 fn parts(op: &Op) -> (usize, f32) {
@@ -78,12 +80,14 @@ pub(super) fn decompose(b: &mut Builder, op: &Op, args: &[ValueId]) -> Result<Ve
     let (axis, eps) = parts(op);
     let (x, w) = (args[0], args[1]);
     let (unit, r) = normalized(b, x, axis, eps)?;
+    let has_gain = !b.is_ones(w);
+    let gained = |b: &mut Builder, x| if has_gain { b.mul(x, w) } else { Ok(x) };
     if matches!(op, Op::RmsNorm { .. }) {
-        return Ok(vec![b.mul(unit, w)?]);
+        return Ok(vec![gained(b, unit)?]);
     }
     // With u = x r and g = w dy: dx = r (g - u mean(g u)), dw = Σ dy u over all other axes.
     let dy = args[2];
-    let g = b.mul(dy, w)?;
+    let g = gained(b, dy)?;
     let gu = b.mul(g, unit)?;
     let extent = b.shape(x)[axis];
     let mean = b.weighted_sum(gu, axis, 1.0 / extent as f32)?;
@@ -118,4 +122,32 @@ pub(super) fn misuses() -> Vec<(Op, Vec<TensorType>, &'static str)> {
         (Op::RmsNorm { axis: 1, eps: 1e-5 }, vec![x.clone(), t(&[1, 5, 1, 1])], "w is"),
         (Op::RmsNormGrad { axis: 1, eps: 1e-5 }, vec![x, t(&[1, 6, 1, 1]), t(&[1, 6, 1, 4])], "dy is"),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Element;
+
+    /// The products that a norm with these gains and its gradient expand to.
+    fn products(gains: Option<f32>) -> usize {
+        let mut b = Builder::new(Element::F16);
+        let x = b.input("x", &[1, 6, 1, 5]).unwrap();
+        let w = match gains {
+            Some(gain) => b.full(&[1, 6, 1, 1], gain),
+            None => b.input("w", &[1, 6, 1, 1]).unwrap(),
+        };
+        let y = b.push1(Op::RmsNorm { axis: 1, eps: 1e-5 }, &[x, w]).unwrap();
+        let d_x = b.push1(Op::RmsNormGrad { axis: 1, eps: 1e-5 }, &[x, w, y]).unwrap();
+        b.output("y", y).unwrap();
+        b.output("d_x", d_x).unwrap();
+        let program = b.finish().unwrap().expand_all().unwrap();
+        program.stmts().iter().filter(|stmt| matches!(stmt.op, Op::Mul)).count()
+    }
+
+    #[test]
+    fn a_norm_without_gains_multiplies_by_none() {
+        assert_eq!(products(Some(1.0)) + 2, products(None));
+        assert_eq!(products(Some(2.0)), products(None));
+    }
 }

@@ -5,7 +5,6 @@ use std::collections::HashMap;
 
 use mil::{Element, Program, gradient_name};
 
-use crate::parameter::EMBEDDING;
 use crate::{Cut, ModelConfig, Parameter, Result, Taps, head, layer, stack};
 
 /// How a step is carried out.
@@ -51,20 +50,19 @@ impl Plan {
         if self.batch == 0 || self.batches == 0 {
             return Err(crate::Error::Batch("it must hold at least one sequence".into()));
         }
-        let joint = layer::joint(config, self.batch, Element::F16)?;
-        let weights: Vec<String> = layer::weight_ports(config).into_iter().map(str::to_owned).collect();
-        let mut programs: Vec<Planned> = self
-            .cut
-            .divide(&joint, self.taps)?
-            .into_iter()
-            .map(|segment| Planned {
+        let mut programs = Vec::new();
+        for (kind, layers) in config.layer_kinds() {
+            let joint = layer::joint(config, kind, self.batch, Element::F16)?;
+            let weights: Vec<String> =
+                layer::weight_ports(config, kind).into_iter().map(str::to_owned).collect();
+            programs.extend(self.cut.divide(&joint, kind, self.taps)?.into_iter().map(|segment| Planned {
                 name: segment.name,
                 program: segment.program,
                 weights: weights.clone(),
-                runs: config.n_layers,
+                runs: layers.len(),
                 in_layer: true,
-            })
-            .collect();
+            }));
+        }
         let n = self.batch * config.seq_len;
         let head = head::programs(config, n, &tile_rows(config), Element::F16)?;
         programs.extend(head.into_iter().filter(|head| head.training_runs > 0).map(|head| Planned {
@@ -83,32 +81,40 @@ impl Plan {
     /// # Errors
     /// As [`Plan::programs`].
     pub fn buffer_bytes(&self, config: &ModelConfig) -> Result<usize> {
-        let joint = layer::joint(config, self.batch, Element::F16)?;
-        let segments = self.cut.divide(&joint, self.taps)?;
-        let taps = stack::taps_of(&segments, self.cut.forward_segments());
         let n = self.batch * config.seq_len;
         let (stream, tiles) = (config.width * n, tile_rows(config).len());
-        // What layers share, by name, and what each owns.
+        // What layers share, by name, and what they own.
         let mut shared: HashMap<(String, Vec<usize>), usize> = HashMap::new();
         let mut share = |name: &str, shape: &[usize]| {
             shared.insert((name.to_owned(), shape.to_vec()), shape.iter().product());
         };
-        let mut own: HashMap<String, usize> = HashMap::new();
-        let weights = layer::weight_ports(config);
-        let gradients: Vec<String> = weights.iter().map(|port| gradient_name(port)).collect();
-        for port in segments.iter().flat_map(|segment| segment.program.ports()) {
-            match port.name {
-                "x" | "y" | "d_x" | "d_y" | "act_max" | "d_max" => {}
-                name if weights.contains(&name) || gradients.iter().any(|g| g == name) => {}
-                name if taps.contains(name) => {
-                    own.insert(name.to_owned(), port.ty.numel());
-                }
-                name => share(name, &port.ty.shape),
-            }
-        }
+        // Streams and their gradient, which goes down through two buffers by turns; extremes.
         let mut elements = (config.n_layers + 1 + 2) * stream + config.n_layers * 2;
+        if config.x0_residual {
+            // So does the gradient of x0, from a third buffer, which is nothing.
+            elements += 3 * stream;
+        }
+        for (kind, layers) in config.layer_kinds() {
+            let joint = layer::joint(config, kind, self.batch, Element::F16)?;
+            let segments = self.cut.divide(&joint, kind, self.taps)?;
+            let taps = stack::taps_of(&segments, self.cut.forward_segments());
+            let mut own: HashMap<String, usize> = HashMap::new();
+            let weights = layer::weight_ports(config, kind);
+            let gradients: Vec<String> = weights.iter().map(|port| gradient_name(port)).collect();
+            for port in segments.iter().flat_map(|segment| segment.program.ports()) {
+                match port.name {
+                    "x" | "y" | "d_x" | "d_y" | "x0" | "d_x0" | "d_x0_above" | "act_max" | "d_max" => {}
+                    name if weights.contains(&name) || gradients.iter().any(|g| g == name) => {}
+                    name if name == "ve" || taps.contains(name) => {
+                        own.insert(name.to_owned(), port.ty.numel());
+                    }
+                    name => share(name, &port.ty.shape),
+                }
+            }
+            elements += layers.len() * own.values().sum::<usize>();
+        }
         for parameter in Parameter::all(config) {
-            if parameter.name == EMBEDDING && !config.tied {
+            if parameter.on_host_only(config) {
                 continue;
             }
             elements += parameter.numel();
@@ -118,7 +124,7 @@ impl Plan {
                 None => elements += parameter.numel(),
             }
         }
-        elements += shared.values().sum::<usize>() + config.n_layers * own.values().sum::<usize>();
+        elements += shared.values().sum::<usize>();
         // Behind the last layer: its normed stream and, for each of several tiles, a share of its gradient;
         // targets and statistics of each tile; the log-sum-exp; the loss scale.
         elements += stream + if tiles > 1 { tiles * stream } else { 0 };
@@ -144,7 +150,7 @@ pub struct Traffic {
 
 impl Traffic {
     /// What `plan` moves in one step on a device that computes in f16 and does not accumulate: the weights
-    /// once, and for each batch the embeddings in and their gradients out, the targets, the statistics of the
+    /// once, and for each batch the embeddings in and their gradients out (those of layers' values too), the targets, the statistics of the
     /// loss, the extremes of each layer, and every gradient.
     ///
     /// # Errors
@@ -157,14 +163,14 @@ impl Traffic {
     pub(super) fn with_dispatches(config: &ModelConfig, plan: &Plan, dispatches: usize) -> Traffic {
         let n = plan.batch * config.seq_len;
         let (stream, tiles) = (config.width * n, tile_rows(config).len());
-        let on_device: usize = Parameter::all(config)
-            .iter()
-            .filter(|p| p.name != EMBEDDING || config.tied)
-            .map(Parameter::numel)
-            .sum();
+        let on_device: usize =
+            Parameter::all(config).iter().filter(|p| !p.on_host_only(config)).map(Parameter::numel).sum();
+        let with_values = (0..config.n_layers).filter(|layer| config.layer_kind(*layer).value_embedding);
+        let values = with_values.count() * config.kv_dim() * n;
+        let d_x0 = if config.x0_residual { stream } else { 0 };
         let log_sum_exp = if tiles > 1 { 2 * n } else { 0 };
-        let written = stream + tiles * 2 * n + log_sum_exp + 1;
-        let read = stream + tiles * 3 * n + 2 * config.n_layers + on_device;
+        let written = stream + values + tiles * 2 * n + log_sum_exp + 1;
+        let read = stream + values + d_x0 + tiles * 3 * n + 2 * config.n_layers + on_device;
         let bytes = Element::F16.bytes();
         Traffic {
             dispatches: plan.batches * dispatches,

@@ -39,7 +39,8 @@ pub struct ProgramEstimate {
 pub struct StepEstimate {
     /// The programs in order.
     pub programs: Vec<ProgramEstimate>,
-    /// Milliseconds of one layer's programs, forward and backward, for one batch.
+    /// Milliseconds of one layer's programs, forward and backward, for one batch; of a mean layer, where there
+    /// are several kinds.
     pub layer_ms: f64,
     /// Milliseconds of what comes after the last layer, for one batch.
     pub head_ms: f64,
@@ -119,9 +120,11 @@ impl StepEstimate {
                     }
                 })
                 .collect();
-            let layer_ms: f64 = programs.iter().filter(|p| p.in_layer).map(|p| p.ms).sum();
+            let layers = config.n_layers as f64;
+            let layer_ms: f64 =
+                programs.iter().filter(|p| p.in_layer).map(|p| p.runs as f64 / layers * p.ms).sum();
             let head_ms: f64 = programs.iter().filter(|p| !p.in_layer).map(|p| p.runs as f64 * p.ms).sum();
-            let engine_ms = plan.batches as f64 * (config.n_layers as f64 * layer_ms + head_ms);
+            let engine_ms = plan.batches as f64 * (layers * layer_ms + head_ms);
             let step_ms = engine_ms + convert_ms + update_ms;
             StepEstimate {
                 programs,
@@ -148,6 +151,8 @@ fn convert_ms(config: &ModelConfig, plan: &Plan, traffic: &Traffic) -> f64 {
     let elements = traffic.bytes() as f64 / 2.0;
     let summed = (plan.batches - 1) as f64 * config.parameter_count() as f64;
     // Embeddings are gathered and their gradients scattered in f32.
-    let looked_up = 2.0 * (plan.batches * plan.batch * config.seq_len * config.width) as f64;
+    let with_values = (0..config.n_layers).filter(|layer| config.layer_kind(*layer).value_embedding);
+    let channels = config.width + with_values.count() * config.kv_dim();
+    let looked_up = 2.0 * (plan.batches * plan.batch * config.seq_len * channels) as f64;
     Host::QUIET.copy_ms(elements * 6.0 + summed * 4.0 + looked_up * 8.0)
 }

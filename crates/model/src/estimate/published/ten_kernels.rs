@@ -205,13 +205,21 @@ fn sdpa_backward_2(z: &Sizes) -> Result<Program> {
 /// The ten kernels of a model, in the order in which a layer runs them.
 ///
 /// # Errors
-/// [`Error::Config`] when the feed-forward part is not the gated one that these kernels compute.
+/// [`Error::Config`] when the feed-forward part is not the gated one that these kernels compute, or the model has
+/// pieces that they lack.
 pub fn kernels(config: &ModelConfig) -> crate::Result<Vec<Kernel>> {
-    if config.ffn != FeedForward::SwiGlu {
+    let lacking = [
+        ("ffn", "relu2", config.ffn != FeedForward::SwiGlu),
+        ("norm_gain", "false", !config.norm_gain),
+        ("x0_residual", "true", config.x0_residual),
+        ("value_embeddings", "true", config.value_embeddings),
+        ("window_pattern", &config.window_pattern, !config.window_pattern.is_empty()),
+    ];
+    if let Some((key, value, _)) = lacking.into_iter().find(|(.., is_lacking)| *is_lacking) {
         return Err(Error::Config {
-            key: "ffn",
-            value: "relu2".to_owned(),
-            problem: "autoresearch-ANE's kernels compute swiglu only".to_owned(),
+            key,
+            value: value.to_owned(),
+            problem: "autoresearch-ANE's kernels compute plain layers with swiglu only".to_owned(),
         });
     }
     let z = Sizes {
