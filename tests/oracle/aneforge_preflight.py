@@ -34,7 +34,7 @@ from aneforge_graphs import STATEMENT, Mismatch, rebuild
 
 # Chip and ANEForge's family.
 CHIPS = {"m1": 2, "m2": 3, "m3": 4, "m4": 5, "m5": 5}
-PRESETS = ["odd", "tiny", "deep-5m", "gpt-48m", "gpt-68m", "stories110m", "qwen3-0.6b"]
+PRESETS = ["odd", "odd-all", "tiny", "deep-5m", "gpt-48m", "autoresearch", "gpt-68m", "stories110m", "qwen3-0.6b"]
 CUTS = ["whole", "attn|ffn", "ten"]
 
 # What a rule of ours is about, in the words of this script. The cause of another rule is its id.

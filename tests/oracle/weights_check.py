@@ -48,6 +48,11 @@ def twin(table):
     """[model] of config.toml -> a model of transformers with its default weights"""
     if table["ffn"] != "swiglu":
         raise Problem(f"transformers has no Llama with the feed-forward part {table['ffn']}")
+    # Where a key is missing the file was written before there was such a piece.
+    pieces = dict(norm_gain=True, embed_norm=False, x0_residual=False, value_embeddings=False, window_pattern="")
+    for piece, without in pieces.items():
+        if table.get(piece, without) != without:
+            raise Problem(f"transformers has no Llama with {piece} = {json.dumps(table[piece])}")
     if table["window"] and not table["qk_norm"]:
         raise Problem("transformers has no Llama with a window and without QK norm")
     common = dict(

@@ -127,9 +127,13 @@ fn shorter(preset: &str, seq_len: usize) -> ModelConfig {
 
 #[test]
 fn every_program_of_a_model_gives_the_same_bits_packed() {
-    // The last has a vocabulary of several tiles.
-    let configs =
-        [shorter("tiny", 32), shorter("odd", 21), ModelConfig { vocab_size: 17_000, ..shorter("odd", 16) }];
+    // One has layers of several kinds with everything that a model can have, the last a vocabulary of several tiles.
+    let configs = [
+        shorter("tiny", 32),
+        shorter("odd", 21),
+        shorter("odd-all", 21),
+        ModelConfig { vocab_size: 17_000, ..shorter("odd", 16) },
+    ];
     for config in configs {
         for cut in Cut::ALL {
             for taps in [Taps::Keep, Taps::Recompute] {

@@ -68,10 +68,12 @@ EXAMPLES:
 pub(crate) struct TrainArgs {
     /// A TOML file of settings; options win over it
     pub(crate) config: Option<PathBuf>,
-    /// The model to start from: odd, tiny, deep-5m, gpt-48m, gpt-68m, stories110m, qwen3-0.6b
+    /// The model to start from: odd, odd-all, tiny, deep-5m, gpt-48m, autoresearch, gpt-68m, stories110m,
+    /// qwen3-0.6b
     #[arg(long, short, value_name = "NAME")]
     pub(crate) preset: Option<String>,
-    /// Settings of a published run, under everything else: v1, v2, ane-10k, v3, v3b, s1024 (docs/recipes.md)
+    /// Settings of a published run, under everything else: v1, v2, ane-10k, v3, v3b, s1024, maderix,
+    /// autoresearch, autoresearch-mlx (docs/recipes.md)
     #[arg(long, value_name = "NAME")]
     pub(crate) recipe: Option<String>,
     /// Text to train on: `stories`, `stories:SEED`, a .txt, .md, .jsonl or .parquet file, or a

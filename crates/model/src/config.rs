@@ -105,11 +105,11 @@ pub struct ModelConfig {
     pub tied: bool,
     /// Factor on both branches of a layer before they are added to the residual stream.
     pub residual_scale: f32,
-    /// Each query sees this many tokens, itself included; 0 sees all before it.
+    /// Each query sees this many tokens, itself included; 0 sees all before it. With a `window_pattern` this is of
+    /// the layers with `S`, where 0 is half a sequence before it, and itself.
     pub window: usize,
-    /// Which layers see how far, over and over: in a layer with `S` each query sees itself and half a sequence
-    /// before it, in one with `L` all before it. The last layer is always of the second kind. Empty: `window`
-    /// says it for all layers.
+    /// Which layers see how far, over and over: `S` for `window`, `L` for all before the query, as the last layer
+    /// always does. Empty: all layers see as far as `window`.
     #[serde(default)]
     pub window_pattern: String,
     /// Base of the rotary angles.
@@ -126,7 +126,7 @@ pub struct ModelConfig {
 /// What one layer's programs have that another's may not have. Layers of one kind share their programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LayerKind {
-    /// Whether its queries see itself and half a sequence before it, and not what `window` says.
+    /// Whether its letter in `window_pattern` is `S`.
     pub short: bool,
     /// Whether it adds value embeddings.
     pub value_embedding: bool,
@@ -178,10 +178,6 @@ impl ModelConfig {
         }
         if let Some(other) = self.window_pattern.chars().find(|letter| !matches!(letter, 'S' | 'L')) {
             let problem = format!("`{other}` is no window; expected letters S and L, or nothing");
-            return fail("window_pattern", &self.window_pattern, problem);
-        }
-        if self.window > 0 && !self.window_pattern.is_empty() {
-            let problem = format!("it contradicts window = {}; leave one of them out", self.window);
             return fail("window_pattern", &self.window_pattern, problem);
         }
         if self.value_embeddings && self.width < GATE_CHANNELS {
@@ -265,7 +261,21 @@ impl ModelConfig {
 
     /// How many tokens a query sees in a layer of `kind`, itself included; `None` sees all before it.
     pub fn window_of(&self, kind: LayerKind) -> Option<usize> {
-        if kind.short { Some(self.seq_len / 2 + 1) } else { (self.window > 0).then_some(self.window) }
+        let window = (self.window > 0).then_some(self.window);
+        match (self.window_pattern.is_empty(), kind.short) {
+            (true, _) => window,
+            (false, true) => Some(window.unwrap_or(self.seq_len / 2 + 1)),
+            (false, false) => None,
+        }
+    }
+
+    /// The same model on sequences of another length: queries see as far as they did.
+    pub fn with_seq_len(&self, seq_len: usize) -> ModelConfig {
+        let mut longer = ModelConfig { seq_len, ..self.clone() };
+        if let Some((short, _)) = self.layer_kinds().into_iter().find(|(kind, _)| kind.short) {
+            longer.window = self.window_of(short).unwrap_or(0);
+        }
+        longer
     }
 
     /// Learned numbers.
@@ -312,6 +322,12 @@ mod tests {
         assert_eq!(layers, [&[0, 2, 4, 6][..], &[1, 5], &[3, 7]]);
         let names: Vec<_> = kinds.iter().map(|(kind, _)| kind.program_name("forward")).collect();
         assert_eq!(names, ["forward_short", "forward_short_ve", "forward_ve"]);
+        // On longer sequences they stay as they are; a window of its own is taken as it is.
+        let longer = config.with_seq_len(4096);
+        assert_eq!((longer.seq_len, longer.window_of(longer.layer_kind(0))), (4096, short));
+        assert_eq!(longer.window_of(longer.layer_kind(3)), None);
+        let own = ModelConfig { window: 8, ..config.clone() };
+        assert_eq!((own.window_of(own.layer_kind(0)), own.window_of(own.layer_kind(3))), (Some(8), None));
         // The last layer sees all, whatever its letter; of an odd number the even ones have value embeddings.
         let five = ModelConfig { n_layers: 5, seq_len: 21, ..config };
         assert_eq!(five.window_of(five.layer_kind(4)), None);
@@ -321,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn what_contradicts_itself_says_so() {
+    fn what_is_no_model_says_so() {
         let odd = presets::by_name("odd-all").unwrap();
         let error = |config: ModelConfig| config.validate().unwrap_err().to_string();
         let pattern = error(ModelConfig { window_pattern: "SxL".into(), ..odd.clone() });
@@ -329,8 +345,6 @@ mod tests {
             pattern.contains("window_pattern = SxL: `x` is no window; expected letters S and L"),
             "{pattern}"
         );
-        let both = error(ModelConfig { window: 8, ..odd.clone() });
-        assert!(both.contains("window_pattern = SSSL: it contradicts window = 8"), "{both}");
         let narrow = error(ModelConfig { width: 30, ..odd });
         assert!(narrow.contains("width = 30: gates of value embeddings read 32 channels"), "{narrow}");
     }

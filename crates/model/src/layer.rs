@@ -287,7 +287,7 @@ pub fn joint(config: &ModelConfig, kind: LayerKind, batch: usize, element: Eleme
     if config.x0_residual {
         // Every layer reads x0, so its gradient is a sum over layers, handed down from one to the next.
         let share = b.withdraw("d_x0")?;
-        let above = b.input("d_x0_above", &b.shape(share).to_vec())?;
+        let above = b.input("d_x0_above", &[1, config.width, 1, batch * config.seq_len])?;
         let d_x0 = b.in_backward_scope("mix", |b| b.add(share, above))?;
         b.output("d_x0", d_x0)?;
         d_max = b.in_backward_scope("mix", |b| {

@@ -88,7 +88,8 @@ fn a_fault_in_any_piece_is_found() {
     // with a gate and a table.
     let all = 1 + 2 + 2 + 4 * 6 + 2 * 2;
     assert_eq!(misses(&golden, &|_, _| ()), 0, "no fault");
-    let configs: [(&str, fn(&mut model::ModelConfig)); 4] = [
+    type Change = fn(&mut model::ModelConfig);
+    let configs: [(&str, Change); 4] = [
         ("embeddings are not normed", |config| config.embed_norm = false),
         ("another pattern of windows", |config| config.window_pattern = "SLSL".into()),
         ("no window", |config| config.window_pattern = String::new()),

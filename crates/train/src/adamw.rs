@@ -1,4 +1,4 @@
-//! AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101) with a rate and a decay for each parameter.
+//! AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101) with rate, betas and decay of each parameter's own.
 //!
 //! One pass over weights, gradients and both moments does everything, unscaling and clipping of the
 //! gradient included. All of it is elementwise, so the result has the same bits with any number of
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 /// Elements that one task updates.
 const CHUNK: usize = 1 << 14;
 
-/// What does not change between parameters and steps.
+/// What does not change between steps.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Betas {
     /// Decay of the mean of gradients.
@@ -51,14 +51,17 @@ pub struct Rates {
 /// The optimiser's state.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AdamW {
-    betas: Betas,
+    betas: Vec<Betas>,
     moments: Vec<Moments>,
     updates: u64,
 }
 
 impl AdamW {
     /// For parameters with these first moments, [`Moments::zeros`] of those that it moves itself.
-    pub fn new(betas: Betas, moments: Vec<Moments>) -> AdamW {
+    ///
+    /// * `betas`: one for each
+    pub fn new(betas: Vec<Betas>, moments: Vec<Moments>) -> AdamW {
+        assert_eq!(betas.len(), moments.len(), "every parameter has betas of its own");
         AdamW { betas, moments, updates: 0 }
     }
 
@@ -105,7 +108,7 @@ impl AdamW {
         gradient: &[f32],
         rates: Rates,
     ) {
-        let Betas { beta1, beta2, eps } = self.betas;
+        let Betas { beta1, beta2, eps } = self.betas[index];
         let t = self.updates.min(i32::MAX as u64) as i32;
         let correction1 = 1.0 - beta1.powi(t);
         let correction2 = 1.0 - beta2.powi(t);
@@ -203,7 +206,7 @@ mod tests {
             for (name, decay) in [("matrix", weight_decay), ("norm", 0.0)] {
                 let mut weights = self.tensor(&format!("{name}.start"));
                 let gradients = self.tensor(&format!("{name}.gradients"));
-                let mut adamw = AdamW::new(betas, vec![Moments::zeros(weights.len())]);
+                let mut adamw = AdamW::new(vec![betas], vec![Moments::zeros(weights.len())]);
                 for (step, gradient) in gradients.chunks_exact(weights.len()).enumerate() {
                     let gradient: Vec<f32> = gradient.iter().map(|g| g * scale).collect();
                     let rates = Rates {
@@ -248,7 +251,8 @@ mod tests {
         let n = 5 * CHUNK + 7;
         let gradient: Vec<f32> = (0..n).map(|i| ((i * 31) % 977) as f32 - 400.0).collect();
         let with = |threads: usize| {
-            let mut adamw = AdamW::new(Betas { beta1: 0.9, beta2: 0.95, eps: 1e-8 }, vec![Moments::zeros(n)]);
+            let betas = Betas { beta1: 0.9, beta2: 0.95, eps: 1e-8 };
+            let mut adamw = AdamW::new(vec![betas], vec![Moments::zeros(n)]);
             let mut weights: Vec<f32> = (0..n).map(|i| (i % 13) as f32).collect();
             rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(|| {
                 for _ in 0..3 {

@@ -212,7 +212,7 @@ pub struct OptimizerConfig {
     pub beta2: f64,
     /// Added to the root of the mean square.
     pub eps: f64,
-    /// Decoupled decay of matrices; embeddings, classifier and norms have none.
+    /// Decoupled decay of matrices; others have none, unless `groups` says so.
     pub weight_decay: f64,
     /// Whether the decay falls in a line to nothing over the run (autoresearch), or stays.
     #[serde(default)]
@@ -221,15 +221,75 @@ pub struct OptimizerConfig {
     pub grad_clip: f64,
     /// Factors on `lr`.
     pub multipliers: Multipliers,
+    /// The width that the factors of what has a row for each token (embeddings, value embeddings, classifier) are
+    /// meant for: with C channels they are times (C / this)^-1/2 (autoresearch). 0 leaves them as they are.
+    #[serde(default)]
+    pub token_rate_width: u32,
+    /// What some kinds of parameters have of their own; the others go by the keys above.
+    #[serde(default)]
+    pub groups: Vec<GroupConfig>,
     /// What matrices go by when `kind` is `muon`.
     #[serde(default)]
     pub muon: MuonConfig,
 }
 
 impl OptimizerConfig {
-    pub(crate) fn betas(&self) -> Betas {
-        Betas { beta1: self.beta1, beta2: self.beta2, eps: self.eps }
+    /// What parameters of `kind` have of their own.
+    fn group(&self, kind: ParameterKind) -> GroupConfig {
+        let given = self.groups.iter().find(|group| group.kind == kind);
+        given.cloned().unwrap_or(GroupConfig {
+            kind,
+            beta1: None,
+            beta2: None,
+            eps: None,
+            weight_decay: None,
+        })
     }
+
+    /// What AdamW takes for parameters of `kind`.
+    pub(crate) fn betas(&self, kind: ParameterKind) -> Betas {
+        let own = self.group(kind);
+        Betas {
+            beta1: own.beta1.unwrap_or(self.beta1),
+            beta2: own.beta2.unwrap_or(self.beta2),
+            eps: own.eps.unwrap_or(self.eps),
+        }
+    }
+
+    /// The decay of parameters of `kind` before it falls.
+    pub(crate) fn decay(&self, kind: ParameterKind) -> f64 {
+        let common = if kind == ParameterKind::Matrix { self.weight_decay } else { 0.0 };
+        self.group(kind).weight_decay.unwrap_or(common)
+    }
+
+    /// The factor on the rate of parameters of `kind` in a model of `width` channels.
+    pub(crate) fn multiplier(&self, kind: ParameterKind, width: usize) -> f64 {
+        let factor = self.multipliers.of(kind);
+        match self.token_rate_width {
+            meant @ 1.. if kind.is_of_tokens() => factor / (width as f64 / f64::from(meant)).sqrt(),
+            _ => factor,
+        }
+    }
+}
+
+/// What parameters of one kind have of their own in the optimiser.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupConfig {
+    /// Which they are.
+    pub kind: ParameterKind,
+    /// As [`OptimizerConfig::beta1`]. Muon has no use for this and the next two.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beta1: Option<f64>,
+    /// As [`OptimizerConfig::beta2`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beta2: Option<f64>,
+    /// As [`OptimizerConfig::eps`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eps: Option<f64>,
+    /// As [`OptimizerConfig::weight_decay`], which only matrices have unless it stands here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight_decay: Option<f64>,
 }
 
 /// The optimisers.
@@ -254,6 +314,30 @@ pub struct Multipliers {
     pub classifier: f64,
     /// Gains of norms.
     pub norm: f64,
+    /// Tables of value embeddings.
+    #[serde(default = "one")]
+    pub value_embedding: f64,
+    /// Factors on the stream before each layer.
+    #[serde(default = "one")]
+    pub resid_lambda: f64,
+    /// Factors on the first layer's input before each layer.
+    #[serde(default = "one")]
+    pub x0_lambda: f64,
+}
+
+impl Default for Multipliers {
+    /// One rate for everything.
+    fn default() -> Self {
+        Multipliers {
+            matrix: 1.0,
+            embedding: 1.0,
+            classifier: 1.0,
+            norm: 1.0,
+            value_embedding: 1.0,
+            resid_lambda: 1.0,
+            x0_lambda: 1.0,
+        }
+    }
 }
 
 impl Multipliers {
@@ -264,6 +348,9 @@ impl Multipliers {
             ParameterKind::Embedding => self.embedding,
             ParameterKind::Classifier => self.classifier,
             ParameterKind::Norm => self.norm,
+            ParameterKind::ValueEmbedding => self.value_embedding,
+            ParameterKind::ResidLambda => self.resid_lambda,
+            ParameterKind::X0Lambda => self.x0_lambda,
         }
     }
 }
@@ -376,7 +463,9 @@ impl RunConfig {
                 weight_decay: 0.1,
                 decay_falls: false,
                 grad_clip: 1.0,
-                multipliers: Multipliers { matrix: 1.0, embedding: 1.0, classifier: 1.0, norm: 1.0 },
+                multipliers: Multipliers::default(),
+                token_rate_width: 0,
+                groups: Vec::new(),
                 muon: MuonConfig::default(),
             },
             schedule: ScheduleConfig {
@@ -546,6 +635,9 @@ impl RunConfig {
             ("optimizer.multipliers.embedding", m.embedding, 0.0, 1e3),
             ("optimizer.multipliers.classifier", m.classifier, 0.0, 1e3),
             ("optimizer.multipliers.norm", m.norm, 0.0, 1e3),
+            ("optimizer.multipliers.value_embedding", m.value_embedding, 0.0, 1e3),
+            ("optimizer.multipliers.resid_lambda", m.resid_lambda, 0.0, 1e3),
+            ("optimizer.multipliers.x0_lambda", m.x0_lambda, 0.0, 1e3),
             ("optimizer.weight_decay", o.weight_decay, 0.0, 10.0),
             ("optimizer.grad_clip", o.grad_clip, 0.0, 1e6),
             ("optimizer.muon.lr", o.muon.lr, 0.0, 10.0),
@@ -573,6 +665,28 @@ impl RunConfig {
         }
         if !(o.eps > 0.0 && o.eps <= 1.0) {
             return fail("optimizer.eps", &o.eps, "expected more than 0, at most 1");
+        }
+        for (at, group) in o.groups.iter().enumerate() {
+            let key = |name: &str| format!("optimizer.groups[{at}].{name}");
+            if o.groups[..at].iter().any(|other| other.kind == group.kind) {
+                let name = serde_json::to_string(&group.kind).unwrap_or_default();
+                return fail(
+                    &key("kind"),
+                    &name,
+                    "this kind stands there twice; put all of it into one group",
+                );
+            }
+            for (name, value) in [("beta1", group.beta1), ("beta2", group.beta2)] {
+                if let Some(value) = value.filter(|value| !(0.0..1.0).contains(value)) {
+                    return fail(&key(name), &value, "expected 0 or more, and less than 1");
+                }
+            }
+            if let Some(eps) = group.eps.filter(|eps| !(*eps > 0.0 && *eps <= 1.0)) {
+                return fail(&key("eps"), &eps, "expected more than 0, at most 1");
+            }
+            if let Some(decay) = group.weight_decay.filter(|decay| !(0.0..=10.0).contains(decay)) {
+                return fail(&key("weight_decay"), &decay, "expected 0 to 10");
+            }
         }
         if l.min > l.max {
             return fail("loss_scale.min", &l.min, &format!("it must not exceed loss_scale.max = {}", l.max));

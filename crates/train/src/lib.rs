@@ -56,9 +56,9 @@ pub use budget::{Budget, Spent, Stretch};
 pub use change::Change;
 pub use checkpoint::{Checkpoint, Checkpoints, TrainerState};
 pub use config::{
-    Auto, CheckpointConfig, DEFAULT_PRESET, DEFAULT_STEP_TOKENS, DataConfig, EvalConfig, LossScaleConfig,
-    Multipliers, OnDeviceFailure, OptimizerConfig, OptimizerKind, REFERENCE_LAYERS, REFERENCE_LR,
-    REFERENCE_WIDTH, RunConfig, ScheduleConfig,
+    Auto, CheckpointConfig, DEFAULT_PRESET, DEFAULT_STEP_TOKENS, DataConfig, EvalConfig, GroupConfig,
+    LossScaleConfig, Multipliers, OnDeviceFailure, OptimizerConfig, OptimizerKind, REFERENCE_LAYERS,
+    REFERENCE_LR, REFERENCE_WIDTH, RunConfig, ScheduleConfig,
 };
 pub use error::{Error, Result};
 pub use evaluate::{

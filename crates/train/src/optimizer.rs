@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use device::Device;
-use model::{Parameter, ParameterKind, Stack};
+use model::{EMBEDDING, Parameter, ParameterKind, Stack};
 
 use crate::adamw::{AdamW, Moments, Rates};
 use crate::config::{OptimizerConfig, OptimizerKind};
@@ -24,6 +24,8 @@ pub struct Pace {
 pub struct Optimizer {
     config: OptimizerConfig,
     kinds: Vec<ParameterKind>,
+    /// Channels of the model.
+    width: usize,
     adamw: AdamW,
     muon: Option<Muon>,
     /// Parameters that Muon moves, in the order in which it knows them.
@@ -49,10 +51,12 @@ impl Optimizer {
             }
             muon = Some(made);
         }
+        let embedding = parameters.iter().find(|p| p.name == EMBEDDING).expect("a parameter of every model");
         Ok(Optimizer {
             config: config.clone(),
             kinds: parameters.iter().map(|p| p.kind).collect(),
-            adamw: AdamW::new(config.betas(), moments),
+            width: embedding.shape[1],
+            adamw: AdamW::new(parameters.iter().map(|p| config.betas(p.kind)).collect(), moments),
             muon,
             matrices,
         })
@@ -123,14 +127,60 @@ impl Optimizer {
     }
 
     fn rates(&self, kind: ParameterKind, pace: Pace) -> Rates {
-        let OptimizerConfig { lr, weight_decay, decay_falls, multipliers, muon, .. } = &self.config;
+        let OptimizerConfig { lr, decay_falls, muon, .. } = &self.config;
         let by_muon = kind == ParameterKind::Matrix && self.muon.is_some();
         let base = if by_muon { muon.lr } else { *lr };
         let left = if *decay_falls { 1.0 - pace.progress } else { 1.0 };
         Rates {
-            lr: base * pace.rate * multipliers.of(kind),
-            weight_decay: if kind == ParameterKind::Matrix { weight_decay * left } else { 0.0 },
+            lr: base * pace.rate * self.config.multiplier(kind, self.width),
+            weight_decay: self.config.decay(kind) * left,
             gradient_factor: pace.gradient_factor,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::UserConfig;
+
+    /// Oracle: autoresearch's own rates at its depth of 8, computed by hand.
+    #[test]
+    fn each_kind_of_the_recipe_autoresearch_has_its_published_rates() {
+        let config = UserConfig::parse("recipe = 'autoresearch'", "my.toml").unwrap().resolve().unwrap();
+        let parameters = Parameter::all(&config.model);
+        let device = Arc::new(cpu::CpuDevice::new(1));
+        // Muon's buffers are as large as the matrices; its rates need none of them.
+        let few: Vec<Parameter> =
+            parameters.into_iter().filter(|p| p.kind != ParameterKind::Matrix || p.port == "wg").collect();
+        let optimizer = Optimizer::new(&config.optimizer, &few, device).unwrap();
+        let close = |got: f64, wanted: f64, what: &str| {
+            assert!((got / wanted - 1.0).abs() < 1e-9, "{what}: {got} against {wanted}");
+        };
+        let scale = (512.0_f64 / 768.0).powf(-0.5);
+        for (kind, rate) in [
+            (ParameterKind::Matrix, 0.04),
+            (ParameterKind::Embedding, 0.6 * scale),
+            (ParameterKind::ValueEmbedding, 0.6 * scale),
+            (ParameterKind::Classifier, 0.004 * scale),
+            (ParameterKind::ResidLambda, 0.005),
+            (ParameterKind::X0Lambda, 0.5),
+        ] {
+            let at = |progress: f64| {
+                let rate = config.schedule().multiplier(progress);
+                optimizer.rates(kind, Pace { rate, progress, gradient_factor: 1.0 })
+            };
+            let what = format!("{kind:?}");
+            close(at(0.0).lr, rate, &what);
+            close(at(0.5).lr, rate, &what);
+            close(at(0.75).lr, rate / 2.0, &what);
+            assert_eq!(at(1.0).lr, 0.0, "{what}");
+            let decay = if kind == ParameterKind::Matrix { 0.2 } else { 0.0 };
+            assert!((at(0.0).weight_decay - decay).abs() < 1e-12, "{what}");
+            assert!((at(0.75).weight_decay - decay / 4.0).abs() < 1e-12, "{what}");
+            let betas = config.optimizer.betas(kind);
+            let beta1 = if kind == ParameterKind::X0Lambda { 0.96 } else { 0.8 };
+            assert_eq!((betas.beta1, betas.beta2, betas.eps), (beta1, 0.95, 1e-10), "{what}");
         }
     }
 }

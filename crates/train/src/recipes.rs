@@ -11,9 +11,12 @@ const ALL: &[(&str, &str)] = &[
     ("v3", include_str!("../../../recipes/v3.toml")),
     ("v3b", include_str!("../../../recipes/v3b.toml")),
     ("s1024", include_str!("../../../recipes/s1024.toml")),
+    ("maderix", include_str!("../../../recipes/maderix.toml")),
+    ("autoresearch", include_str!("../../../recipes/autoresearch.toml")),
+    ("autoresearch-mlx", include_str!("../../../recipes/autoresearch-mlx.toml")),
 ];
 
-/// The names, in the order of their history.
+/// The names: autoresearch-ANE's in the order of their history, then those of others.
 pub fn names() -> impl Iterator<Item = &'static str> {
     ALL.iter().map(|(name, _)| *name)
 }
@@ -58,6 +61,26 @@ mod tests {
         assert_eq!((o.multipliers.matrix, o.multipliers.embedding), (0.05, 5.0));
         assert_eq!((config.model.softcap, config.model.init.zero_output_projections), (15.0, true));
         assert_eq!(config.model.residual_scale, 1.0 / 12.0_f32.sqrt());
+    }
+
+    /// Oracle: what autoresearch prints of its baseline.
+    #[test]
+    fn autoresearch_is_the_published_baseline() {
+        let config = resolve("autoresearch", "");
+        assert_eq!(config.step_tokens(), 1 << 19);
+        let millions = config.model.parameter_count() as f64 / 1e6;
+        assert!((millions - 50.3).abs() < 0.05, "{millions}");
+        assert_eq!(config.model, {
+            let preset = model::presets::by_name("autoresearch").unwrap();
+            let init = config.model.init;
+            model::ModelConfig { init, ..preset }
+        });
+        // Depth 4 as its page says, with rates that follow the width.
+        let small = "[model]\nn_layers = 4\nwidth = 256\nn_heads = 2\nn_kv_heads = 2\nffn_hidden = 1024\n";
+        let four = resolve("autoresearch", small);
+        let mlx = resolve("autoresearch-mlx", "");
+        assert_eq!(four.model, model::ModelConfig { norm_eps: four.model.norm_eps, ..mlx.model.clone() });
+        assert_eq!(mlx.step_tokens(), 1 << 16);
     }
 
     #[test]

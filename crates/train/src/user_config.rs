@@ -239,7 +239,7 @@ impl UserConfig {
             if let Some(place) = self.places.get(key) {
                 return place.clone();
             }
-            match key.rsplit_once('.') {
+            match key.rsplit_once(['.', '[']) {
                 Some((tables, _)) => key = tables,
                 None => return "configuration".into(),
             }
@@ -348,12 +348,12 @@ mod tests {
             ("[optimiser]\nlr = 1", "my.toml, line 1: there is no key `optimiser`; there are "),
             (
                 "[model.init]\nstd = 1",
-                "my.toml, line 2: there is no key `model.init.std`; there are embedding_std, ",
+                "my.toml, line 2: there is no key `model.init.std`; there are classifier_gain, ",
             ),
             ("[budget]\nsteps = 5", "my.toml, line 1: there is no key `budget`"),
             (
                 "preset = 'huge'",
-                "my.toml, line 1: preset = \"huge\": there is no preset `huge`; there are odd, tiny, ",
+                "my.toml, line 1: preset = \"huge\": there is no preset `huge`; there are odd, odd-all, tiny, ",
             ),
             ("preset = 3", "my.toml, line 1: preset = 3: expected one of odd, "),
             (
@@ -379,6 +379,22 @@ mod tests {
             (
                 "[model.init]\nmatrix_gain = -1",
                 "my.toml, line 2: model.init.matrix_gain = -1: expected 0 to 1000",
+            ),
+            (
+                "\n[[optimizer.groups]]\nkind = 'gate'",
+                "my.toml, line 2: optimizer.groups[0].kind = : unknown variant `gate`, expected one of `matrix`, ",
+            ),
+            (
+                "[[optimizer.groups]]\nkind = 'norm'\nbeta1 = 1.0",
+                "my.toml, line 1: optimizer.groups[0].beta1 = 1: expected 0 or more, and less than 1",
+            ),
+            (
+                "[[optimizer.groups]]\nkind = 'norm'\n[[optimizer.groups]]\nkind = 'norm'",
+                "my.toml, line 1: optimizer.groups[1].kind = \"norm\": this kind stands there twice",
+            ),
+            (
+                "[model]\nwindow = 8\nwindow_pattern = 'SX'",
+                "my.toml, line 3: model.window_pattern = SX: `X` is no window; expected letters S and L",
             ),
             (
                 "cut = 'half'",

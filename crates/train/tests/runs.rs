@@ -166,6 +166,48 @@ fn muon_learns_and_is_resumed_to_the_same_bytes() {
     }
 }
 
+/// The recipe `autoresearch` on a model of few numbers: every parameter of every kind learns, and what was stopped
+/// goes on to the same bytes.
+#[test]
+fn autoresearch_learns_and_is_resumed_to_the_same_bytes() {
+    for device in devices() {
+        let place = Place::new();
+        let config = || {
+            let mut config = place.config("3000tok", "");
+            config.set("recipe", "autoresearch", "test");
+            config.set("optimizer.lr", 0.04, "test");
+            config.set("data.packing", "windows", "test");
+            config.set("data.shuffle", true, "test");
+            for (key, value) in [
+                ("n_layers", 4),
+                ("width", 40),
+                ("n_heads", 4),
+                ("n_kv_heads", 2),
+                ("head_dim", 10),
+                ("ffn_hidden", 56),
+                ("seq_len", 21),
+            ] {
+                config.set(&format!("model.{key}"), value, "test");
+            }
+            config
+        };
+        let outcome = place.train(place.start("straight", config()), device.clone()).unwrap();
+        let Outcome::Finished(summary) = outcome else { panic!("nobody stops it") };
+        let first = place.metrics("straight")[0]["loss"].as_f64().unwrap();
+        assert!(summary.val_loss < first - 0.3, "{}: {} after {first}", device.name(), summary.val_loss);
+        let trained = train::load_trained(&place.runs().join("straight")).unwrap();
+        let model = &trained.config.model;
+        for (parameter, weights) in model::Parameter::all(model).iter().zip(&trained.checkpoint.weights) {
+            let first = model::initial_values(model, parameter, trained.config.seed);
+            assert!(*weights != first, "{} stands still", parameter.name);
+        }
+        let (_, outcome) = place.train_until(place.start("stopped", config()), device.clone(), 7);
+        assert!(matches!(outcome.unwrap(), Outcome::Interrupted { step: 7, .. }));
+        place.train(place.resume("stopped"), device.clone()).unwrap();
+        assert!(place.tensors("stopped") == place.tensors("straight"), "{}", device.name());
+    }
+}
+
 #[test]
 fn a_run_is_given_another_length_and_resumes_to_the_same_bytes() {
     let rate_at = |place: &Place, name: &str, step: u64| -> f64 {

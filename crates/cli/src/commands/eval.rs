@@ -19,8 +19,7 @@ pub(crate) fn run(args: &EvalArgs, out: &mut dyn Write) -> Result {
         eprintln!("note: the checkpoint {} is passed over: {why}", path.display());
     }
     let (config, checkpoint) = (&trained.config, &trained.checkpoint);
-    let mut model = config.model.clone();
-    model.seq_len = args.window.unwrap_or(model.seq_len);
+    let mut model = config.model.with_seq_len(args.window.unwrap_or(config.model.seq_len));
     if args.no_softcap {
         model.softcap = 0.0;
     }
