@@ -104,6 +104,12 @@ fi
 if has torch transformers; then
     check "weight files in transformers" "$python" "$oracle/weights_check.py" --random
     check "the run's checkpoint in transformers" "$python" "$oracle/weights_check.py" "$work/run/checkpoints/step_000020"
+    compact=$work/metric/compact/checkpoints/step_000030
+    if [ -d "$compact" ]; then
+        check "a checkpoint of a shortened vocabulary in transformers" "$python" "$oracle/weights_check.py" "$compact"
+    else
+        skip "a checkpoint of a shortened vocabulary" "there is no run"
+    fi
 else
     skip "weight files" "torch or transformers is missing"
 fi

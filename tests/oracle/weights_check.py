@@ -130,7 +130,13 @@ def main():
     try:
         if args.checkpoint:
             folder = args.checkpoint.resolve()
-            table = run_files.config_of(folder.parent.parent)["model"]
+            config = run_files.config_of(folder.parent.parent)
+            table = config["model"]
+            if config["data"].get("compact_vocab"):
+                # The file has every token of the tokenizer, whatever rows the model was trained with.
+                rows = table["vocab_size"]
+                table["vocab_size"] = json.loads((folder.parent.parent / "vocabulary.json").read_text())["vocab_size"]
+                print(f"trained with {rows} rows, kept with {table['vocab_size']}")
             results = [compare(folder.name, table, folder / "weights.safetensors")]
         else:
             results = []

@@ -11,6 +11,7 @@ mod progress;
 mod sampling;
 mod table;
 mod units;
+mod validation;
 
 use std::error::Error;
 use std::io::{self, Write};

@@ -154,9 +154,9 @@ impl Progress {
         self.notes.bar.finish_and_clear();
     }
 
-    /// A preparation's spinner, or one line for each of its phases.
+    /// A preparation's bar, or one line for each of its phases.
     pub(crate) fn preparing(&mut self, progress: &data::Progress) {
-        let (phase, detail) = match progress {
+        let (phase, of, detail) = match progress {
             data::Progress::Cached => return,
             data::Progress::Rebuilding(why) => {
                 self.notes.say(&format!("prepared data cannot be used and is made again: {why}"));
@@ -170,28 +170,41 @@ impl Progress {
                 self.downloading(*bytes, *total, *done, *files);
                 return;
             }
-            data::Progress::Counting { bytes } => ("reading the text", units::bytes(*bytes)),
-            data::Progress::Merging { words } => {
-                ("training the tokenizer", format!("{} different words", units::count(*words as f64)))
+            data::Progress::Counting { bytes, total } => {
+                ("reading the text", Some((*bytes, *total)), units::bytes(*bytes))
             }
-            data::Progress::Encoding { split, bytes, tokens } => {
+            data::Progress::Merging { words } => {
+                let words = format!("{} different words", units::count(*words as f64));
+                ("training the tokenizer", None, words)
+            }
+            data::Progress::Encoding { split, bytes, total, tokens } => {
+                let of = Some((*bytes, *total));
                 let (bytes, tokens) = (units::bytes(*bytes), units::count(*tokens as f64));
                 let phase = match split {
                     data::Split::Train => "encoding the training text",
                     data::Split::Valid => "encoding the validation text",
                 };
-                (phase, format!("{bytes}, {tokens} tokens"))
+                (phase, of, format!("{bytes}, {tokens} tokens"))
             }
             _ => return,
         };
         match self.notes.style {
             Style::Bar => {
-                if self.phase.is_empty() || self.phase == DOWNLOADING {
-                    let style = ProgressStyle::with_template("{spinner:.cyan} {wide_msg}");
-                    self.notes.bar.set_style(style.expect("the template is part of this program"));
-                    self.notes.bar.enable_steady_tick(Duration::from_millis(100));
+                let bar = &self.notes.bar;
+                if self.phase != phase {
+                    let style = match of {
+                        Some(_) => "{spinner:.cyan} {msg} {wide_bar:.cyan/dim} {percent:>3}%",
+                        None => "{spinner:.cyan} {wide_msg}",
+                    };
+                    let style = ProgressStyle::with_template(style);
+                    bar.set_style(style.expect("the template is part of this program"));
+                    bar.enable_steady_tick(Duration::from_millis(100));
                 }
-                self.notes.bar.set_message(format!("{phase}: {detail}"));
+                if let Some((done, total)) = of {
+                    bar.set_length(total);
+                    bar.set_position(done);
+                }
+                bar.set_message(format!("{phase}: {detail}"));
             }
             Style::Lines if self.phase != phase => self.notes.say(&format!("{phase} …")),
             _ => {}
@@ -361,6 +374,8 @@ impl Observer for Progress {
             bar.disable_steady_tick();
             let style = ProgressStyle::with_template("[{bar:24.cyan}] {percent:>3}%  {wide_msg}");
             bar.set_style(style.expect("the template is part of this program").progress_chars("=> "));
+            // Preparations have set it to their bytes.
+            bar.set_length(BAR_LENGTH);
             bar.set_position((trainer.progress() * BAR_LENGTH as f64) as u64);
         }
         for line in header(run, trainer, &self.device, &self.choices) {
@@ -397,12 +412,11 @@ impl Observer for Progress {
     }
 
     fn on_eval(&mut self, step: u64, evaluation: &Evaluation) {
-        let Evaluation { val_bpb, val_bpb_se, .. } = evaluation;
+        let Evaluation { val_bpb, val_bpb_se, windows, window, .. } = evaluation;
         self.val_bpb = Some(*val_bpb);
-        self.notes.say(&format!(
-            "validation after step {step}: val_bpb {}",
-            units::with_error(*val_bpb, *val_bpb_se)
-        ));
+        let bpb = units::with_error(*val_bpb, *val_bpb_se);
+        let windows = units::counted(*windows as u64, "window");
+        self.notes.say(&format!("validation after step {step}: val_bpb {bpb} over {windows} of {window}"));
     }
 
     fn on_event(&mut self, event: &Event) {

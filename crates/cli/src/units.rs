@@ -14,6 +14,11 @@ pub(crate) fn count(n: f64) -> String {
     format!("{}{unit}", three_digits(scaled))
 }
 
+/// A number of things: `1 document`, `2 documents`.
+pub(crate) fn counted(n: u64, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
 /// Bytes in decimal units, as disks are sold: `12.3 MB`.
 pub(crate) fn bytes(n: u64) -> String {
     let text = count(n as f64);

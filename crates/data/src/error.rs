@@ -76,7 +76,7 @@ pub enum Error {
         files: Vec<String>,
     },
     /// The data source does not exist, or is nothing that can be read.
-    #[error("{path}: {why}; give `stories`, `climbmix`, `tinystories`, `hf:OWNER/NAME`, a .txt, .md, .jsonl, .parquet or .bin file (text also as .gz or .zst), or a folder of one of these", path = path.display())]
+    #[error("{path}: {why}; give `stories`, `climbmix`, `tinystories`, `hf:OWNER/NAME`, a .txt, .md, .jsonl, .parquet, .bin or .tokens file (text also as .gz or .zst), or a folder of one of these", path = path.display())]
     Source {
         /// What was given.
         path: PathBuf,

@@ -194,7 +194,8 @@ impl Profiler {
         }
     }
 
-    /// Adds the documents of a file of tokens. `progress` is told the bytes of all documents so far.
+    /// Adds the documents of a file of tokens. `progress` is told the bytes of all documents so far, and an estimate of
+    /// how many there will be.
     ///
     /// # Panics
     /// When an id is not below the vocabulary size, which [`TokenShard::verify`] makes sure of.
@@ -203,14 +204,17 @@ impl Profiler {
         shard: &TokenShard,
         documents: &DocumentIndex,
         tokenizer: &Tokenizer,
-        progress: &dyn Fn(u64),
+        progress: &dyn Fn(u64, u64),
     ) {
-        let mut ids = Vec::new();
+        let (mut ids, before) = (Vec::new(), self.profile.bytes);
         for number in 0..documents.len() {
-            ids.resize(documents.tokens(number), 0);
-            shard.read(documents.start(number), &mut ids);
+            let (start, tokens) = (documents.start(number), documents.tokens(number));
+            ids.resize(tokens, 0);
+            shard.read(start, &mut ids);
             self.add(&tokenizer.decode_bytes(&ids), &ids);
-            progress(self.profile.bytes);
+            let share = (start + tokens) as f64 / shard.len() as f64;
+            let bytes = self.profile.bytes;
+            progress(bytes, before + ((bytes - before) as f64 / share) as u64);
         }
     }
 

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Changes whenever the contents of a prepared folder would change for the same inputs.
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 4;
 /// Bytes of text held in memory at a time.
 const BATCH_BYTES: usize = 8 << 20;
 /// Token ids held in memory at a time.
@@ -33,7 +33,7 @@ pub const SMALL_VOCAB: usize = 2048;
 pub const LARGE_VOCAB: usize = 8192;
 /// A corpus with fewer training bytes gets the smaller vocabulary: 8,192 tokens would be too rare to be learned.
 pub const SMALL_BYTES: u64 = 4_000_000;
-/// autoresearch trains its tokenizer on this many characters at most.
+/// autoresearch takes no further document for its tokenizer when it has this many characters.
 pub const TOKENIZER_CHARS: u64 = 1_000_000_000;
 
 /// What to prepare and where to keep it.
@@ -43,7 +43,8 @@ pub struct PrepareOptions {
     pub source: Source,
     /// The tokenizer.
     pub tokenizer: TokenizerChoice,
-    /// Characters of training text that a tokenizer is trained on, at most; [`TOKENIZER_CHARS`] is autoresearch's.
+    /// A tokenizer is trained on documents until these are so many characters, the last one included (as autoresearch
+    /// does it; its number is [`TOKENIZER_CHARS`]).
     pub tokenizer_chars: u64,
     /// The cache; `datasets/` inside it is created when needed.
     pub cache_dir: PathBuf,
@@ -106,6 +107,8 @@ pub enum Progress {
     Counting {
         /// Bytes of text so far.
         bytes: u64,
+        /// All bytes, estimated.
+        total: u64,
     },
     /// Learning merges, from this many different words.
     Merging {
@@ -118,6 +121,8 @@ pub enum Progress {
         split: Split,
         /// Bytes of text so far.
         bytes: u64,
+        /// All bytes, estimated.
+        total: u64,
         /// Tokens so far.
         tokens: u64,
     },
@@ -211,7 +216,9 @@ fn prepare_in_cache(options: &PrepareOptions, folder: &Path, progress: &dyn Fn(P
     let dir = folder.join(format!("{}-{}", folder_name(&options.source), &key[..16]));
     if dir.exists() {
         match Dataset::open(&dir) {
-            Ok(dataset) => {
+            Ok(mut dataset) => {
+                // What lies beside the data may be something else today.
+                dataset.info.passed_over.others = corpus.others().clone();
                 progress(Progress::Cached);
                 return Ok(dataset);
             }
@@ -392,7 +399,7 @@ fn build(
         source: options.source.to_string(),
         split_rule: corpus.split_rule(),
         tokenizer_hash: tokenizer.hash().into(),
-        passed_over: ReadReport::default(),
+        passed_over: ReadReport { others: corpus.others().clone(), ..ReadReport::default() },
         train: SplitInfo::default(),
         valid: SplitInfo::default(),
         bound_bits_per_byte: None,
@@ -404,7 +411,7 @@ fn build(
         if corpus.kind() == Kind::TokenIds {
             size = token_files(corpus, split, &tokenizer, &mut writer, progress)?;
         }
-        let report = batches(corpus, split, |batch| {
+        let report = batches(corpus, split, |batch, total| {
             for (document, ids) in batch.iter().zip(tokenizer.encode_documents(&batch)) {
                 size.tokens += ids.len() as u64;
                 size.bytes += document.text.len() as u64;
@@ -415,7 +422,7 @@ fn build(
                 writer.push(&ids)?;
             }
             size.documents += batch.len() as u64;
-            progress(Progress::Encoding { split, bytes: size.bytes, tokens: size.tokens });
+            progress(Progress::Encoding { split, bytes: size.bytes, total, tokens: size.tokens });
             if split == Split::Valid && matches!(options.source, Source::Stories { .. }) {
                 // From the text alone, by the recogniser: the bound is that of the text which stands in the shard.
                 let log2: Option<Vec<f64>> =
@@ -452,14 +459,15 @@ fn train_tokenizer(
         unreachable!("a tokenizer is trained only when none is given")
     };
     let (mut counts, mut chars, mut bytes) = (WordCounts::default(), 0u64, 0u64);
-    let report = batches(corpus, Split::Train, |batch| {
+    let report = batches(corpus, Split::Train, |batch, total| {
         let mut texts: Vec<&str> = Vec::new();
         for Document { text, .. } in &batch {
             bytes += text.len() as u64;
-            let left = options.tokenizer_chars.saturating_sub(chars);
-            let text = first_chars(text, TRAIN_DOCUMENT_CHARS.min(left as usize));
-            chars += text.chars().count() as u64;
-            texts.push(text);
+            if chars < options.tokenizer_chars {
+                let text = first_chars(text, TRAIN_DOCUMENT_CHARS);
+                chars += text.chars().count() as u64;
+                texts.push(text);
+            }
         }
         let count = |texts: &[&str]| {
             let mut counts = WordCounts::default();
@@ -470,7 +478,7 @@ fn train_tokenizer(
         let parts = texts.len().div_ceil(rayon::current_num_threads()).max(1);
         let new = texts.par_chunks(parts).map(count).reduce(WordCounts::default, WordCounts::merge);
         counts = std::mem::take(&mut counts).merge(new);
-        progress(Progress::Counting { bytes });
+        progress(Progress::Counting { bytes, total });
         Ok(chars < options.tokenizer_chars)
     })?;
     progress(Progress::Merging { words: counts.0.len() });
@@ -485,23 +493,28 @@ fn train_tokenizer(
 /// A split without a document, and what was passed over on the way to that.
 fn nothing_left(corpus: &Corpus, split: Split, report: &ReadReport) -> Error {
     let (what, repair) = match split {
+        Split::Train if corpus.shares_files() => (
+            "there is no document to train on",
+            "give a source with more text in it: of a single document nothing is left to train on",
+        ),
         Split::Train => ("there is no document to train on", "give a source with text in it"),
         Split::Valid => (
             "nothing is left to validate on",
             "add text, or a file named valid.txt, valid.jsonl or valid.parquet",
         ),
     };
+    let report = ReadReport { others: corpus.others().clone(), ..report.clone() };
     let passed_over: String = report.lines().iter().map(|line| format!("; {line}")).collect();
     let why = format!("{what} ({}); {repair}{passed_over}", corpus.split_rule());
     Error::NoText { path: corpus.source().to_string().into(), why }
 }
 
-/// Hands a split's texts to `take` in batches of about [`BATCH_BYTES`], until it says false.
-/// Says what was passed over.
+/// Hands a split's texts to `take` in batches of about [`BATCH_BYTES`], each with an estimate of the bytes of all of them,
+/// until it says false. Says what was passed over.
 fn batches(
     corpus: &Corpus,
     split: Split,
-    mut take: impl FnMut(Vec<Document>) -> Result<bool>,
+    mut take: impl FnMut(Vec<Document>, u64) -> Result<bool>,
 ) -> Result<ReadReport> {
     if corpus.kind() == Kind::TokenIds {
         return Ok(ReadReport::default());
@@ -510,21 +523,21 @@ fn batches(
         let bytes = if split == Split::Train { train_bytes } else { valid_bytes };
         return story_batches(seed, split, bytes, take).map(|()| ReadReport::default());
     }
-    let (mut batch, mut bytes) = (Vec::new(), 0);
+    let (mut batch, mut bytes, mut all) = (Vec::new(), 0, 0);
     let mut documents = corpus.documents(split);
-    for document in documents.by_ref() {
+    while let Some(document) = documents.next() {
         let document = document?;
         bytes += document.text.len();
         batch.push(document);
         if bytes >= BATCH_BYTES {
-            bytes = 0;
-            if !take(std::mem::take(&mut batch))? {
+            all += std::mem::take(&mut bytes) as u64;
+            if !take(std::mem::take(&mut batch), documents.estimate(all))? {
                 return Ok(documents.report());
             }
         }
     }
     if !batch.is_empty() {
-        take(batch)?;
+        take(batch, all + bytes as u64)?;
     }
     Ok(documents.report())
 }
@@ -541,7 +554,7 @@ fn token_files(
     let mut size = SplitInfo::default();
     let files = corpus.token_files(split).or(corpus.token_files(Split::Train)).unwrap_or_default();
     for file in files {
-        let shard = TokenShard::open_raw_u16(file, tokenizer.vocab_size())?;
+        let shard = TokenShard::open_ids(file, tokenizer)?;
         let cut = corpus.token_files(Split::Valid).is_none().then(|| {
             let from = (shard.len() as f64 * TEXT_TRAIN_SHARE) as usize;
             (from..shard.len()).find(|at| shard.token(*at) == bos).unwrap_or(from)
@@ -562,7 +575,8 @@ fn token_files(
             size.bytes += ids.iter().map(|id| u64::from(bytes_of[*id as usize])).sum::<u64>();
             size.tokens += ids.len() as u64;
             writer.push(ids)?;
-            progress(Progress::Encoding { split, bytes: size.bytes, tokens: size.tokens });
+            let total = (size.bytes as f64 / (at + ids.len() - from) as f64 * (to - from) as f64) as u64;
+            progress(Progress::Encoding { split, bytes: size.bytes, total, tokens: size.tokens });
         }
         size.documents += documents;
         size.groups.push(documents);
@@ -575,7 +589,7 @@ fn story_batches(
     seed: u64,
     split: Split,
     bytes: u64,
-    mut take: impl FnMut(Vec<Document>) -> Result<bool>,
+    mut take: impl FnMut(Vec<Document>, u64) -> Result<bool>,
 ) -> Result<()> {
     const STORIES: u64 = 4096;
     let stream = stories::Stories::new(seed, split);
@@ -593,7 +607,7 @@ fn story_batches(
                 batch.push(Document { text, begins_group });
             }
         }
-        if !take(batch)? {
+        if !take(batch, bytes)? {
             break;
         }
     }
@@ -610,7 +624,7 @@ mod tests {
         let corpus = Corpus::open(&source).expect("opens");
         for split in [Split::Train, Split::Valid] {
             let mut fast = Vec::new();
-            batches(&corpus, split, |batch| {
+            batches(&corpus, split, |batch, _| {
                 fast.extend(batch);
                 Ok(true)
             })

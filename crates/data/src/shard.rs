@@ -161,6 +161,26 @@ impl TokenShard {
         Ok(shard)
     }
 
+    /// Opens a file of this tokenizer's ids and verifies it: a shard, which is called `.tokens` or begins with [`MAGIC`],
+    /// or one without a header.
+    ///
+    /// # Errors
+    /// [`Error::Shard`] for a file of another tokenizer, as far as it shows, and for a damaged one; [`Error::Io`].
+    pub fn open_ids(path: &Path, tokenizer: &Tokenizer) -> Result<TokenShard> {
+        if path.extension().is_none_or(|ending| ending != "tokens") && !TokenShard::has_header(path) {
+            return TokenShard::open_raw_u16(path, tokenizer.vocab_size());
+        }
+        let shard = TokenShard::open_for(path, tokenizer)?;
+        shard.verify()?;
+        Ok(shard)
+    }
+
+    /// Whether a file begins as a shard does, whatever its name.
+    pub fn has_header(path: &Path) -> bool {
+        let mut first = [0; MAGIC.len()];
+        File::open(path).and_then(|mut file| file.read_exact(&mut first)).is_ok() && first == MAGIC
+    }
+
     /// Reads everything: the checksum of the ids, and that each is below the vocabulary size. It reads the file in
     /// pieces and not through the map, whose pages would count as this process's memory until somebody needs them.
     pub fn verify(&self) -> Result<()> {
@@ -486,6 +506,29 @@ mod tests {
         let larger = Tokenizer::train(["ba ba ba c d"], 256 + 4 + 2).expect("two merges");
         let error = TokenShard::open_for(&path, &larger).expect_err("another vocabulary").to_string();
         assert!(error.contains("vocabulary size: found 261, expected 262"), "{error}");
+    }
+
+    #[test]
+    fn ids_are_opened_with_or_without_a_header() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("a.bin");
+        write(&path, &[1, 2, 3, 4]);
+        let ids = |path| TokenShard::open_ids(path, &tokenizer()).map(|s| s.tokens().collect::<Vec<_>>());
+        assert_eq!(ids(&path).expect("a shard"), [1, 2, 3, 4]);
+        let whole = fs::read(&path).expect("reads");
+        fs::write(&path, &whole[HEADER_BYTES..]).expect("writes");
+        assert_eq!(ids(&path).expect("ids alone"), [1, 2, 3, 4]);
+        let mut damaged = whole.clone();
+        damaged[HEADER_BYTES] ^= 1;
+        fs::write(&path, damaged).expect("writes");
+        assert!(ids(&path).expect_err("damaged").to_string().contains("checksum of the ids"));
+        let named = dir.path().join("a.tokens");
+        fs::write(&named, &whole[1..]).expect("writes");
+        assert!(ids(&named).expect_err("no header").to_string().contains("a.tokens, magic"));
+        fs::write(&path, whole).expect("writes");
+        let other = Tokenizer::train(["ba ba ba"], 256 + 4 + 1).expect("one merge");
+        let error = TokenShard::open_ids(&path, &other).expect_err("another vocabulary").to_string();
+        assert!(error.contains("tokenizer hash"), "{error}");
     }
 
     #[test]

@@ -99,6 +99,7 @@ mod tests {
     use super::*;
     use crate::Split;
     use crate::corpus::{Corpus, Source};
+    use proptest::prelude::*;
     use std::io::Cursor;
 
     fn texts(path: &Path) -> Vec<String> {
@@ -124,6 +125,59 @@ mod tests {
         assert_eq!(fs::read_dir(cache.path().join("stdin")).expect("lists").count(), 2);
         let error = spool(Cursor::new(""), cache.path()).expect_err("nothing came").to_string();
         assert!(error.contains("nothing came"), "{error}");
+    }
+
+    /// A first document that is longer than what is looked at.
+    #[test]
+    fn json_lines_of_long_documents_are_no_text() {
+        let cache = tempfile::tempdir().expect("a folder");
+        let long = "é".repeat(100_000);
+        let lines = format!("{{\"id\": 1, \"text\": \"{long}\"}}\n{{\"text\": \"b\"}}\n");
+        let kept = spool(Cursor::new(lines), cache.path()).expect("keeps");
+        assert!(kept.to_string_lossy().ends_with(".jsonl.zst"), "{kept:?}");
+        assert_eq!(texts(&kept), [long, "b".into()]);
+    }
+
+    /// Gives as many bytes at a time as it is told.
+    struct Dripping(Cursor<Vec<u8>>, std::iter::Cycle<std::vec::IntoIter<usize>>);
+
+    impl Read for Dripping {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            let most = self.1.next().unwrap_or(1).min(buffer.len());
+            self.0.read(&mut buffer[..most])
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        #[test]
+        fn tokens_do_not_depend_on_how_a_stream_comes(
+            documents in proptest::collection::vec("[a-c é日\\n]{1,400}", 2..60), packing in 0..3u8, lines: bool,
+            sizes in proptest::collection::vec(1..9000usize, 1..9),
+        ) {
+            let of = |text: &String| if lines { format!("{}\n", serde_json::json!({ "text": text })) } else { text.clone() };
+            let plain: String = documents.iter().map(of).collect();
+            let bytes = match packing {
+                0 => plain.clone().into_bytes(),
+                1 => zstd::encode_all(plain.as_bytes(), 1).expect("packs"),
+                _ => {
+                    let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+                    packer.write_all(plain.as_bytes()).and_then(|()| packer.finish()).expect("packs")
+                }
+            };
+            let cache = tempfile::tempdir().expect("a folder");
+            let whole = spool(Cursor::new(plain), cache.path()).expect("keeps");
+            let dripped = spool(Dripping(Cursor::new(bytes), sizes.into_iter().cycle()), cache.path()).expect("keeps");
+            // One name stands for one contents, so that the same data set is made of it.
+            prop_assert_eq!(&dripped, &whole);
+            let found = texts(&dripped);
+            if lines {
+                prop_assert_eq!(found, documents);
+            } else {
+                prop_assert_eq!(found.concat(), documents.concat());
+            }
+        }
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! What a source yields, what is held out of it, and that every broken file gives one clear error.
 
+use data::tokenizer::bpe::WordCounts;
 use data::{
-    Corpus, Error, PrepareOptions, ReadOptions, Result, Source, Split, Tokenizer, TokenizerChoice, prepare,
+    Corpus, Error, PrepareOptions, ReadOptions, Result, ShardWriter, Source, Split, Tokenizer,
+    TokenizerChoice, prepare,
 };
 use parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
 use parquet::file::properties::WriterProperties;
@@ -100,6 +102,13 @@ fn validation_files_are_held_out_by_name() {
     let (train, valid) = both(dir.path());
     assert_eq!(train, ["a.txt", "b.txt", "valley.txt"]);
     assert_eq!(valid, ["Validation.txt", "val_1.txt"]);
+    fs::create_dir(dir.path().join("more")).expect("creates");
+    let corpus = Corpus::open(&Source::Path(dir.path().into())).expect("opens");
+    let others = corpus.others();
+    assert_eq!(
+        (others.count, &others.some[..]),
+        (3, &["more/", "notes.csv", "test.txt"].map(String::from)[..])
+    );
 }
 
 #[test]
@@ -238,6 +247,15 @@ fn leniency_passes_over_what_cannot_be_read_and_counts_it() {
     let (read, empty, skipped) = report("c.parquet");
     assert!(read >= 100 && empty <= 1, "other row groups are read: {read}");
     assert!(skipped[0].0.contains("Parquet") && skipped[0].2.contains("row group"), "{skipped:?}");
+    fs::create_dir(path("mixed")).expect("creates");
+    for (name, text) in
+        [("a", &b"gut"[..]), ("b", b"gr\xf6\xdfer"), ("c", b"\xff\xfeg\0"), ("d", b"gr\xc3\xb6\xc3\x9fer")]
+    {
+        fs::write(path(&format!("mixed/{name}.txt")), text).expect("writes");
+    }
+    let (read, _, skipped) = report("mixed");
+    assert_eq!((read, skipped.len()), (1, 2), "a is held out, d is read");
+    assert!(skipped[0].2.contains("b.txt") && skipped[1].2.contains("c.txt: it is utf-16le"), "{skipped:?}");
     let (read, _, skipped) = report("d.txt");
     assert!(read > 15, "{read}");
     assert_eq!((skipped[0].0.as_str(), skipped[0].1), ("not text", 1));
@@ -287,6 +305,27 @@ fn files_of_token_ids_become_shards() {
     let dataset = prepared(write("one.bin", &document.repeat(100))).expect("prepares");
     assert_eq!((dataset.train.len(), dataset.valid.len()), (475, 25));
 
+    // What this program has prepared, and the same of another vocabulary.
+    let other = Tokenizer::train(["ba ba ba"], 256 + 4 + 1).expect("one merge is possible");
+    for (name, wanted) in [("ours", None), ("other", Some("tokenizer hash"))] {
+        let folder = dir.path().join(name);
+        fs::create_dir(&folder).expect("creates");
+        for split in ["train", "valid"] {
+            let by = if wanted.is_none() { &tokenizer } else { &other };
+            let mut writer =
+                ShardWriter::create(&folder.join(format!("{split}.tokens")), by).expect("creates");
+            writer.push(&[u32::from(bos), 97, 98]).and_then(|()| writer.finish()).expect("writes");
+        }
+        match (prepared(folder), wanted) {
+            (Ok(dataset), None) => assert_eq!((dataset.train.len(), dataset.valid.len()), (3, 3)),
+            (Err(error), Some(wanted)) => {
+                let error = error.to_string();
+                assert!(error.contains("train.tokens") && error.contains(wanted), "{error}");
+            }
+            (found, _) => panic!("{name}: {found:?}"),
+        }
+    }
+
     let error = prepared(write("large.bin", &[bos, 97, 999])).expect_err("no such token").to_string();
     assert!(error.contains("large.bin") && error.contains("999 at position 2"), "{error}");
     fs::write(dir.path().join("odd.bin"), [1, 0, 2]).expect("writes");
@@ -316,6 +355,10 @@ fn each_broken_file_is_named_with_place_value_and_repair() {
     fs::write(path("ids.bin"), [1, 0, 2, 0]).expect("writes");
     fs::write(path("a.zip"), b"PK\x03\x04").expect("writes");
     fs::create_dir(path("folder")).expect("creates");
+    fs::create_dir(path("mixed")).expect("creates");
+    fs::write(path("mixed/a.txt"), "größer").expect("writes");
+    fs::write(path("mixed/b_latin1.txt"), b"gr\xf6\xdfer").expect("writes");
+    fs::write(path("mixed/c.txt"), "größer").expect("writes");
     let texts = numbered(200);
     let rows: Vec<Option<&str>> = texts.iter().map(|t| Some(t.as_str())).collect();
     write_parquet(&path("whole.parquet"), "text", &rows, 100);
@@ -337,6 +380,7 @@ fn each_broken_file_is_named_with_place_value_and_repair() {
         ("ids.bin", &["token ids", "--tokenizer FILE"]),
         ("a.zip", &[".zip are not read", "unpack it"]),
         ("folder", &["holds no such file", "subfolders"]),
+        ("mixed", &["b_latin1.txt, line 1", "0xf6 at byte offset 2", "iconv"]),
         ("missing", &["there is no such file"]),
         ("content.parquet", &["no column `text`", "`content` (BYTE_ARRAY)", "--column NAME"]),
         ("truncated.parquet", &["footer", "not a whole Parquet file"]),
@@ -369,6 +413,26 @@ fn a_text_column_of_numbers_is_refused() {
     writer.close().expect("closes");
     let error = failure(&path).to_string();
     assert!(error.contains("`text` (INT64)") && error.contains("one string per row"), "{error}");
+}
+
+/// Oracle: autoresearch's loop, by hand: documents are taken, each cut to 10,000 characters, until those taken have so many.
+#[test]
+fn a_tokenizer_learns_from_whole_documents_until_there_are_enough_characters() {
+    let dir = tempfile::tempdir().expect("a folder");
+    // Documents of 12,000 characters, each of a word of its own; the first is held out.
+    let texts = ["öl ", "ab ", "cd ", "éf ", "gh "].map(|word| word.repeat(4000));
+    let lines: String = texts.iter().map(|text| format!("{{\"text\": {text:?}}}\n")).collect();
+    fs::write(dir.path().join("a.jsonl"), lines).expect("writes");
+    let source = Source::Path(dir.path().join("a.jsonl"));
+    for (chars, taken) in [(1, 1), (9_999, 1), (10_000, 1), (10_001, 2), (25_000, 3), (1_000_000, 4)] {
+        let mut options = PrepareOptions::new(source.clone(), dir.path().join("cache"));
+        options.tokenizer_chars = chars;
+        let found = prepare(&options, &|_| ()).expect("prepares").tokenizer;
+        let mut counts = WordCounts::default();
+        texts[1..=taken].iter().for_each(|text| counts.add(&text.chars().take(10_000).collect::<String>()));
+        let expected = Tokenizer::from_counts(&counts, data::prepare::SMALL_VOCAB, false).expect("trains");
+        assert_eq!(found.hash(), expected.hash(), "{chars}");
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use train::{Protocol, RunConfig, ValidationData, evaluate, load_trained, prepare
 
 use crate::args::{EvalArgs, EvalBytes, EvalProtocol};
 use crate::progress::{Progress, Style};
-use crate::{Result, cache, device_choice, units};
+use crate::{Result, cache, device_choice, units, validation};
 
 pub(crate) fn run(args: &EvalArgs, out: &mut dyn Write) -> Result {
     let trained = load_trained(&args.run)?;
@@ -45,9 +45,9 @@ pub(crate) fn run(args: &EvalArgs, out: &mut dyn Write) -> Result {
     for (index, weights) in checkpoint.weights.iter().enumerate() {
         stack.set_weights(index, weights)?;
     }
-    let (byte_count, bytes) = match args.bytes {
-        EvalBytes::Raw => (ByteCount::Raw, "raw"),
-        EvalBytes::Compat => (ByteCount::Compat, "compat"),
+    let byte_count = match args.bytes {
+        EvalBytes::Raw => ByteCount::Raw,
+        EvalBytes::Compat => ByteCount::Compat,
     };
     let data = ValidationData::new(&dataset, byte_count);
     let mut progress = Progress::new(Style::choose(false, args.json), String::new());
@@ -75,14 +75,10 @@ pub(crate) fn run(args: &EvalArgs, out: &mut dyn Write) -> Result {
             "bound     {bound:.4} is the best that any model could reach on the whole of this text"
         )?;
     }
-    let stride = found.stride.map_or_else(String::new, |stride| format!(", stride {stride}"));
     let without = if args.no_softcap { ", without the softcap" } else { "" };
-    writeln!(out, "protocol  {}, window {}{stride}, bytes {bytes}{without}", found.protocol, found.window)?;
-    writeln!(
-        out,
-        "over      {} tokens, {} bytes, {} documents in {} windows of {}",
-        found.tokens, found.bytes, found.documents, found.windows, dataset.info.source,
-    )?;
+    writeln!(out, "protocol  {}{without}", validation::how(&found))?;
+    writeln!(out, "over      {}", validation::over(&found))?;
+    writeln!(out, "of        {}", dataset.info.source)?;
     writeln!(out, "in        {:.1}s on {}", found.seconds, choice.device.describe())?;
     Ok(ExitCode::SUCCESS)
 }

@@ -17,7 +17,7 @@ use crate::device_choice::{self, Choice};
 use crate::own_command::own_command;
 use crate::progress::{Notes, Progress, Style};
 use crate::sampling::Sampling;
-use crate::{Result, cache, units};
+use crate::{Result, cache, units, validation};
 
 /// Where runs go that nobody gave a place.
 const RUNS_DIR: &str = "runs";
@@ -199,6 +199,8 @@ fn finished(summary: &Summary, choice: &Choice, as_json: bool, out: &mut dyn Wri
     if let Some(bound) = summary.bound_bits_per_byte {
         writeln!(out, "bound    {bound:.4} is the best that any model could reach on this validation text")?;
     }
+    writeln!(out, "protocol {}", validation::how(&summary.validation))?;
+    writeln!(out, "over     {}", validation::over(&summary.validation))?;
     if *skipped_steps > 0 {
         writeln!(out, "skipped  {skipped_steps} steps, whose gradients could not be used")?;
     }

@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use flate2::bufread::MultiGzDecoder;
 
@@ -65,6 +67,20 @@ pub(crate) fn unpacked(
     })
 }
 
+/// A file that tells how many of its bytes have been taken.
+struct Counted {
+    file: File,
+    taken: Arc<AtomicU64>,
+}
+
+impl Read for Counted {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read(buffer)?;
+        self.taken.fetch_add(read as u64, Ordering::Relaxed);
+        Ok(read)
+    }
+}
+
 /// A file that is being read.
 pub(super) struct Input {
     pub(super) path: PathBuf,
@@ -72,6 +88,8 @@ pub(super) struct Input {
     reader: Box<dyn BufRead + Send>,
     /// Bytes of text handed out.
     read: u64,
+    /// Bytes of the file that were taken, packed as they are.
+    taken: Arc<AtomicU64>,
 }
 
 impl Input {
@@ -81,9 +99,16 @@ impl Input {
         let mut file = File::open(path).map_err(Error::io(path, "open it"))?;
         let (from, to) = span.unwrap_or((0, u64::MAX));
         file.seek(SeekFrom::Start(from)).map_err(Error::io(path, "read it"))?;
+        let taken = Arc::default();
+        let file = Counted { file, taken: Arc::clone(&taken) };
         let reader = Box::new(BufReader::with_capacity(128 << 10, file).take(to - from));
         let reader = unpacked(reader, compression).map_err(Error::io(path, "unpack it"))?;
-        Ok(Input { path: path.to_owned(), compression, reader, read: 0 })
+        Ok(Input { path: path.to_owned(), compression, reader, read: 0, taken })
+    }
+
+    /// Bytes of the file that were taken so far, up to a buffer more than were needed.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken.load(Ordering::Relaxed)
     }
 
     /// The next line with its end, or at most `room` bytes of it, after what `bytes` holds; how many came.
@@ -125,6 +150,7 @@ impl Input {
 
     #[cfg(test)]
     pub(super) fn of_reader(reader: Box<dyn BufRead + Send>) -> Input {
-        Input { path: "a reader".into(), compression: Compression::None, reader, read: 0 }
+        let taken = Arc::default();
+        Input { path: "a reader".into(), compression: Compression::None, reader, read: 0, taken }
     }
 }

@@ -18,7 +18,7 @@ pub(crate) enum Kind {
     Text,
     JsonLines,
     Parquet,
-    /// Token ids, u16 without a header.
+    /// Token ids: u16 without a header, or a [`crate::TokenShard`].
     TokenIds,
 }
 
@@ -33,7 +33,7 @@ impl Kind {
             "txt" | "md" => Some(Kind::Text),
             "jsonl" | "ndjson" => Some(Kind::JsonLines),
             "parquet" => Some(Kind::Parquet),
-            "bin" => Some(Kind::TokenIds),
+            "bin" | "tokens" => Some(Kind::TokenIds),
             _ if COMPRESSED.contains(&ending.as_str()) => {
                 let inner = Kind::of(Path::new(path.file_stem()?));
                 inner.filter(|kind| matches!(kind, Kind::Text | Kind::JsonLines))
@@ -57,10 +57,55 @@ impl Kind {
 
     /// JSON lines or plain text, by its beginning.
     pub(crate) fn of_text(first: &[u8]) -> Kind {
-        let line = first.split(|byte| *byte == b'\n').find(|line| !line.iter().all(u8::is_ascii_whitespace));
-        let object = line.is_some_and(|line| {
-            serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(line).is_ok()
-        });
-        if object { Kind::JsonLines } else { Kind::Text }
+        let blank = |line: &&[u8]| line.iter().all(u8::is_ascii_whitespace);
+        let mut lines = first.split(|byte| *byte == b'\n').skip_while(blank);
+        let Some(line) = lines.next() else { return Kind::Text };
+        // A first document may be longer than what is looked at; then its line is cut off, in a string or not.
+        let cut = lines.next().is_none();
+        match serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(whole_characters(line)) {
+            Ok(_) => Kind::JsonLines,
+            Err(error) if cut && error.is_eof() && opens_an_object(line) => Kind::JsonLines,
+            Err(_) => Kind::Text,
+        }
+    }
+}
+
+/// Without a last character that is cut off.
+fn whole_characters(bytes: &[u8]) -> &[u8] {
+    match std::str::from_utf8(bytes) {
+        Err(error) if error.error_len().is_none() => &bytes[..error.valid_up_to()],
+        _ => bytes,
+    }
+}
+
+/// Whether a line begins as an object with a field does.
+fn opens_an_object(line: &[u8]) -> bool {
+    let mut letters = line.iter().filter(|byte| !byte.is_ascii_whitespace());
+    (letters.next(), letters.next()) == (Some(&b'{'), Some(&b'"'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_lines_are_told_from_text_by_their_first_line_even_where_it_is_cut_off() {
+        for (text, kind) in [
+            ("\n\n{\"text\": \"a\"}\nwhatever", Kind::JsonLines),
+            ("{\"text\": \"a", Kind::JsonLines),
+            ("{\"text\": \"a\", \"n\": [1, 2", Kind::JsonLines),
+            ("{\"te", Kind::JsonLines),
+            ("{\"text\": \"a\nb", Kind::Text),
+            ("{ a brace", Kind::Text),
+            ("{", Kind::Text),
+            ("\"a string", Kind::Text),
+            ("[1, 2", Kind::Text),
+            ("text", Kind::Text),
+            ("", Kind::Text),
+        ] {
+            assert_eq!(Kind::of_text(text.as_bytes()), kind, "{text:?}");
+        }
+        assert_eq!(Kind::of_text("{\"text\": \"é".as_bytes()), Kind::JsonLines);
+        assert_eq!(Kind::of_text(b"{\"text\": \"\xc3"), Kind::JsonLines, "in the middle of a character");
     }
 }

@@ -7,11 +7,11 @@
 //! | `.txt`, `.md` | one per file up to 64 KiB; a longer file is cut at blank lines into documents of 8 to 16 KiB |
 //! | `.jsonl` | one per line, the string field `text` |
 //! | `.parquet` | one per row, the string column `text` |
-//! | `.bin` | token ids, u16 without a header, as llama2.c and nanoGPT write them: one from each BOS to the next |
+//! | `.bin`, `.tokens` | token ids, u16 without a header, as llama2.c and nanoGPT write them, or a [`crate::shard`]: one from each BOS to the next |
 //!
 //! Text and JSON lines may be compressed (gzip, zstd), whatever the file is called. Another field or column is a
 //! [`ReadOptions::column`]. A folder is read without its subfolders and holds one kind: Parquet files if there are any,
-//! else `.jsonl`, else text, else `.bin`. Documents of no characters are passed over, and counted.
+//! else `.jsonl`, else text, else token ids. Documents of no characters are passed over, and counted.
 //!
 //! Held out for validation (the first rule that applies):
 //! 1. the built-in stories: a stream of their own;
@@ -34,7 +34,7 @@ use crate::stories::Stories;
 use crate::{Error, Result, Split};
 pub(crate) use input::{Compression, unpacked};
 pub(crate) use kind::Kind;
-pub use reading::{Documents, ReadReport, Skipped};
+pub use reading::{Documents, Others, ReadReport, Skipped};
 use reading::{FileReading, Reading};
 use std::fmt;
 use std::fs::{self, File};
@@ -161,6 +161,7 @@ pub struct Corpus {
     files: Vec<PathBuf>,
     held_out: HeldOut,
     options: ReadOptions,
+    others: Others,
 }
 
 #[derive(Clone, Debug)]
@@ -186,7 +187,8 @@ impl Corpus {
     /// Likewise, with other options.
     pub fn open_with(source: &Source, options: &ReadOptions) -> Result<Corpus> {
         let corpus = |kind, files, held_out| {
-            Ok(Corpus { source: source.clone(), kind, files, held_out, options: options.clone() })
+            let (source, options, others) = (source.clone(), options.clone(), Others::default());
+            Ok(Corpus { source, kind, files, held_out, options, others })
         };
         let path = match source {
             Source::Stories { .. } => {
@@ -217,12 +219,15 @@ impl Corpus {
             };
             return corpus(kind, vec![path.clone()], held_out);
         }
-        let mut all = Vec::new();
+        let (mut all, mut others) = (Vec::new(), Vec::new());
         for entry in fs::read_dir(path).map_err(Error::io(path, "list the folder"))? {
             let entry = entry.map_err(Error::io(path, "list the folder"))?;
-            let hidden = entry.file_name().to_string_lossy().starts_with('.');
-            if !hidden && fs::metadata(entry.path()).is_ok_and(|m| m.is_file()) {
-                all.push(entry.path());
+            let name = entry.file_name().to_string_lossy().into_owned();
+            match fs::metadata(entry.path()) {
+                _ if name.starts_with('.') => {}
+                Ok(about) if about.is_file() => all.push(entry.path()),
+                Ok(about) if about.is_dir() => others.push(name + "/"),
+                _ => others.push(name),
             }
         }
         all.sort();
@@ -235,16 +240,19 @@ impl Corpus {
                     all.len()
                 ))
             })?;
-        all.retain(|file| Kind::of(file) == Some(kind));
         let name = |file: &PathBuf| file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let (files, held_out) = split_files(all.into_iter().map(|file| (name(&file), file)).collect());
+        let (all, of_other_kind) =
+            all.into_iter().partition::<Vec<_>, _>(|file| Kind::of(file) == Some(kind));
+        others.extend(of_other_kind.iter().map(name));
+        let (files, held_out, test) = split_files(all.into_iter().map(|file| (name(&file), file)).collect());
+        others.extend(test);
         if files.is_empty() {
             return Err(about(
                 "every file in the folder is named as validation or test data; none is left to train on"
                     .into(),
             ));
         }
-        corpus(kind, files, held_out)
+        corpus(kind, files, held_out).map(|corpus: Corpus| Corpus { others: Others::of(others), ..corpus })
     }
 
     /// A public data set whose files are here; `files` as [`crate::hub::fetch`] gives them.
@@ -253,7 +261,7 @@ impl Corpus {
         let within = source.folder();
         let name = |file: &LocalFile| file.name.strip_prefix(within).unwrap_or(&file.name).to_owned();
         let named = files.iter().map(|file| (name(file), file.path.clone())).collect();
-        let (files, held_out) = split_files(named);
+        let (files, held_out, test) = split_files(named);
         if files.is_empty() {
             let why = "every file of it is named as validation or test data; none is left to train on".into();
             return Err(Error::Source { path: source.to_string().into(), why });
@@ -262,7 +270,8 @@ impl Corpus {
         if let Some(column) = source.column() {
             options.column = column.into();
         }
-        Ok(Corpus { source: Source::Hub(source.clone()), kind, files, held_out, options })
+        let (source, others) = (Source::Hub(source.clone()), Others::of(test));
+        Ok(Corpus { source, kind, files, held_out, options, others })
     }
 
     /// The source as given.
@@ -294,6 +303,11 @@ impl Corpus {
                 format!("every {HELD_OUT_EVERY}th document is held out, at most {HELD_OUT_MOST}")
             }
         }
+    }
+
+    /// What lies in the folder and is no part of the data.
+    pub fn others(&self) -> &Others {
+        &self.others
     }
 
     /// What its files hold.
@@ -346,35 +360,38 @@ impl Corpus {
     }
 }
 
-/// Parts a folder's files, each with its name in it, into those to train on and what is held out. A file is what it or
-/// a folder on the way to it is named.
-fn split_files(files: Vec<(String, PathBuf)>) -> (Vec<PathBuf>, HeldOut) {
+/// Parts a folder's files, each with its name in it, into those to train on, what is held out, and the names of those that
+/// are neither. A file is what it or a folder on the way to it is named.
+fn split_files(files: Vec<(String, PathBuf)>) -> (Vec<PathBuf>, HeldOut, Vec<String>) {
     let is_valid = |part: &str| {
         part.starts_with("valid")
             || part.strip_prefix("val").is_some_and(|rest| !rest.starts_with(char::is_alphanumeric))
     };
     let is_test = |part: &str| part.starts_with("test");
     let (mut train, mut valid, mut test) = (Vec::new(), Vec::new(), Vec::new());
-    for (name, file) in files {
-        let name = name.to_lowercase();
+    for (written, file) in files {
+        let name = written.to_lowercase();
         if name.split('/').any(is_valid) {
             valid.push(file);
         } else if name.split('/').any(is_test) {
-            test.push(file);
+            test.push((written, file));
         } else {
             train.push(file);
         }
     }
-    if !valid.is_empty() || !test.is_empty() {
-        return (train, HeldOut::Files(if valid.is_empty() { test } else { valid }));
+    let (test_names, test): (Vec<_>, Vec<_>) = test.into_iter().unzip();
+    match (valid.is_empty(), test.is_empty()) {
+        (false, _) => return (train, HeldOut::Files(valid), test_names),
+        (true, false) => return (train, HeldOut::Files(test), Vec::new()),
+        (true, true) => {}
     }
     let pinned = |f: &PathBuf| f.file_name().is_some_and(|n| n == PINNED_SHARD);
     match train.iter().position(pinned) {
         Some(at) if train.len() > 1 => {
             let shard = train.remove(at);
-            (train, HeldOut::Files(vec![shard]))
+            (train, HeldOut::Files(vec![shard]), Vec::new())
         }
-        _ => (train, HeldOut::Documents),
+        _ => (train, HeldOut::Documents, Vec::new()),
     }
 }
 

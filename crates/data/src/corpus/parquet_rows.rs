@@ -132,6 +132,12 @@ impl ParquetRows {
         self.last
     }
 
+    /// Bytes of the file in row groups that were begun, about.
+    pub(super) fn taken(&self) -> u64 {
+        let bytes = |group| self.column.reader.metadata().row_group(group).compressed_size().max(0) as u64;
+        (0..self.last).map(bytes).sum()
+    }
+
     /// The next row's text; null counts as an empty document. After an error about a row, the next one; after one about
     /// the file, the next row group.
     pub(super) fn next_text(&mut self) -> Result<Option<String>> {

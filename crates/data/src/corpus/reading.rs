@@ -19,6 +19,38 @@ pub struct ReadReport {
     pub empty: u64,
     /// What could not be read, by reason; only with [`ReadOptions::lenient`].
     pub skipped: Vec<Skipped>,
+    /// What lies in the folder and is no part of the data.
+    #[serde(default)]
+    pub others: Others,
+}
+
+/// Files and folders beside those that are read: of another kind, named as test data where there are validation files,
+/// or subfolders.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Others {
+    /// How many.
+    pub count: u64,
+    /// The names of the first of them, folders with a slash behind.
+    pub some: Vec<String>,
+}
+
+impl Others {
+    /// Names that [`Others::some`] has at most.
+    const SOME: usize = 3;
+
+    pub(super) fn of(mut names: Vec<String>) -> Others {
+        let count = names.len() as u64;
+        names.sort();
+        names.truncate(Others::SOME);
+        Others { count, some: names }
+    }
+
+    /// What a person is told.
+    fn line(&self) -> Option<String> {
+        let more = if self.count > self.some.len() as u64 { ", …" } else { "" };
+        let names = self.some.join(", ");
+        (self.count > 0).then(|| format!("not read, {} in the folder: {names}{more}", self.count))
+    }
 }
 
 /// Parts that could not be read for one reason.
@@ -43,12 +75,14 @@ impl ReadReport {
 
     /// What a person is told of it, a line for each reason; none when nothing was passed over.
     pub fn lines(&self) -> Vec<String> {
-        let empty =
-            (self.empty > 0).then(|| format!("passed over {} documents without a character", self.empty));
+        let counted = |n: u64, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+        let empty = (self.empty > 0)
+            .then(|| format!("passed over {} without a character", counted(self.empty, "document")));
         let skipped = self.skipped.iter().map(|Skipped { why, count, first }| {
-            format!("passed over {count} parts that could not be read, {why}; the first: {first}")
+            let parts = counted(*count, "part");
+            format!("passed over {parts} that could not be read, {why}; the first: {first}")
         });
-        empty.into_iter().chain(skipped).collect()
+        empty.into_iter().chain(skipped).chain(self.others.line()).collect()
     }
 
     /// Both.
@@ -100,6 +134,15 @@ impl FileDocuments {
         }
     }
 
+    /// Bytes of the file that were read, about.
+    fn taken(&self) -> u64 {
+        match self {
+            FileDocuments::Text(text) => text.taken(),
+            FileDocuments::JsonLines(lines) => lines.taken(),
+            FileDocuments::Parquet(rows) => rows.taken(),
+        }
+    }
+
     fn next_text(&mut self) -> Result<Option<String>> {
         match self {
             FileDocuments::Text(text) => text.next_text(),
@@ -139,6 +182,18 @@ impl<'c> Documents<'c> {
             Reading::Files(reading) => reading.report.clone(),
         }
     }
+
+    /// How many bytes of text there will be, judged by how much of the files gave `bytes` so far.
+    pub fn estimate(&self, bytes: u64) -> u64 {
+        match &self.0 {
+            Reading::Stories { left, .. } => bytes + left,
+            Reading::Files(reading) => {
+                let read = reading.read_before + reading.open.as_ref().map_or(0, FileDocuments::taken);
+                let share = (read as f64 / reading.file_bytes.max(1) as f64).min(1.0);
+                if share > 0.0 { (bytes as f64 / share) as u64 } else { bytes }
+            }
+        }
+    }
 }
 
 pub(super) enum Reading<'c> {
@@ -156,6 +211,9 @@ pub(super) struct FileReading<'c> {
     pick: Option<Split>,
     seen: u64,
     open: Option<FileDocuments>,
+    /// Bytes of all files (of the span), and of those that were read to their ends.
+    file_bytes: u64,
+    read_before: u64,
     /// File and group of the document that was handed out last.
     group: Option<(usize, usize)>,
     report: ReadReport,
@@ -172,10 +230,15 @@ impl<'c> FileReading<'c> {
         span: Option<(u64, u64)>,
         pick: Option<Split>,
     ) -> Self {
+        let size = |file: &PathBuf| std::fs::metadata(file).map_or(0, |about| about.len());
+        let all: u64 = files.iter().map(size).sum();
+        let file_bytes = span.map_or(all, |(from, to)| to.min(all).saturating_sub(from));
         let (files, report) = (files.iter(), ReadReport::default());
         FileReading {
             kind,
             files,
+            file_bytes,
+            read_before: 0,
             options,
             span,
             pick,
@@ -194,10 +257,16 @@ impl<'c> FileReading<'c> {
             Some((why, rest)) => {
                 self.report.skip(why, &error);
                 if !rest {
-                    self.open = None;
+                    self.close();
                 }
                 Ok(())
             }
+        }
+    }
+
+    fn close(&mut self) {
+        if let Some(open) = self.open.take() {
+            self.read_before += open.taken();
         }
     }
 
@@ -215,7 +284,7 @@ impl<'c> FileReading<'c> {
             };
             match open.next_text() {
                 Err(error) => self.pass_over(error)?,
-                Ok(None) => self.open = None,
+                Ok(None) => self.close(),
                 Ok(Some(text)) if text.is_empty() => self.report.empty += 1,
                 Ok(Some(text)) => {
                     let number = self.seen;

@@ -40,6 +40,11 @@ impl TextDocuments {
         })
     }
 
+    /// [`Input::taken`].
+    pub(super) fn taken(&self) -> u64 {
+        self.input.taken()
+    }
+
     /// The next document. After an error about its bytes, the one after it.
     pub(super) fn next_text(&mut self) -> Result<Option<String>> {
         let mut bytes = std::mem::take(&mut self.carried);

@@ -284,6 +284,36 @@ fn a_part_that_is_too_long_or_unknown_begins_anew() {
     place.fetch_whole([40_000, 1000]);
 }
 
+/// Real books in climbmix's layout, over a bad line. Oracle: the numbers in their README.
+#[test]
+fn a_corpus_in_shards_comes_whole_over_a_bad_line() {
+    let beside = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared");
+    let classics = std::env::var_os("ANNEAL_SHARED").map_or(beside, PathBuf::from).join("data/classics");
+    if !classics.is_dir() {
+        println!(
+            "skipped: {} does not exist; set ANNEAL_SHARED to the folder that holds data/",
+            classics.display()
+        );
+        return;
+    }
+    let place = Place::new();
+    for name in ["shard_00000.parquet", "shard_00001.parquet", "shard_06542.parquet"] {
+        place.server.put(&path(name), std::fs::read(classics.join(name)).expect("reads"));
+    }
+    let faults = [Behave::Drop(1_000_000), Behave::Status(500, String::new()), Behave::Drop(400_000)];
+    place.server.misbehave(&path("shard_00000.parquet"), faults);
+    place.server.misbehave(&path("shard_06542.parquet"), [Behave::Stall(300_000), Behave::IgnoreRange]);
+    let source = HubSource::Climbmix { shards: 2 };
+    let files = fetch(&source, &place.options, place.cache.path(), &|_| ()).expect("all goes well");
+    let corpus = Corpus::of_hub(&source, &files, &ReadOptions::default()).expect("opens");
+    let count = |split| {
+        let texts = corpus.documents(split).map(|document| document.expect("reads").text.len());
+        texts.fold((0, 0), |(documents, bytes), length| (documents + 1, bytes + length))
+    };
+    assert_eq!(count(Split::Train), (1561 + 1599, 8_023_377 + 8_023_654));
+    assert_eq!(count(Split::Valid), (519, 2_555_623));
+}
+
 #[test]
 fn a_data_set_by_name_is_listed_page_by_page_once() {
     let place = Place::new();

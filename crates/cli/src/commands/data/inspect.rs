@@ -1,16 +1,14 @@
 //! `anneal data inspect`: what a corpus, a file of tokens or a tokenizer holds.
 
 use std::cell::RefCell;
-use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use data::inspect::{Profile, Profiler};
-use data::{
-    Corpus, Dataset, DocumentIndex, HubOptions, ReadOptions, Source, Split, TokenShard, Tokenizer, shard,
-};
+use data::{Corpus, Dataset, DocumentIndex, HubOptions, ReadOptions, Source, Split, TokenShard, Tokenizer};
 use serde_json::{Value, json};
 use train::run_dir;
 
@@ -30,6 +28,9 @@ const TOKENIZER_BYTES: u64 = 64 << 20;
 const ALSO: &str = "`data inspect` also takes a prepared data set's folder, a .tokens file, a tokenizer (tokenizer.json, \
                     llama2.c's tokenizer.bin, tiktoken ranks) and a run's folder";
 
+/// Is told the bytes of text so far, and about how many there will be.
+type Told<'t> = &'t dyn Fn(u64, u64);
+
 /// What was found, for people and for programs.
 struct Found {
     about: Vec<(&'static str, Value)>,
@@ -42,7 +43,7 @@ pub(crate) fn inspect(args: &InspectArgs, out: &mut dyn Write) -> Result {
         return show_tokenizer(args, &tokenizer, out);
     }
     let progress = RefCell::new(Progress::new(Style::choose(false, args.json), String::new()));
-    let told = |bytes| progress.borrow_mut().preparing(&data::Progress::Counting { bytes });
+    let told = |bytes, total| progress.borrow_mut().preparing(&data::Progress::Counting { bytes, total });
     let found = find(args, path, &told);
     progress.borrow().finish();
     let found = found?;
@@ -119,7 +120,7 @@ fn tokenizer(path: &Path) -> Result<Option<Tokenizer>> {
     }
 }
 
-fn find(args: &InspectArgs, path: &Path, progress: &dyn Fn(u64)) -> Result<Found> {
+fn find(args: &InspectArgs, path: &Path, progress: Told<'_>) -> Result<Found> {
     if path.join("dataset.json").is_file() {
         let Dataset { tokenizer, train, valid, info, .. } = Dataset::open(path)?;
         let about = vec![("prepared_from", json!(info.source)), ("split_rule", json!(info.split_rule))];
@@ -132,10 +133,9 @@ fn find(args: &InspectArgs, path: &Path, progress: &dyn Fn(u64)) -> Result<Found
         ));
     }
     let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
-    if path.is_file() && (["tokens", "bin"].contains(&ending) || is_shard(path)) {
+    if path.is_file() && (["tokens", "bin"].contains(&ending) || TokenShard::has_header(path)) {
         let tokenizer = tokenizer_of(path, args.tokenizer.as_deref())?;
-        let raw = ending == "bin" && !is_shard(path);
-        let shard = open_tokens(path, raw, &tokenizer)?;
+        let shard = Arc::new(TokenShard::open_ids(path, &tokenizer)?);
         return Ok(token_files(args, Vec::new(), &tokenizer, vec![("tokens", vec![shard])], progress));
     }
     let corpus = corpus(args)?;
@@ -143,7 +143,8 @@ fn find(args: &InspectArgs, path: &Path, progress: &dyn Fn(u64)) -> Result<Found
         let tokenizer = tokenizer_of(&path.join("ids.bin"), args.tokenizer.as_deref())
             .map_err(|_| data::Error::NoTokenizer { path: path.to_owned() })?;
         let open = |files: &[PathBuf]| {
-            files.iter().map(|file| open_tokens(file, true, &tokenizer)).collect::<Result<Vec<_>>>()
+            let open = |file: &PathBuf| TokenShard::open_ids(file, &tokenizer).map(Arc::new);
+            files.iter().map(open).collect::<data::Result<Vec<_>>>()
         };
         let files = |split| corpus.token_files(split).map(open).transpose();
         let parts = match (files(Split::Train)?.unwrap_or_default(), files(Split::Valid)?) {
@@ -153,12 +154,6 @@ fn find(args: &InspectArgs, path: &Path, progress: &dyn Fn(u64)) -> Result<Found
         return Ok(token_files(args, Vec::new(), &tokenizer, parts, progress));
     }
     text(args, &corpus, progress)
-}
-
-/// Whether a file begins as a token shard does, whatever its name.
-fn is_shard(path: &Path) -> bool {
-    let mut first = [0; shard::MAGIC.len()];
-    File::open(path).and_then(|mut file| file.read_exact(&mut first)).is_ok() && first == shard::MAGIC
 }
 
 /// The tokenizer that was named, or the one beside the file.
@@ -171,22 +166,12 @@ fn tokenizer_of(path: &Path, given: Option<&Path>) -> Result<Tokenizer> {
     }
 }
 
-/// A file of tokens, every id of it checked.
-fn open_tokens(path: &Path, raw: bool, tokenizer: &Tokenizer) -> Result<Arc<TokenShard>> {
-    if raw {
-        return Ok(Arc::new(TokenShard::open_raw_u16(path, tokenizer.vocab_size())?));
-    }
-    let shard = TokenShard::open_for(path, tokenizer)?;
-    shard.verify()?;
-    Ok(Arc::new(shard))
-}
-
 fn token_files(
     args: &InspectArgs,
     mut about: Vec<(&'static str, Value)>,
     tokenizer: &Tokenizer,
     parts: Vec<(&'static str, Vec<Arc<TokenShard>>)>,
-    progress: &dyn Fn(u64),
+    progress: Told<'_>,
 ) -> Found {
     about.push(("tokenizer_hash", json!(tokenizer.hash())));
     let profile = |shards: Vec<Arc<TokenShard>>| {
@@ -220,14 +205,14 @@ fn corpus(args: &InspectArgs) -> Result<Corpus> {
 }
 
 /// What a source of text holds.
-fn text(args: &InspectArgs, corpus: &Corpus, progress: &dyn Fn(u64)) -> Result<Found> {
+fn text(args: &InspectArgs, corpus: &Corpus, progress: Told<'_>) -> Result<Found> {
     let tokenizer = args.tokenizer.as_deref().map(Tokenizer::load).transpose()?;
-    let mut passed_over = data::ReadReport::default();
+    let mut passed_over = data::ReadReport { others: corpus.others().clone(), ..Default::default() };
     let mut parts = Vec::new();
-    let mut bytes = 0;
     for (name, split) in [("train", Split::Train), ("valid", Split::Valid)] {
         let mut profiler = Profiler::new(args.samples, tokenizer.as_ref().map_or(0, Tokenizer::vocab_size));
         let mut documents = corpus.documents(split);
+        let mut bytes = 0;
         loop {
             let (mut batch, mut batch_bytes) = (Vec::new(), 0);
             while batch.len() < BATCH && batch_bytes < BATCH_BYTES {
@@ -245,7 +230,7 @@ fn text(args: &InspectArgs, corpus: &Corpus, progress: &dyn Fn(u64)) -> Result<F
                 profiler.add(text.as_bytes(), ids.get(at).map_or(&[], Vec::as_slice));
             }
             bytes += batch_bytes as u64;
-            progress(bytes);
+            progress(bytes, documents.estimate(bytes));
         }
         if split == Split::Train || !corpus.shares_files() {
             passed_over = passed_over.and(documents.report());
