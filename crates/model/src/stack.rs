@@ -307,10 +307,35 @@ impl Stack {
     /// The f32 master values of parameter `index`.
     pub fn weights(&mut self, index: usize) -> Vec<f32> {
         let mut values = Vec::with_capacity(self.parameters[index].numel());
-        for part in &mut self.parts[index] {
-            part.with_master(|master| values.extend_from_slice(master));
-        }
+        self.visit_weights(index, &mut |_, weights| values.extend_from_slice(weights));
         values
+    }
+
+    /// Calls `visit(offset, weights)` for each run of elements of parameter `index`, without a copy.
+    pub fn visit_weights(&mut self, index: usize, visit: &mut dyn FnMut(usize, &[f32])) {
+        for part in &mut self.parts[index] {
+            let start = part.range.start;
+            part.with_master(|master| visit(start, master));
+        }
+    }
+
+    /// Exchanges the values of parameter `index` with `values` (row-major, as many). The master values
+    /// are exchanged whatever happens, so that doing it twice leaves them as they were.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when the device cannot be written: its copies are then not those of the master.
+    ///
+    /// # Panics
+    /// When the length is wrong.
+    pub fn swap_weights(&mut self, index: usize, values: &mut [f32]) -> Result<()> {
+        assert_eq!(values.len(), self.parameters[index].numel(), "values are those of one parameter");
+        let mut published = Ok(());
+        for part in &mut self.parts[index] {
+            let range = part.range.clone();
+            part.with_master(|master| master.swap_with_slice(&mut values[range]));
+            published = published.and(part.publish());
+        }
+        published
     }
 
     /// The summed gradient of parameter `index`, times the scale that was used.
