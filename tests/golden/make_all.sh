@@ -29,6 +29,7 @@ for folder in first second; do # twice: a script whose output wanders must not g
     "$python" make_model_goldens.py --out "$fresh/$folder"
     "$python" make_op_goldens.py --out "$fresh/$folder"
     "$python" make_adamw_golden.py --out "$fresh/$folder"
+    "$python" make_ema_golden.py --out "$fresh/$folder"
     "$python" make_muon_golden.py --out "$fresh/$folder"
 done
 diff --recursive "$fresh/first" "$fresh/second"
