@@ -202,6 +202,9 @@ pub(crate) struct EvalArgs {
     /// Leave out the softcap that the model was trained with, as autoresearch-ANE's validation does
     #[arg(long)]
     pub(crate) no_softcap: bool,
+    /// Take the weights that training goes on with, and not their mean, of a run that keeps one
+    #[arg(long)]
+    pub(crate) raw_weights: bool,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
     /// Print one JSON object, for programs
@@ -254,6 +257,9 @@ pub(crate) struct GenerateArgs {
     /// How many texts to write
     #[arg(long, short = 'n', value_name = "N", default_value_t = 1)]
     pub(crate) stories: u64,
+    /// Take the weights that training goes on with, and not their mean, of a run that keeps one
+    #[arg(long)]
+    pub(crate) raw_weights: bool,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
     /// Print one JSON object for each text, for programs

@@ -5,6 +5,7 @@ mod args;
 mod cache;
 mod commands;
 mod device_choice;
+mod keep_awake;
 mod machine;
 mod own_command;
 mod progress;

@@ -310,7 +310,6 @@ fn header(run: &Path, trainer: &Trainer, device: &str, choices: &[String]) -> Ve
     let (model, tokens) = (&config.model, config.step_tokens());
     let parameters = model.parameter_count();
     let count = |n: u64| units::count(n as f64);
-    let checkpoint = 12 * parameters as u64;
     let accumulated = if config.accum > 1 { format!(" in {} parts", config.accum) } else { String::new() };
     let how_often = match config.checkpoint.every {
         Stretch::Share(0.0) => "at the end".to_owned(),
@@ -346,13 +345,33 @@ fn header(run: &Path, trainer: &Trainer, device: &str, choices: &[String]) -> Ve
         format!(
             "budget  {}; a checkpoint {how_often}, {} each, at most {} on disk",
             config.budget,
-            units::bytes(checkpoint),
-            // Those that are kept, the best, and the one that is being written.
-            units::bytes(checkpoint * (config.checkpoint.keep as u64 + 2)),
+            units::bytes(config.checkpoint_bytes()),
+            units::bytes(config.most_checkpoint_bytes()),
         ),
     ];
+    if config.fixed_step_tokens().is_none() {
+        let (start, all, over) = (config.batch_ramp.start, config.accum, stretch(config.batch_ramp.over));
+        lines.push(format!(
+            "ramp    steps of {start} of these {all} parts at first, of all of them after {over}"
+        ));
+    }
+    if !config.ema.half_life.is_zero() {
+        lines.push(format!(
+            "mean    of the weights, with a half-life of {}, {} in memory; who uses the model takes it",
+            stretch(config.ema.half_life),
+            units::bytes(4 * parameters as u64)
+        ));
+    }
     lines.extend(choices.iter().map(|choice| format!("chosen  {choice}")));
     lines
+}
+
+/// A length as a part of a run.
+fn stretch(stretch: Stretch) -> String {
+    match stretch {
+        Stretch::Share(share) => format!("{:.1}% of the run", share * 100.0),
+        Stretch::Amount(amount) => amount.to_string(),
+    }
 }
 
 /// `25.1G` -> `25.1 G`.
@@ -369,6 +388,8 @@ impl Observer for Progress {
     }
 
     fn on_start(&mut self, run: &Path, trainer: &Trainer) {
+        // From here on somebody looks whether to stop, so that who reads the lines below may ask for it.
+        self.started.store(true, Ordering::Relaxed);
         let bar = &self.notes.bar;
         if self.notes.style == Style::Bar {
             bar.disable_steady_tick();
@@ -382,12 +403,11 @@ impl Observer for Progress {
             self.notes.say(&line);
         }
         self.notes.object(&json!({ "event": "run", "run": run }));
-        self.steps_total = trainer.budget().steps(trainer.config().step_tokens());
+        self.steps_total = trainer.budget().steps(trainer.config().fixed_step_tokens());
         self.origin = Some((trainer.progress(), trainer.spent().seconds));
         if self.notes.style == Style::Bar {
             bar.set_message("the first step …");
         }
-        self.started.store(true, Ordering::Relaxed);
     }
 
     fn on_step(&mut self, metrics: &StepMetrics, progress: f64) {
@@ -435,6 +455,13 @@ impl Observer for Progress {
                 self.notes.say("this run has no checkpoint yet; it begins anew");
             }
             Event::Rescheduled { what, .. } => self.notes.say(what),
+            Event::LittleRoom { what, .. } => self.notes.say(&format!("note: {what}")),
+            Event::Slept { step, seconds } => {
+                let slept = units::time(Duration::from_secs_f64(*seconds));
+                self.notes.say(&format!(
+                    "step {step}: the machine slept for {slept} (or its clock was set forward), which no time budget counts"
+                ));
+            }
             Event::Skipped { step, why, scale } => {
                 self.notes.say(&format!("step {step} left out: {why}; the loss scale is now {scale}"));
             }

@@ -100,6 +100,14 @@ fn every_broken_file_is_named_with_what_to_do() {
 }
 
 #[test]
+fn a_disk_that_is_too_small_for_the_checkpoints() {
+    let place = Place::new();
+    let many = place.train("run", "2steps", &["--set", "checkpoint.keep=1000000000000"]);
+    place.fails(&many, &["run: ", " MB are free on this disk", "take up to ", "--set checkpoint.keep=1"]);
+    assert!(!place.path("run").exists(), "nothing was begun");
+}
+
+#[test]
 fn data_that_is_missing_or_does_not_fit() {
     let place = Place::new();
     place.fails(&["train", "--data", "books"], &["books", "there is no such file or folder", "stories"]);

@@ -58,6 +58,36 @@ fn a_run_is_trained_measured_and_writes() {
 }
 
 #[test]
+fn who_uses_a_run_takes_the_mean_of_its_weights() {
+    let place = Place::new();
+    let more = ["--set", "ema.half_life=0.3", "--set", "accum=2", "--set", "batch_ramp.over=10steps"];
+    let done = place.ok(&place.train("a", "20steps", &more));
+    for part in [
+        "mean    of the weights, with a half-life of 30.0% of the run, ",
+        "ramp    steps of 1 of these 2 parts at first, of all of them after 10steps",
+    ] {
+        assert!(done.stderr.contains(part), "no {part:?} in\n{}", done.stderr);
+    }
+    let eval = |more: &[&str]| {
+        let args = ["eval", "a", "--json", "--windows", "4"];
+        place.ok(&[&args[..], more].concat()).json()[0].clone()
+    };
+    let (mean, raw) = (eval(&[]), eval(&["--raw-weights"]));
+    let summary = std::fs::read(place.path("a/summary.json")).expect("a summary");
+    let summary: Value = serde_json::from_slice(&summary).expect("JSON");
+    assert_eq!(mean["val_bpb"], summary["val_bpb"], "the same windows, the same weights");
+    assert_ne!(raw["val_bpb"], mean["val_bpb"]);
+    assert_eq!((&mean["mean_weights"], &raw["mean_weights"]), (&true.into(), &false.into()));
+    let plain = place.ok(&["eval", "a"]).stdout;
+    assert!(plain.contains("weights   their running mean"), "{plain}");
+    let text = |more: &[&str]| {
+        let args = ["generate", "a", "--temperature", "1", "--max-tokens", "40"];
+        place.ok(&[&args[..], more].concat()).stdout
+    };
+    assert_ne!(text(&[]), text(&["--raw-weights"]));
+}
+
+#[test]
 fn training_speaks_json_on_standard_output_and_nothing_else_there() {
     let place = Place::new();
     let done = place.ok(&place.train("run", "6steps", &["--json"]));

@@ -13,8 +13,29 @@ use std::time::{Duration, Instant, SystemTime};
 use common::Place;
 use data::random::Stream;
 
+/// What the runs train with: the defaults, and all that has a state of its own.
+const PLANS: [&[&str]; 2] = [
+    &["--batch", "4"],
+    &[
+        "--batch",
+        "2",
+        "--set",
+        "accum=3",
+        "--set",
+        "batch_ramp.over=0.4",
+        "--set",
+        "ema.half_life=0.05",
+        "--set",
+        "optimizer.kind=muon",
+        "--set",
+        "schedule.kind=wsd",
+        "--set",
+        "data.packing=best_fit",
+    ],
+];
+
 /// A run of some seconds with a checkpoint every few hundredths of one.
-fn settings(run: &str, threads: &'static str) -> Vec<String> {
+fn settings(plan: &[&str], run: &str, threads: &'static str) -> Vec<String> {
     let args = [
         "train",
         "--preset",
@@ -25,8 +46,6 @@ fn settings(run: &str, threads: &'static str) -> Vec<String> {
         run,
         "--budget",
         "300steps",
-        "--batch",
-        "4",
         "--threads",
         threads,
         "--quiet",
@@ -39,7 +58,7 @@ fn settings(run: &str, threads: &'static str) -> Vec<String> {
         "--set",
         "eval.final_windows=4",
     ];
-    args.map(str::to_owned).to_vec()
+    args.iter().chain(plan).map(|arg| (*arg).to_owned()).collect()
 }
 
 fn env_number(name: &str) -> Option<u64> {
@@ -49,13 +68,13 @@ fn env_number(name: &str) -> Option<u64> {
 }
 
 /// Starts or goes on with the run, and kills it after `time`; whether it had ended by then.
-fn work_for(place: &Place, run: &str, time: Duration) -> bool {
+fn work_for(place: &Place, plan: &[&str], run: &str, time: Duration) -> bool {
     // What was killed before it had a configuration is no run yet: the same command begins it again.
     let begun = place.path(run).join("config.toml").exists();
     let args = if begun {
         ["train", "--resume", run, "--threads", "2", "--quiet"].map(str::to_owned).to_vec()
     } else {
-        settings(run, "2")
+        settings(plan, run, "2")
     };
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let mut command = place.command(&args);
@@ -75,30 +94,39 @@ fn work_for(place: &Place, run: &str, time: Duration) -> bool {
 }
 
 fn same(place: &Place, run: &str, other: &str) {
-    for file in ["weights.safetensors", "optimizer.safetensors"] {
-        let read = |run: &str| fs::read(place.newest(run, file)).expect("it is there");
+    for file in ["weights.safetensors", "means.safetensors", "optimizer.safetensors"] {
+        // Not every plan has a mean.
+        let read = |run: &str| fs::read(place.newest(run, file)).ok();
         assert!(read(run) == read(other), "{file} of {run} and {other} differ");
     }
+    assert!(place.newest(run, "weights.safetensors").exists());
     assert_eq!(place.checkpoints(run).last().map(|p| common::name(p)).as_deref(), Some("step_000300"));
 }
 
 #[test]
 fn killed_runs_end_with_the_same_bytes() {
+    let kills = env_number("ANNEAL_KILLS").unwrap_or(20);
+    let now = || SystemTime::UNIX_EPOCH.elapsed().map_or(1, |time| time.as_nanos() as u64);
+    let seed = env_number("ANNEAL_KILL_SEED").unwrap_or_else(now);
+    println!("ANNEAL_KILL_SEED={seed}");
+    let mut random = Stream::new(seed);
+    for plan in PLANS {
+        killed_runs_of_a_plan(plan, kills.div_ceil(PLANS.len() as u64), &mut random);
+    }
+}
+
+fn killed_runs_of_a_plan(plan: &[&str], kills: u64, random: &mut Stream) {
     let place = Place::new();
-    let whole: Vec<String> = settings("whole", "1");
+    let whole: Vec<String> = settings(plan, "whole", "1");
     place.ok(&whole.iter().map(String::as_str).collect::<Vec<_>>());
-    let two: Vec<String> = settings("two", "2");
+    let two: Vec<String> = settings(plan, "two", "2");
     let begin = Instant::now();
     place.ok(&two.iter().map(String::as_str).collect::<Vec<_>>());
     let duration = begin.elapsed();
     // One thread and two threads give identical bytes.
     same(&place, "two", "whole");
 
-    let kills = env_number("ANNEAL_KILLS").unwrap_or(20);
-    let now = || SystemTime::UNIX_EPOCH.elapsed().map_or(1, |time| time.as_nanos() as u64);
-    let seed = env_number("ANNEAL_KILL_SEED").unwrap_or_else(now);
-    println!("ANNEAL_KILL_SEED={seed}; a run without a kill takes {duration:?}");
-    let mut random = Stream::new(seed);
+    println!("a run without a kill takes {duration:?}");
     let (mut killed, mut runs) = (0, 0);
     while killed < kills {
         let run = format!("killed{runs}");
@@ -106,11 +134,12 @@ fn killed_runs_end_with_the_same_bytes() {
         let most = duration.as_micros() as u64 / 3;
         let mut ended = false;
         while killed < kills && !ended {
-            ended = work_for(&place, &run, Duration::from_micros(random.below(most.max(1))));
+            ended = work_for(&place, plan, &run, Duration::from_micros(random.below(most.max(1))));
             killed += u64::from(!ended);
         }
         if !ended {
-            assert!(work_for(&place, &run, Duration::from_secs(300)), "it ends when nobody kills it");
+            let ended = work_for(&place, plan, &run, Duration::from_secs(300));
+            assert!(ended, "it ends when nobody kills it");
         }
         same(&place, &run, "whole");
         no_litter(&place.path(&run));

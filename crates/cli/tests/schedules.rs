@@ -20,12 +20,17 @@ fn another_budget_needs_a_word_on_the_rate() {
     assert_eq!(setting(&place, "run", "budget"), "\"20steps\"");
     place.ok(&["train", "--resume", "run", "--decay-now", "--threads", "1", "--quiet"]);
     assert_eq!(setting(&place, "run", "budget"), "\"22steps\"", "a tenth more");
-    let done = place.ok(&["train", "--resume", "run", "--decay-now=3steps", "--threads", "1"]);
-    let said = "budget 22steps becomes 25steps; the rate falls to nothing from here to its end";
+    // Nothing is left to decay; what is left is to begin anew.
+    let ended = ["train", "--resume", "run", "--decay-now=3steps", "--threads", "1"];
+    place.fails(&ended, &["budget = 22steps", "already fallen to nothing", "--schedule restart"]);
+    let anew = ["train", "--resume", "run", "--budget", "30steps", "--schedule", "restart", "--threads", "1"];
+    place.ok(&anew);
+    let done = place.ok(&ended);
+    let said = "budget 30steps becomes 33steps; the rate falls to nothing from here to its end";
     assert!(done.stderr.contains(said), "{}", done.stderr);
     place.fails(
         &[&args[..], &["--schedule", "decay"]].concat(),
-        &["budget = 20steps", "already used 25 steps"],
+        &["budget = 20steps", "already used 33 steps"],
     );
 }
 

@@ -78,10 +78,12 @@ impl Budget {
     }
 
     /// How many steps it is, where that does not depend on the clock.
-    pub fn steps(&self, step_tokens: u64) -> Option<u64> {
+    ///
+    /// * `step_tokens`: tokens of a step; `None` where steps differ
+    pub fn steps(&self, step_tokens: Option<u64>) -> Option<u64> {
         match self {
             Budget::Steps(n) => Some(*n),
-            Budget::Tokens(n) => Some(n.div_ceil(step_tokens.max(1))),
+            Budget::Tokens(n) => Some(n.div_ceil(step_tokens?.max(1))),
             Budget::Time(_) => None,
         }
     }
@@ -247,8 +249,9 @@ impl From<Stretch> for Written {
 }
 
 impl Stretch {
-    /// As a share of `budget`; `None` where that would depend on the machine's speed.
-    pub fn share_of(&self, budget: &Budget, step_tokens: u64) -> Option<f64> {
+    /// As a share of `budget`; `None` where that would depend on the machine's speed, or on steps of several
+    /// sizes (`step_tokens` is `None`).
+    pub fn share_of(&self, budget: &Budget, step_tokens: Option<u64>) -> Option<f64> {
         let share = match (self, budget) {
             (Stretch::Share(share), _) => *share,
             (Stretch::Amount(part), whole) if part.unit() == whole.unit() => part.amount() / whole.amount(),
@@ -259,13 +262,30 @@ impl Stretch {
         Some(share)
     }
 
+    /// The share of `budget` that this is at the pace of a run which has spent so much, at most 1; for a run whose
+    /// budget gets another unit.
+    pub(crate) fn share_at_pace(&self, budget: &Budget, spent: &Spent) -> f64 {
+        match self {
+            Stretch::Share(share) => *share,
+            Stretch::Amount(part) => {
+                let spent_parts = part.amount_of(spent) / part.amount();
+                (budget.share(spent) / spent_parts).min(1.0)
+            }
+        }
+    }
+
+    /// Whether it is nothing, or never.
+    pub fn is_zero(&self) -> bool {
+        *self == Stretch::Share(0.0)
+    }
+
     /// Whether a multiple of the stretch lies within the step that led from `before` to `after`.
     pub fn passed(&self, budget: &Budget, before: &Spent, after: &Spent) -> bool {
         let count = |spent: &Spent| match self {
             Stretch::Share(every) => budget.share(spent) / every,
             Stretch::Amount(amount) => amount.amount_of(spent) / amount.amount(),
         };
-        if *self == Stretch::Share(0.0) {
+        if self.is_zero() {
             return false;
         }
         // Shares such as 0.3 / 0.1 may come out a little below the whole number that they are.
@@ -330,7 +350,7 @@ mod tests {
         assert!(!Budget::Tokens(301).is_spent(&spent));
         assert!(Budget::Tokens(300).is_spent(&spent));
         assert!(Budget::Steps(3).is_spent(&spent));
-        assert_eq!(Budget::Tokens(301).steps(100), Some(4));
+        assert_eq!(Budget::Tokens(301).steps(Some(100)), Some(4));
     }
 
     #[test]
@@ -354,9 +374,26 @@ mod tests {
     #[test]
     fn a_stretch_is_a_share_of_any_budget_that_is_not_a_matter_of_speed() {
         let steps = |n| Stretch::Amount(Budget::Steps(n));
-        assert_eq!(steps(5).share_of(&Budget::Steps(50), 10), Some(0.1));
-        assert_eq!(steps(5).share_of(&Budget::Tokens(1000), 10), Some(0.05));
-        assert_eq!(steps(5).share_of(&Budget::Time(Duration::from_secs(5)), 10), None);
-        assert_eq!(Stretch::Share(0.3).share_of(&Budget::Time(Duration::from_secs(5)), 10), Some(0.3));
+        let time = Budget::Time(Duration::from_secs(5));
+        assert_eq!(steps(5).share_of(&Budget::Steps(50), Some(10)), Some(0.1));
+        assert_eq!(steps(5).share_of(&Budget::Tokens(1000), Some(10)), Some(0.05));
+        assert_eq!(steps(5).share_of(&time, Some(10)), None);
+        assert_eq!(Stretch::Share(0.3).share_of(&time, Some(10)), Some(0.3));
+        // Where steps differ in size, only what is of one unit.
+        assert_eq!(steps(5).share_of(&Budget::Steps(50), None), Some(0.1));
+        assert_eq!(steps(5).share_of(&Budget::Tokens(1000), None), None);
+        assert_eq!(Stretch::Amount(Budget::Tokens(500)).share_of(&Budget::Steps(50), None), None);
+    }
+
+    /// Oracle: by hand. 20 steps took 8 s, so that 5 steps are 2 s, of a budget of 40.
+    #[test]
+    fn a_stretch_in_another_unit_goes_by_the_pace_so_far() {
+        let spent = Spent { steps: 20, tokens: 300, seconds: 8.0 };
+        let budget = Budget::Time(Duration::from_secs(40));
+        let share = |amount| Stretch::Amount(amount).share_at_pace(&budget, &spent);
+        assert_eq!(share(Budget::Steps(5)), 0.05);
+        assert_eq!(share(Budget::Tokens(150)), 0.1);
+        assert_eq!(share(Budget::Steps(10_000)), 1.0);
+        assert_eq!(Stretch::Share(0.3).share_at_pace(&budget, &spent), 0.3);
     }
 }

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::config::Problem;
-use crate::{Budget, Error, Result, RunConfig, ScheduleKind, Spent, Stretch};
+use crate::{Budget, Error, Result, RunConfig, Spent, Stretch};
 
 /// What becomes of a run's length and rate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,18 +42,36 @@ impl Change {
                 );
                 return refuse("--budget", "budget", budget.to_string(), problem);
             }
+            _ if !config.replay.is_empty() => {
+                let problem =
+                    "the run goes by the recorded progress of another one, and is as long as that".into();
+                return refuse("config.toml", "replay", config.replay.clone(), problem);
+            }
             Change::Stretch(budget) => {
+                // A schedule that began later, after an earlier change, still began where it did.
+                if config.schedule.origin > 0.0 {
+                    config.schedule.origin *= budget.share(spent) / old.share(spent);
+                }
                 config.budget = budget;
                 format!("budget {old} becomes {budget}; the schedule is stretched to it")
             }
             Change::Restart(budget) => {
                 config.budget = budget;
-                (config.schedule.origin, config.schedule.start_fraction) = (budget.share(spent), 1.0);
+                let schedule = &mut config.schedule;
+                (schedule.origin, schedule.start_fraction) = (budget.share(spent), 1.0);
+                schedule.ending = false;
                 format!("budget {old} becomes {budget}; the schedule begins anew")
             }
-            Change::DecayNow(_) if spent.steps == 0 => {
+            Change::DecayUntil(_) | Change::DecayNow(_) if spent.steps == 0 => {
                 let problem = "the run has no checkpoint yet, so there is nothing to end gracefully".into();
-                return refuse("--decay-now", "budget", old.to_string(), problem);
+                return refuse("--resume", "budget", old.to_string(), problem);
+            }
+            Change::DecayUntil(_) | Change::DecayNow(_) if rate_now(config, spent) == 0.0 => {
+                let problem =
+                    "its rate has already fallen to nothing, so there is nothing left to end gracefully; go \
+                               on with --budget LENGTH --schedule restart"
+                        .into();
+                return refuse("--resume", "budget", old.to_string(), problem);
             }
             Change::DecayUntil(budget) => decay(config, spent, budget),
             Change::DecayNow(length) => {
@@ -61,6 +79,17 @@ impl Change {
                 decay(config, spent, length.beyond(spent))
             }
         };
+        // Amounts in a unit that cannot be compared with the new budget's become what they are at the pace so far.
+        let (budget, step_tokens) = (config.budget, config.fixed_step_tokens());
+        for (stretch, step_tokens) in [
+            (&mut config.schedule.warmup, step_tokens),
+            (&mut config.ema.half_life, step_tokens),
+            (&mut config.batch_ramp.over, None),
+        ] {
+            if spent.steps > 0 && stretch.share_of(&budget, step_tokens).is_none() {
+                *stretch = Stretch::Share(stretch.share_at_pace(&budget, spent));
+            }
+        }
         config.schedule.changed_after = spent.steps;
         let checked = config.check();
         checked.map_err(|Problem { key, value, problem }| Error::Value {
@@ -73,14 +102,17 @@ impl Change {
     }
 }
 
+/// The factor on the rate where the run is.
+fn rate_now(config: &RunConfig, spent: &Spent) -> f64 {
+    config.schedule().multiplier(config.budget.share(spent))
+}
+
 fn decay(config: &mut RunConfig, spent: &Spent, budget: Budget) -> String {
+    let start_fraction = rate_now(config, spent);
     let old = std::mem::replace(&mut config.budget, budget);
-    let start_fraction = RunConfig { budget: old, ..config.clone() }.schedule().multiplier(old.share(spent));
     let schedule = &mut config.schedule;
-    schedule.kind = ScheduleKind::Linear;
-    schedule.warmup = Stretch::Share(0.0);
     (schedule.origin, schedule.start_fraction) = (budget.share(spent), start_fraction);
-    schedule.final_fraction = 0.0;
+    schedule.ending = true;
     format!("budget {old} becomes {budget}; the rate falls to nothing from here to its end")
 }
 
@@ -96,6 +128,7 @@ fn tenth(budget: &Budget, spent: &Spent, step_tokens: u64) -> Budget {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ScheduleKind;
 
     fn config() -> RunConfig {
         let mut config = RunConfig::of_preset("tiny").unwrap();
@@ -145,6 +178,25 @@ mod tests {
         let ending = changed(Change::DecayNow(Some(Budget::Tokens(512_000))));
         assert_eq!(ending.budget, Budget::Tokens(550 * 512 + 512_000));
         close(factor(&ending, 1050), 0.25);
+    }
+
+    /// Oracle: by hand. 605 steps are over, and a schedule with 10% of warm-up covers the 1,000 that follow: the rate is
+    /// at its half after 50 and at its top after 100 of them.
+    #[test]
+    fn a_run_that_was_ended_gets_its_own_schedule_back() {
+        let mut changed = config();
+        Change::DecayNow(None).apply(&mut changed, &after(550)).unwrap();
+        let error = Change::DecayNow(None).apply(&mut changed.clone(), &after(605)).unwrap_err().to_string();
+        assert!(
+            error.contains("already fallen to nothing") && error.contains("--schedule restart"),
+            "{error}"
+        );
+        Change::Restart(Budget::Steps(1605)).apply(&mut changed, &after(605)).unwrap();
+        assert!((factor(&changed, 655) - 0.5).abs() < 0.01 && (factor(&changed, 705) - 1.0).abs() < 0.01);
+        assert!((factor(&changed, 705 + 450) - 0.5).abs() < 0.01, "and then falls over 900");
+        // Ended when a third of the warm-up was over, it falls from there.
+        Change::DecayNow(Some(Budget::Steps(100))).apply(&mut changed, &after(638)).unwrap();
+        assert!((factor(&changed, 638) - 0.33).abs() < 0.01 && (factor(&changed, 688) - 0.165).abs() < 0.01);
     }
 
     #[test]

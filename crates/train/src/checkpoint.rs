@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! checkpoints/step_000500/weights.safetensors    under Hugging Face names
+//!                         means.safetensors      likewise, their running mean, when the run keeps one
 //!                         optimizer.safetensors  exp_avg.<name> and exp_avg_sq.<name> for each weight (of Muon's
 //!                                                matrices one mean square for each row or column)
 //!                         state.json             written last: the rest of the state, and every file's checksum
@@ -22,6 +23,8 @@ use crate::{Error, Result, Spent, whole_file};
 
 /// The weights' file name.
 pub const WEIGHTS: &str = "weights.safetensors";
+/// The file name of the weights' running mean.
+pub const MEANS: &str = "means.safetensors";
 /// The optimiser's file name.
 pub const OPTIMIZER: &str = "optimizer.safetensors";
 /// The state's file name.
@@ -37,6 +40,9 @@ pub struct TrainerState {
     pub seed: u64,
     /// Steps, tokens and time.
     pub spent: Spent,
+    /// The progress that the last step went by.
+    #[serde(default)]
+    pub progress: f64,
     /// Rows of batches that were used.
     pub next_window: u64,
     /// With `data.packing = "best_fit"`, the documents that wait to be packed.
@@ -44,6 +50,9 @@ pub struct TrainerState {
     pub packer: Option<PackerState>,
     /// Updates of the optimiser: its bias correction's time.
     pub updates: u64,
+    /// What the weights of the terms of the running mean add up to, when there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ema_mass: Option<f64>,
     /// The loss scale.
     pub loss_scale: LossScaleState,
 }
@@ -58,6 +67,9 @@ struct StateFile {
     progress: f64,
     /// Validation at this very step, if there was one.
     val_bpb: Option<f64>,
+    /// The model's settings as TOML, by their keys.
+    #[serde(default)]
+    model: BTreeMap<String, String>,
     trainer: TrainerState,
     files: BTreeMap<String, FileSum>,
     /// Of this file as it would be with nothing in this field.
@@ -96,10 +108,14 @@ pub struct Snapshot<'a> {
     pub progress: f64,
     /// Validation at this step, if there was one.
     pub val_bpb: Option<f64>,
+    /// What the model is.
+    pub model: &'a ModelConfig,
     /// Names and shapes.
     pub parameters: &'a [Parameter],
     /// One for each parameter.
     pub weights: &'a [Vec<f32>],
+    /// Their running mean, if the run keeps one.
+    pub means: Option<&'a [Vec<f32>]>,
     /// What the rows of embedding and classifier stand for; the file of weights has all of the tokenizer's tokens.
     pub vocabulary: Option<&'a Vocabulary>,
     /// One for each parameter.
@@ -117,8 +133,18 @@ pub struct Checkpoint {
     pub val_bpb: Option<f64>,
     /// One for each parameter, in the order of [`Parameter::all`].
     pub weights: Vec<Vec<f32>>,
+    /// Likewise, their running mean, if the run keeps one.
+    pub means: Option<Vec<Vec<f32>>>,
     /// Likewise.
     pub moments: Vec<Moments>,
+}
+
+impl Checkpoint {
+    /// The weights that the model is used with: their running mean where there is one, unless the last ones are asked
+    /// for by `raw`.
+    pub fn model_weights(&self, raw: bool) -> &[Vec<f32>] {
+        self.means.as_ref().filter(|_| !raw).unwrap_or(&self.weights)
+    }
 }
 
 /// What was found among a run's checkpoints.
@@ -150,6 +176,13 @@ impl Checkpoints {
             entries.filter_map(|entry| Some((step(&entry.path())?, entry.path()))).collect();
         all.sort();
         all
+    }
+
+    /// Bytes of all files of all of them.
+    pub(crate) fn bytes(&self) -> u64 {
+        let files = |folder: PathBuf| fs::read_dir(folder).into_iter().flatten().flatten();
+        let all = self.list().into_iter().flat_map(|(_, folder)| files(folder));
+        all.filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum()
     }
 
     /// Writes a checkpoint; returns its folder and size. Whatever goes wrong, the others stay as
@@ -216,7 +249,8 @@ impl Checkpoints {
     /// The newest checkpoint that verifies.
     ///
     /// # Errors
-    /// [`Error::NoValidCheckpoint`] when there are some and none verifies.
+    /// [`Error::NoValidCheckpoint`] when there are some and none verifies, [`Error::ModelChanged`] when the newest that
+    /// can be read is of another model.
     pub fn newest_valid(&self, config: &ModelConfig, vocabulary: Option<&Vocabulary>) -> Result<Found> {
         let mut skipped = Vec::new();
         for (_, path) in self.list().into_iter().rev() {
@@ -224,6 +258,8 @@ impl Checkpoints {
                 Ok(checkpoint) => {
                     return Ok(Found { checkpoint: Some(checkpoint), skipped });
                 }
+                // So are those before it.
+                Err(changed @ Error::ModelChanged { .. }) => return Err(changed),
                 Err(why) => skipped.push((path, why.to_string())),
             }
         }
@@ -241,10 +277,20 @@ impl Checkpoints {
 
 /// About how large a checkpoint is: its tensors.
 fn needed_bytes(snapshot: &Snapshot<'_>) -> u64 {
-    snapshot.parameters.iter().map(|p| 3 * 4 * p.numel() as u64).sum()
+    let moments = snapshot.moments.iter().map(|m| m.exp_avg.len() + m.exp_avg_sq.len());
+    let weights = snapshot.weights.iter().chain(snapshot.means.into_iter().flatten()).map(Vec::len);
+    4 * moments.chain(weights).sum::<usize>() as u64
 }
 
-/// Writes the three files and syncs them; their size.
+/// The model's settings by their keys, but for those of its beginning, which later weights do not depend on.
+fn model_settings(model: &ModelConfig) -> BTreeMap<String, String> {
+    let text = toml::to_string(model).expect("every field of a model can be written as TOML");
+    let mut table = text.parse::<toml::Table>().expect("what was written is TOML");
+    table.remove("init");
+    table.into_iter().map(|(key, value)| (format!("model.{key}"), value.to_string())).collect()
+}
+
+/// Writes the files and syncs them; their size.
 fn write_into(folder: &Path, snapshot: &Snapshot<'_>, needed: u64) -> Result<u64> {
     let entry = |prefix: &str, parameter: usize, values| {
         let Parameter { name, shape, .. } = &snapshot.parameters[parameter];
@@ -259,17 +305,16 @@ fn write_into(folder: &Path, snapshot: &Snapshot<'_>, needed: u64) -> Result<u64
         }
         Entry { shape: &lengths[parameter], ..whole }
     };
-    let whole = whole_vocabulary(snapshot);
-    let weights = snapshot.weights.iter().enumerate().map(|(i, w)| match whole.get(&i) {
-        None => entry("", i, w),
-        Some((shape, values)) => Entry { name: snapshot.parameters[i].name.clone(), shape, values },
-    });
-    let weights: Vec<Entry<'_>> = weights.collect();
+    let of_tokens =
+        [snapshot.weights, snapshot.means.unwrap_or_default()].map(|of| whole_vocabulary(snapshot, of));
     let moments: Vec<Entry<'_>> = (snapshot.moments.iter().enumerate())
         .flat_map(|(i, m)| [entry("exp_avg.", i, &m.exp_avg), squares(i, &m.exp_avg_sq)])
         .collect();
     let mut files = BTreeMap::new();
-    for (name, entries) in [(WEIGHTS, weights), (OPTIMIZER, moments)] {
+    let weights = Some(named(snapshot.parameters, snapshot.weights, &of_tokens[0]));
+    let means = snapshot.means.map(|means| named(snapshot.parameters, means, &of_tokens[1]));
+    for (name, entries) in [(WEIGHTS, weights), (MEANS, means), (OPTIMIZER, Some(moments))] {
+        let Some(entries) = entries else { continue };
         files.insert(name.to_owned(), tensor_file::write(&folder.join(name), &entries, needed)?);
     }
     let mut state = StateFile {
@@ -277,6 +322,7 @@ fn write_into(folder: &Path, snapshot: &Snapshot<'_>, needed: u64) -> Result<u64
         step: snapshot.state.spent.steps,
         progress: snapshot.progress,
         val_bpb: snapshot.val_bpb,
+        model: model_settings(snapshot.model),
         trainer: snapshot.state.clone(),
         files,
         sha256: String::new(),
@@ -288,22 +334,47 @@ fn write_into(folder: &Path, snapshot: &Snapshot<'_>, needed: u64) -> Result<u64
     Ok(state.files.values().map(|sum| sum.bytes).sum::<u64>() + json.len() as u64)
 }
 
-/// The parameters with a row for each token of a shortened vocabulary, with a row for every token of the tokenizer
-/// instead: shape and values by the parameter's number.
-fn whole_vocabulary(snapshot: &Snapshot<'_>) -> BTreeMap<usize, ([usize; 2], Vec<f32>)> {
+/// Weights under their names, those of `whole` by what it has instead.
+fn named<'a>(
+    parameters: &'a [Parameter],
+    weights: &'a [Vec<f32>],
+    whole: &'a WholeVocabulary,
+) -> Vec<Entry<'a>> {
+    let entry = |(i, (Parameter { name, shape, .. }, values)): (usize, (&'a Parameter, &'a Vec<f32>))| {
+        let (shape, values) = match whole.get(&i) {
+            None => (&shape[..], values),
+            Some((shape, values)) => (&shape[..], values),
+        };
+        Entry { name: name.clone(), shape, values }
+    };
+    parameters.iter().zip(weights).enumerate().map(entry).collect()
+}
+
+/// Shape and values by the parameter's number.
+type WholeVocabulary = BTreeMap<usize, ([usize; 2], Vec<f32>)>;
+
+/// Of `weights`, those of parameters with a row for each token of a shortened vocabulary, with a row for every token of
+/// the tokenizer instead.
+fn whole_vocabulary(snapshot: &Snapshot<'_>, weights: &[Vec<f32>]) -> WholeVocabulary {
     let Some(vocabulary) = snapshot.vocabulary else { return BTreeMap::new() };
-    let of_tokens = snapshot.parameters.iter().enumerate().filter(|(_, p)| p.kind.is_of_tokens());
-    of_tokens
-        .map(|(i, p)| (i, ([vocabulary.vocab_size(), p.shape[1]], vocabulary.expand(&snapshot.weights[i]))))
-        .collect()
+    let of_tokens =
+        snapshot.parameters.iter().zip(weights).enumerate().filter(|(_, (p, _))| p.kind.is_of_tokens());
+    of_tokens.map(|(i, (p, w))| (i, ([vocabulary.vocab_size(), p.shape[1]], vocabulary.expand(w)))).collect()
 }
 
 /// Reads a checkpoint, every byte of it checked.
 ///
 /// # Errors
-/// [`Error::Checkpoint`] or [`Error::Model`], naming the file and what is wrong with it.
+/// [`Error::Checkpoint`], [`Error::ModelChanged`] or [`Error::Model`], naming the file and what is wrong with it.
 pub fn load(folder: &Path, config: &ModelConfig, vocabulary: Option<&Vocabulary>) -> Result<Checkpoint> {
     let state = StateFile::read(&folder.join(STATE))?;
+    for (key, configured) in model_settings(config) {
+        // A setting that only one of two versions knows has its default in the other.
+        if let Some(trained) = state.model.get(&key).filter(|trained| **trained != configured) {
+            let (checkpoint, trained) = (folder.to_owned(), trained.clone());
+            return Err(Error::ModelChanged { checkpoint, key, configured, trained });
+        }
+    }
     let verified = |name: &str| -> Result<(PathBuf, Vec<u8>)> {
         let path = folder.join(name);
         let fail = |problem: String| Error::Checkpoint { path: path.clone(), problem };
@@ -318,15 +389,20 @@ pub fn load(folder: &Path, config: &ModelConfig, vocabulary: Option<&Vocabulary>
         }
         Ok((path, bytes))
     };
-    let (path, bytes) = verified(WEIGHTS)?;
     let parameters = Parameter::all(config);
-    let mut whole = config.clone();
-    whole.vocab_size = vocabulary.map_or(whole.vocab_size, Vocabulary::vocab_size);
-    let mut weights = model::weights::from_bytes(&whole, &bytes, &path)?;
-    if let Some(vocabulary) = vocabulary {
-        let of_tokens = weights.iter_mut().zip(&parameters).filter(|(_, p)| p.kind.is_of_tokens());
-        of_tokens.for_each(|(values, _)| *values = vocabulary.gather(values));
-    }
+    let named = |name: &str| -> Result<Vec<Vec<f32>>> {
+        let (path, bytes) = verified(name)?;
+        let mut whole = config.clone();
+        whole.vocab_size = vocabulary.map_or(whole.vocab_size, Vocabulary::vocab_size);
+        let mut weights = model::weights::from_bytes(&whole, &bytes, &path)?;
+        if let Some(vocabulary) = vocabulary {
+            let of_tokens = weights.iter_mut().zip(&parameters).filter(|(_, p)| p.kind.is_of_tokens());
+            of_tokens.for_each(|(values, _)| *values = vocabulary.gather(values));
+        }
+        Ok(weights)
+    };
+    let weights = named(WEIGHTS)?;
+    let means = state.trainer.ema_mass.map(|_| named(MEANS)).transpose()?;
     let (path, bytes) = verified(OPTIMIZER)?;
     let names = |prefix: &str, lengths: &dyn Fn(&Parameter) -> Vec<usize>| -> Vec<(String, Vec<usize>)> {
         parameters.iter().map(|p| (format!("{prefix}{}", p.name), lengths(p))).collect()
@@ -340,7 +416,8 @@ pub fn load(folder: &Path, config: &ModelConfig, vocabulary: Option<&Vocabulary>
         .zip(exp_avg_sq)
         .map(|(exp_avg, exp_avg_sq)| Moments { exp_avg, exp_avg_sq })
         .collect();
-    Ok(Checkpoint { path: folder.to_owned(), state: state.trainer, val_bpb: state.val_bpb, weights, moments })
+    let (path, val_bpb) = (folder.to_owned(), state.val_bpb);
+    Ok(Checkpoint { path, state: state.trainer, val_bpb, weights, means, moments })
 }
 
 #[cfg(test)]
@@ -353,6 +430,7 @@ mod tests {
         config: ModelConfig,
         parameters: Vec<Parameter>,
         weights: Vec<Vec<f32>>,
+        means: Option<Vec<Vec<f32>>>,
         moments: Vec<Moments>,
     }
 
@@ -370,7 +448,8 @@ mod tests {
                 .map(|(exp_avg, exp_avg_sq)| Moments { exp_avg, exp_avg_sq })
                 .collect();
             let weights = values(1).collect();
-            Saved { run: tempfile::tempdir().unwrap(), config, parameters, weights, moments }
+            let run = tempfile::tempdir().unwrap();
+            Saved { run, config, parameters, weights, means: None, moments }
         }
 
         fn checkpoints(&self) -> Checkpoints {
@@ -382,9 +461,11 @@ mod tests {
                 seed: 42,
                 // Numbers whose shortest decimal forms are long.
                 spent: Spent { steps, tokens: steps * 21, seconds: 0.1 + 0.2 },
+                progress: 0.7 / 3.0,
                 next_window: steps,
                 packer: None,
                 updates: steps,
+                ema_mass: self.means.as_ref().map(|_| 0.9 / 7.0),
                 loss_scale: LossScaleState {
                     scale: 65536.0,
                     clean_steps: 3,
@@ -404,8 +485,10 @@ mod tests {
                 state,
                 progress: 0.3,
                 val_bpb,
+                model: &self.config,
                 parameters: &self.parameters,
                 weights: &self.weights,
+                means: self.means.as_deref(),
                 vocabulary: None,
                 moments: &self.moments,
             }
@@ -471,10 +554,45 @@ mod tests {
         }
         let error = saved.checkpoints().newest_valid(&saved.config, None).unwrap_err().to_string();
         assert!(error.contains("step_000002") && error.contains("step_000001"), "{error}");
-        let other = ModelConfig { width: 44, ..saved.config.clone() };
-        saved.save(3, None).unwrap();
-        let error = saved.checkpoints().newest_valid(&other, None).unwrap_err().to_string();
-        assert!(error.contains("this model needs"), "{error}");
+    }
+
+    #[test]
+    fn a_mean_of_the_weights_is_a_file_beside_them() {
+        let mut saved = Saved::new();
+        let (path, without) = saved.save(1, None).unwrap();
+        assert!(!path.join(MEANS).exists());
+        let values = |p| model::initial_values(&saved.config, p, 4);
+        saved.means = Some(saved.parameters.iter().map(values).collect());
+        let (path, bytes) = saved.save(2, None).unwrap();
+        let loaded = saved.checkpoints().newest_valid(&saved.config, None).unwrap().checkpoint.unwrap();
+        assert_eq!((&loaded.weights, &loaded.means), (&saved.weights, &saved.means));
+        assert_eq!(loaded.state, saved.state(2));
+        assert_eq!(loaded.model_weights(true), saved.weights);
+        assert_eq!(Some(loaded.model_weights(false)), saved.means.as_deref());
+        let numel: usize = saved.parameters.iter().map(Parameter::numel).sum();
+        assert!((0..8000).contains(&(bytes as i64 - without as i64 - 4 * numel as i64)), "{without} {bytes}");
+        flip(&path.join(MEANS), 5000);
+        let (step, skipped) = saved.newest_step();
+        assert!(step == 1 && skipped[0].1.contains("means.safetensors: its checksum is"), "{skipped:?}");
+        fs::remove_file(path.join(MEANS)).unwrap();
+        assert!(saved.newest_step().1[0].1.contains("means.safetensors: it cannot be read"));
+    }
+
+    #[test]
+    fn another_model_is_named_by_what_differs() {
+        let saved = Saved::new();
+        saved.save(1, None).unwrap();
+        let changed = |change: &dyn Fn(&mut ModelConfig)| {
+            let mut other = saved.config.clone();
+            change(&mut other);
+            saved.checkpoints().newest_valid(&other, None).map(|_| ()).map_err(|error| error.to_string())
+        };
+        let width = changed(&|c| c.width = 44).unwrap_err();
+        let wanted = "step_000001: it was trained with model.width = 40, and config.toml says 44; ";
+        assert!(width.contains(wanted) && width.contains("set it back"), "{width}");
+        let softcap = changed(&|c| c.softcap = 0.1).unwrap_err();
+        assert!(softcap.contains("model.softcap = 0.0, and config.toml says 0.1"), "{softcap}");
+        changed(&|c| c.init.embedding_std = 7.0).unwrap();
     }
 
     fn flip(path: &Path, at: usize) {
@@ -537,9 +655,10 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn a_full_disk_leaves_the_old_ones_alone() {
-        let saved = Saved::new();
+        let mut saved = Saved::new();
+        saved.means = Some(saved.weights.clone());
         saved.save(1, None).unwrap();
-        for name in [WEIGHTS, OPTIMIZER, STATE] {
+        for name in [WEIGHTS, MEANS, OPTIMIZER, STATE] {
             let folder = saved.run.path().join("checkpoints/.step_000002.tmp");
             fs::create_dir(&folder).unwrap();
             std::os::unix::fs::symlink("/dev/full", folder.join(name)).unwrap();
@@ -549,7 +668,7 @@ mod tests {
             assert!(matches!(error, Error::DiskFull { .. }), "{error}");
             let numel: usize = saved.parameters.iter().map(Parameter::numel).sum();
             assert!(
-                error.to_string().contains(&format!("{name}: no room on this disk: {} bytes", 12 * numel)),
+                error.to_string().contains(&format!("{name}: no room on this disk: {} bytes", 16 * numel)),
                 "{error}"
             );
             fs::remove_dir_all(&folder).unwrap();

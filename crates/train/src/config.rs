@@ -5,7 +5,7 @@
 //! run keeps the second.
 
 use data::{Dataset, Loader, Packing};
-use model::{Cut, ModelConfig, ParameterKind, StackOptions, Taps, presets};
+use model::{Cut, ModelConfig, Parameter, ParameterKind, StackOptions, Taps, presets};
 use serde::{Deserialize, Serialize};
 
 use crate::adamw::Betas;
@@ -110,7 +110,7 @@ pub struct RunConfig {
     pub budget: Budget,
     /// Sequences in a microbatch, B.
     pub batch: usize,
-    /// Microbatches in a step.
+    /// Microbatches in a step; at first fewer, where `batch_ramp` says so.
     pub accum: usize,
     /// How layers are divided into programs.
     pub cut: Auto<Cut>,
@@ -132,6 +132,12 @@ pub struct RunConfig {
     pub optimizer: OptimizerConfig,
     /// The learning rate over the run.
     pub schedule: ScheduleConfig,
+    /// Smaller steps at the beginning.
+    #[serde(default)]
+    pub batch_ramp: BatchRampConfig,
+    /// The running mean of the weights.
+    #[serde(default)]
+    pub ema: EmaConfig,
     /// The loss scale, on devices of f16.
     pub loss_scale: LossScaleConfig,
     /// Validation.
@@ -302,6 +308,15 @@ pub enum OptimizerKind {
     Muon,
 }
 
+impl std::fmt::Display for OptimizerKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            OptimizerKind::AdamW => "adamw",
+            OptimizerKind::Muon => "muon",
+        })
+    }
+}
+
 /// Factors on the learning rate by kind of parameter.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -373,9 +388,45 @@ pub struct ScheduleConfig {
     /// The factor that it begins with.
     #[serde(default = "one")]
     pub start_fraction: f64,
+    /// Whether the run is ending: the rate falls in a line from `start_fraction` to nothing, whatever else stands here.
+    #[serde(default)]
+    pub ending: bool,
     /// The last step that another schedule was for; 0 when this is the first.
     #[serde(default)]
     pub changed_after: u64,
+}
+
+/// Smaller steps at the beginning of a run, where gradients point the same way whatever the batch: the number of
+/// microbatches rises in a line from `start` to `accum`. The rate stays that of the schedule.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BatchRampConfig {
+    /// Microbatches in the first step.
+    pub start: usize,
+    /// For how long their number rises: a share of the run, or an amount in the budget's unit; 0 for no ramp.
+    pub over: Stretch,
+}
+
+impl Default for BatchRampConfig {
+    /// None.
+    fn default() -> Self {
+        BatchRampConfig { start: 1, over: Stretch::Share(0.0) }
+    }
+}
+
+/// A running mean of the weights, which validation and everybody who uses the model takes; see [`crate::Ema`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EmaConfig {
+    /// How long ago weights count half as much as the present ones: a share of the run, or an amount; 0 for no mean.
+    pub half_life: Stretch,
+}
+
+impl Default for EmaConfig {
+    /// None.
+    fn default() -> Self {
+        EmaConfig { half_life: Stretch::Share(0.0) }
+    }
 }
 
 /// The loss scale; see [`crate::loss_scale`].
@@ -412,6 +463,14 @@ pub struct CheckpointConfig {
     pub every: Stretch,
     /// The newest that are kept, beside the one with the best val_bpb.
     pub keep: usize,
+}
+
+impl CheckpointConfig {
+    /// The most checkpoints that are on disk at a time: those that are kept, the best, and the one that is being
+    /// written.
+    pub fn most(&self) -> u64 {
+        (self.keep as u64).saturating_add(2)
+    }
 }
 
 /// A value that cannot be, by its key.
@@ -475,8 +534,11 @@ impl RunConfig {
                 final_fraction: 0.1,
                 origin: 0.0,
                 start_fraction: 1.0,
+                ending: false,
                 changed_after: 0,
             },
+            batch_ramp: BatchRampConfig::default(),
+            ema: EmaConfig::default(),
             loss_scale: LossScaleConfig {
                 initial: Auto::Auto,
                 growth_interval: 200,
@@ -489,14 +551,61 @@ impl RunConfig {
         })
     }
 
-    /// Sequences in a step: microbatches together.
+    /// Sequences in a step of full size: microbatches together.
     pub fn step_sequences(&self) -> u64 {
         self.batch as u64 * self.accum as u64
     }
 
-    /// Tokens in a step.
+    /// Tokens in a step of full size.
     pub fn step_tokens(&self) -> u64 {
         self.step_sequences() * self.model.seq_len as u64
+    }
+
+    /// Tokens in a microbatch.
+    pub fn microbatch_tokens(&self) -> u64 {
+        self.batch as u64 * self.model.seq_len as u64
+    }
+
+    /// Tokens in every step; `None` where a ramp makes the first ones smaller.
+    pub fn fixed_step_tokens(&self) -> Option<u64> {
+        self.batch_ramp.over.is_zero().then(|| self.step_tokens())
+    }
+
+    /// Microbatches in the step after the one that went by this progress (0 before the first step).
+    ///
+    /// The step's own progress is not known before it has begun: with a budget in time it depends on how long the
+    /// step takes, and with one in tokens on the answer.
+    pub fn accum_after(&self, progress: f64) -> usize {
+        let BatchRampConfig { start, over } = &self.batch_ramp;
+        let over = over.share_of(&self.budget, None).unwrap_or(0.0);
+        if progress >= over {
+            return self.accum;
+        }
+        start + (self.accum.saturating_sub(*start) as f64 * progress / over) as usize
+    }
+
+    /// The half-life of the mean of weights as a share of the budget; `None` when there is no mean.
+    pub(crate) fn ema_half_life(&self) -> Option<f64> {
+        let half_life = self.ema.half_life;
+        (!half_life.is_zero()).then(|| half_life.share_of(&self.budget, self.fixed_step_tokens())).flatten()
+    }
+
+    /// About how large a checkpoint is, in bytes: its tensors.
+    pub fn checkpoint_bytes(&self) -> u64 {
+        let vocab = self.data.vocab_size.max(self.model.vocab_size);
+        let of = |p: &Parameter| {
+            let weights = if p.kind.is_of_tokens() { vocab * p.shape[1] } else { p.numel() };
+            let means = if self.ema.half_life.is_zero() { 0 } else { weights };
+            let by_muon = self.optimizer.kind == OptimizerKind::Muon && p.kind == ParameterKind::Matrix;
+            let squares = if by_muon { p.shape.iter().max().copied().unwrap_or(0) } else { p.numel() };
+            4 * (weights + means + p.numel() + squares) as u64
+        };
+        Parameter::all(&self.model).iter().map(of).sum()
+    }
+
+    /// The most that the run's checkpoints take on disk at a time, in bytes.
+    pub fn most_checkpoint_bytes(&self) -> u64 {
+        self.checkpoint_bytes().saturating_mul(self.checkpoint.most())
     }
 
     /// How the model is laid out on the device.
@@ -512,8 +621,12 @@ impl RunConfig {
     /// The schedule with its warm-up as a share of the budget; [`RunConfig::check`] has seen to it
     /// that there is one.
     pub(crate) fn schedule(&self) -> Schedule {
-        let warmup = self.schedule.warmup.share_of(&self.budget, self.step_tokens()).unwrap_or(0.0);
-        let ScheduleConfig { kind, decay, final_fraction, origin, start_fraction, .. } = self.schedule;
+        let warmup = self.schedule.warmup.share_of(&self.budget, self.fixed_step_tokens()).unwrap_or(0.0);
+        let ScheduleConfig { kind, decay, final_fraction, origin, start_fraction, ending, .. } =
+            self.schedule;
+        if ending {
+            return Schedule { origin, start_fraction, ..Schedule::default() };
+        }
         // An amount of the budget is a larger share of what is left.
         let warmup = match self.schedule.warmup {
             Stretch::Share(_) => warmup,
@@ -700,16 +813,31 @@ impl RunConfig {
                 &format!("expected {} to {}, or \"auto\"", l.min, l.max),
             );
         }
-        if !matches!(s.warmup.share_of(&self.budget, self.step_tokens()), Some(share) if share < 1.0) {
-            let value = match s.warmup {
+        let ramp = &self.batch_ramp;
+        if ramp.start == 0 || ramp.start > self.accum && !ramp.over.is_zero() {
+            let problem = format!("expected 1 to accum = {}", self.accum);
+            return fail("batch_ramp.start", &ramp.start, &problem);
+        }
+        for (key, stretch, step_tokens, most) in [
+            // A run that is all warm-up has no rate to warm up to.
+            ("schedule.warmup", s.warmup, self.fixed_step_tokens(), 1.0 - f64::EPSILON),
+            ("ema.half_life", self.ema.half_life, self.fixed_step_tokens(), 1.0),
+            ("batch_ramp.over", ramp.over, None, 1.0),
+        ] {
+            if matches!(stretch.share_of(&self.budget, step_tokens), Some(share) if share <= most) {
+                continue;
+            }
+            let value = match stretch {
                 Stretch::Share(share) => share.to_string(),
                 Stretch::Amount(amount) => amount.to_string(),
             };
+            let differ =
+                if step_tokens.is_none() { " and steps that a batch_ramp makes unequal" } else { "" };
             let problem = format!(
-                "with budget = {} it must be a shorter part of the run in the same unit, or a share of it such as 0.02",
+                "with budget = {}{differ} it must be a shorter part of the run in the same unit, or a share of it such as 0.02",
                 self.budget
             );
-            return fail("schedule.warmup", &value, &problem);
+            return fail(key, &value, &problem);
         }
         Ok(())
     }

@@ -135,6 +135,22 @@ pub enum Error {
         /// What is wrong.
         problem: String,
     },
+    /// A run's configuration is that of another model than its checkpoints'.
+    #[error(
+        "{}: it was trained with {key} = {trained}, and config.toml says {configured}; a run goes on with the model \
+         that it began with: set it back, or start a new run",
+        checkpoint.display()
+    )]
+    ModelChanged {
+        /// The checkpoint's folder.
+        checkpoint: PathBuf,
+        /// The whole key.
+        key: String,
+        /// Its value in `config.toml`.
+        configured: String,
+        /// Its value when the checkpoint was written.
+        trained: String,
+    },
     /// No checkpoint of a run can be used.
     #[error(
         "{}: no checkpoint can be used: {}; bring one back from a copy, or start a new run",
@@ -158,6 +174,22 @@ pub enum Error {
     },
 
     // The system
+    /// Less room than the run's checkpoints may take, in bytes.
+    #[error(
+        "{}: {} are free on this disk, and the run's checkpoints take up to {}, {} each; make room, choose another \
+         disk with --out, or keep fewer with --set checkpoint.keep=1",
+        dir.display(), megabytes(*free), megabytes(*needed), megabytes(*each)
+    )]
+    LittleRoom {
+        /// The run's directory.
+        dir: PathBuf,
+        /// Free on its disk.
+        free: u64,
+        /// The most that is needed.
+        needed: u64,
+        /// For one checkpoint.
+        each: u64,
+    },
     /// No room to write.
     #[error(
         "{}: no room on this disk: {bytes} bytes were to be written ({source}); what was saved \
@@ -217,6 +249,10 @@ pub enum Error {
     /// The data.
     #[error(transparent)]
     Data(#[from] data::Error),
+}
+
+fn megabytes(bytes: u64) -> String {
+    format!("{:.1} MB", bytes as f64 / 1e6)
 }
 
 fn known_keys(known: &[String]) -> String {

@@ -114,6 +114,20 @@ pub enum Event {
         /// What became of budget and rate.
         what: String,
     },
+    /// The disk has less room than the run's checkpoints may take.
+    LittleRoom {
+        /// After this step.
+        step: u64,
+        /// Both numbers, and what to do.
+        what: String,
+    },
+    /// The machine slept, or its clock was set forward. Time budgets do not count it.
+    Slept {
+        /// Before this step ended.
+        step: u64,
+        /// For so long.
+        seconds: f64,
+    },
     /// The run was asked to stop.
     Interrupted {
         /// After this step.

@@ -33,7 +33,9 @@ mod adamw;
 mod budget;
 mod change;
 pub mod checkpoint;
+mod clock;
 mod config;
+mod ema;
 mod error;
 mod evaluate;
 mod event;
@@ -55,12 +57,15 @@ pub use adamw::{AdamW, Betas, Moments, Rates};
 pub use budget::{Budget, Spent, Stretch};
 pub use change::Change;
 pub use checkpoint::{Checkpoint, Checkpoints, TrainerState};
+pub use clock::{Clock, MachineClock, NAP};
 pub use config::{
-    Auto, CheckpointConfig, DEFAULT_PRESET, DEFAULT_STEP_TOKENS, DataConfig, EvalConfig, GroupConfig,
-    LossScaleConfig, Multipliers, OnDeviceFailure, OptimizerConfig, OptimizerKind, REFERENCE_LAYERS,
-    REFERENCE_LR, REFERENCE_WIDTH, RunConfig, ScheduleConfig,
+    Auto, BatchRampConfig, CheckpointConfig, DEFAULT_PRESET, DEFAULT_STEP_TOKENS, DataConfig, EmaConfig,
+    EvalConfig, GroupConfig, LossScaleConfig, Multipliers, OnDeviceFailure, OptimizerConfig, OptimizerKind,
+    REFERENCE_LAYERS, REFERENCE_LR, REFERENCE_WIDTH, RunConfig, ScheduleConfig,
 };
+pub use ema::Ema;
 pub use error::{Error, Result};
+pub(crate) use evaluate::evaluate_while;
 pub use evaluate::{
     ANE_WINDOWS, AUTORESEARCH_BATCH, AUTORESEARCH_TOKENS, Evaluation, Protocol, ValidationData, evaluate,
 };
@@ -73,6 +78,7 @@ pub use run_dir::RunDir;
 pub use schedule::{Schedule, ScheduleKind};
 pub use session::{
     Fallback, Observer, Outcome, RunOptions, Start, Summary, Trained, load_trained, prepare_data, train_run,
+    train_run_by,
 };
 pub use trainer::{Guard, StepMetrics, Timings, Trainer};
 pub use user_config::UserConfig;

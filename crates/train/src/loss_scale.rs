@@ -18,7 +18,11 @@
 //!   gradients of single tokens, which are S / tokens times a probability: at 32 per token a
 //!   probability of 1/V at V = 151,936 is 2e-4, three times the smallest normal f16 (6e-5).
 //!
-//! A device of f32 has S = 1 for good. Both kinds skip a step whose gradients are not numbers.
+//! The tokens of a step are those of one of full size: smaller ones, at the beginning of a run with a ramp, put the
+//! same factor on each token, so that what can underflow or overflow on the way back does not depend on the ramp.
+//!
+//! On a device of f32 S = 1 for good; the state keeps what a device of f16 would begin or go on with, for a run that
+//! changes devices. Both kinds skip a step whose gradients are not numbers.
 
 use mil::Element;
 use serde::{Deserialize, Serialize};
@@ -51,7 +55,7 @@ pub struct ScaleRules {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LossScaleState {
-    /// The scale of the next step, S.
+    /// The scale of the next step on a device of f16, S.
     pub scale: f64,
     /// Steps since it last changed or a step was skipped.
     pub clean_steps: u64,
@@ -88,21 +92,26 @@ impl LossScale {
     pub fn new(element: Element, rules: ScaleRules, step_tokens: u64) -> LossScale {
         let step_tokens = step_tokens as f64;
         let rules = ScaleRules { max: rules.max.min(LARGEST_PER_TOKEN * step_tokens), ..rules };
-        let scale = match element {
-            Element::F32 => 1.0,
-            Element::F16 => rules
-                .initial
-                .unwrap_or_else(|| (FIRST_SCALE_PER_TOKEN * step_tokens).log2().round().exp2())
-                .max(rules.min)
-                .min(rules.max),
-        };
+        let scale = rules
+            .initial
+            .unwrap_or_else(|| (FIRST_SCALE_PER_TOKEN * step_tokens).log2().round().exp2())
+            .max(rules.min)
+            .min(rules.max);
         let state = LossScaleState { scale, clean_steps: 0, peak: 0.0, skipped: 0, helpless: 0 };
         LossScale { element, rules, step_tokens, state }
     }
 
+    /// The scale of the next step.
+    pub fn scale(&self) -> f64 {
+        match self.element {
+            Element::F32 => 1.0,
+            Element::F16 => self.state.scale,
+        }
+    }
+
     /// The natural logarithm of the factor on the sum of a step's losses, S / tokens.
     pub fn log_scale(&self) -> f32 {
-        (self.state.scale / self.step_tokens).ln() as f32
+        (self.scale() / self.step_tokens).ln() as f32
     }
 
     /// What a checkpoint keeps.
@@ -110,12 +119,9 @@ impl LossScale {
         self.state
     }
 
-    /// Goes back to a state that was saved, as far as the device still is of its kind.
+    /// Goes back to a state that was saved, on whatever device.
     pub fn restore(&mut self, state: LossScaleState) {
-        let scale = match self.element {
-            Element::F32 => 1.0,
-            Element::F16 => state.scale.clamp(self.rules.min, self.rules.max.max(self.rules.min)),
-        };
+        let scale = state.scale.clamp(self.rules.min, self.rules.max.max(self.rules.min));
         self.state = LossScaleState { scale, ..state };
     }
 
@@ -190,7 +196,7 @@ mod tests {
         // One token more than 32,768 would not be an f16.
         assert_eq!(first(ScaleRules { initial: Some(1e6), ..RULES }, 1), 32768.0);
         let single = LossScale::new(Element::F32, RULES, 2048);
-        assert_eq!(single.state().scale, 1.0);
+        assert_eq!(single.scale(), 1.0);
         assert_eq!(single.log_scale(), -(2048_f32.ln()));
     }
 
@@ -251,6 +257,20 @@ mod tests {
         assert!(!single.has_given_up());
         assert_eq!(single.judge(Peak::default(), peak(1e30), 1.0), Verdict::Use, "f32 has no cliff");
         assert_eq!(single.state().helpless, 0);
+    }
+
+    /// A scale of 1, which f32 goes by, would let gradients of f16 underflow.
+    #[test]
+    fn a_run_that_changes_devices_has_the_scale_of_each() {
+        let new = |element| LossScale::new(element, RULES, 2048);
+        let (mut single, mut half) = (new(Element::F32), new(Element::F16));
+        half.restore(single.state());
+        assert_eq!((half.scale(), half.clone()), (65536.0, new(Element::F16)));
+        half.judge(Peak::default(), peak(20_000.0), 1.0);
+        single.restore(half.state());
+        assert_eq!((single.scale(), single.state()), (1.0, half.state()));
+        half.restore(single.state());
+        assert_eq!(half.scale(), 32768.0);
     }
 
     #[test]

@@ -256,6 +256,42 @@ pub(crate) fn require_free(dir: &Path) -> Result<()> {
     }
 }
 
+/// Whether the disk of `dir`, which need not exist, has room for the most that a run's checkpoints take beside those
+/// that are there. A system that does not tell has room.
+///
+/// # Errors
+/// [`Error::LittleRoom`] with both numbers.
+pub(crate) fn require_room(dir: &Path, config: &RunConfig) -> Result<()> {
+    let there = Checkpoints::of_run(dir).bytes();
+    let needed = config.most_checkpoint_bytes().saturating_sub(there);
+    // A relative path that does not exist yet is somewhere in the present folder.
+    let existing = dir.ancestors().find(|dir| dir.exists()).unwrap_or(Path::new("."));
+    match free_bytes(existing) {
+        Some(free) if free < needed => {
+            let each = config.checkpoint_bytes();
+            Err(Error::LittleRoom { dir: dir.to_owned(), free, needed, each })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Bytes that this user may still write on the disk of `path`.
+fn free_bytes(path: &Path) -> Option<u64> {
+    #[cfg(unix)]
+    {
+        let disk = nix::sys::statvfs::statvfs(path).ok()?;
+        #[allow(clippy::useless_conversion, reason = "blocks are counted in 32 bits on macOS")]
+        let (all, free) = (u64::from(disk.blocks()), u64::from(disk.blocks_available()));
+        // What has no blocks at all is not a disk, or does not tell.
+        (all > 0).then(|| free.saturating_mul(disk.fragment_size()))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = path;
+        None
+    }
+}
+
 fn require_config(dir: &Path) -> Result<()> {
     if dir.join(CONFIG).is_file() {
         return Ok(());
@@ -377,6 +413,34 @@ mod tests {
         fs::write(&path, "{\"step\":1,\"progress\":0.1}\n{\"step\":3,\"progress\":0.3}\n").unwrap();
         let error = recorded_progress(runs.path()).unwrap_err().to_string();
         assert!(error.contains("does not record step 2"), "{error}");
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_disk_without_room_for_all_checkpoints_is_refused_with_both_numbers() {
+        let runs = tempfile::tempdir().unwrap();
+        let dir = runs.path().join("not/yet");
+        let mut config = RunConfig::of_preset("odd").unwrap();
+        require_room(&dir, &config).unwrap();
+        let each = config.checkpoint_bytes();
+        let free = free_bytes(runs.path()).unwrap();
+        config.checkpoint.keep = (2 * free / each) as usize;
+        let error = require_room(&dir, &config).unwrap_err();
+        assert!(
+            matches!(&error, Error::LittleRoom { needed, each: of_one, .. } if *of_one == each && *needed > 2 * free),
+            "{error}"
+        );
+        assert!(
+            error.to_string().contains(" MB are free on this disk")
+                && error.to_string().contains("keep fewer")
+        );
+        // What is there already needs no room.
+        fs::create_dir_all(dir.join("checkpoints/step_000001")).unwrap();
+        let sparse = File::create(dir.join("checkpoints/step_000001/weights.safetensors")).unwrap();
+        sparse.set_len(config.most_checkpoint_bytes().min(1 << 42)).unwrap();
+        if config.most_checkpoint_bytes() <= 1 << 42 {
+            require_room(&dir, &config).unwrap();
+        }
     }
 
     #[test]

@@ -14,12 +14,13 @@ use device::Device;
 use serde::Serialize;
 
 use crate::checkpoint::{Checkpoint, Snapshot};
+use crate::clock::SleepWatch;
 use crate::config::OnDeviceFailure;
 use crate::run_dir::{self, RunDir};
 use crate::trainer::Guard;
 use crate::{
-    Budget, Change, Checkpoints, Error, Evaluation, Event, Result, RunConfig, Spent, StepMetrics, Trainer,
-    UserConfig,
+    Budget, Change, Checkpoints, Clock, Error, Evaluation, Event, MachineClock, Result, RunConfig, Spent,
+    StepMetrics, Trainer, UserConfig,
 };
 
 /// How to begin, and with what.
@@ -134,12 +135,25 @@ pub trait Observer {
 /// Nobody watches.
 impl Observer for () {}
 
-/// Trains until the budget is spent or `stop` is set, which is looked at after each step.
+/// Trains until the budget is spent or `stop` is set, which is looked at after each step and during the last validation.
 ///
 /// # Errors
 /// Everything that [`Error`] names. What was saved before stays as it is, and the run can be
 /// resumed.
 pub fn train_run(options: RunOptions, observer: &mut dyn Observer, stop: &AtomicBool) -> Result<Outcome> {
+    train_run_by(Arc::new(MachineClock::default()), options, observer, stop)
+}
+
+/// As [`train_run`], by another clock than the machine's.
+///
+/// # Errors
+/// As [`train_run`].
+pub fn train_run_by(
+    clock: Arc<dyn Clock>,
+    options: RunOptions,
+    observer: &mut dyn Observer,
+    stop: &AtomicBool,
+) -> Result<Outcome> {
     let mut session = match options.start {
         Start::New { config, runs_dir, name } => {
             let device = (options.device, options.device_why);
@@ -150,9 +164,10 @@ pub fn train_run(options: RunOptions, observer: &mut dyn Observer, stop: &Atomic
             Session::resume(&dir, change, device, &options.cache_dir, observer)?
         }
     };
+    session.trainer.set_clock(clock.clone());
     session.observer.on_start(session.run.path(), &session.trainer);
     let mut fallback = options.fallback;
-    let outcome = session.train(stop, &mut fallback);
+    let outcome = session.train(stop, clock.as_ref(), &mut fallback);
     if let Err(error) = &outcome {
         let step = session.trainer.spent().steps;
         // The error itself matters more than one that keeps it from being written.
@@ -195,6 +210,7 @@ impl<'o> Session<'o> {
         // Values that depend on the vocabulary are checked with the one that the data has.
         let mut trainer = Trainer::new(config, dataset, device)?;
         set_replay(&mut trainer)?;
+        run_dir::require_room(&dir, trainer.config())?;
         let of = trainer.dataset();
         let run = RunDir::create(&dir, trainer.config(), &of.tokenizer, of.vocabulary.as_deref())?;
         let mut session = Session { run, trainer, observer, evaluated: None, saved: None };
@@ -250,6 +266,10 @@ impl<'o> Session<'o> {
         if let Some(what) = changed {
             session.event(Event::Rescheduled { step, what })?;
         }
+        if let Err(little) = run_dir::require_room(dir, session.trainer.config()) {
+            // What has begun may still end in time.
+            session.event(Event::LittleRoom { step, what: little.to_string() })?;
+        }
         session.log_choices()?;
         Ok(session)
     }
@@ -285,7 +305,13 @@ impl<'o> Session<'o> {
         self.run.log_event(&event)
     }
 
-    fn train(&mut self, stop: &AtomicBool, fallback: &mut Option<Fallback>) -> Result<Outcome> {
+    fn train(
+        &mut self,
+        stop: &AtomicBool,
+        clock: &dyn Clock,
+        fallback: &mut Option<Fallback>,
+    ) -> Result<Outcome> {
+        let mut sleep = SleepWatch::new(clock);
         let config = self.trainer.config().clone();
         let logs_every_step = matches!(config.budget, Budget::Time(_));
         while !self.trainer.is_done() {
@@ -298,19 +324,22 @@ impl<'o> Session<'o> {
                 self.run.log_step(&metrics)?;
             }
             self.log_guard(&metrics)?;
+            if let Some(slept) = sleep.look(clock) {
+                self.event(Event::Slept { step: metrics.step, seconds: slept.as_secs_f64() })?;
+            }
             self.observer.on_step(&metrics, self.trainer.progress());
             if self.trainer.is_done() {
                 break;
             }
             let (budget, after) = (*self.trainer.budget(), *self.trainer.spent());
             if config.eval.every.passed(&budget, &before, &after) {
-                self.evaluate(config.eval.windows, fallback)?;
+                self.evaluate(config.eval.windows, &AtomicBool::new(false), fallback)?;
             }
             if config.checkpoint.every.passed(&budget, &before, &after) {
                 self.save(config.checkpoint.keep)?;
             }
         }
-        self.finish(&config, fallback)
+        self.finish(&config, stop, fallback)
     }
 
     /// Lets the trainer use its device. When that fails it is tried once more, because engines were seen to
@@ -360,13 +389,21 @@ impl<'o> Session<'o> {
         }
     }
 
-    fn evaluate(&mut self, windows: usize, fallback: &mut Option<Fallback>) -> Result<Evaluation> {
+    /// Validation; `None` when it was stopped.
+    fn evaluate(
+        &mut self,
+        windows: usize,
+        stop: &AtomicBool,
+        fallback: &mut Option<Fallback>,
+    ) -> Result<Option<Evaluation>> {
         let step = self.trainer.spent().steps;
-        let result = self.on_device(fallback, |trainer| trainer.evaluate(windows))?;
+        let Some(result) = self.on_device(fallback, |trainer| trainer.evaluate(windows, stop))? else {
+            return Ok(None);
+        };
         self.evaluated = Some((step, result.clone()));
         self.observer.on_eval(step, &result);
         self.event(Event::Validation { step, result: result.clone() })?;
-        Ok(result)
+        Ok(Some(result))
     }
 
     /// Writes a checkpoint, unless the newest is of this very step.
@@ -385,8 +422,10 @@ impl<'o> Session<'o> {
             state: &self.trainer.state(),
             progress: self.trainer.progress(),
             val_bpb,
+            model: &self.trainer.config().model,
             parameters: &parameters,
             weights: &weights,
+            means: self.trainer.means(),
             vocabulary: self.trainer.dataset().vocabulary.as_deref(),
             moments: self.trainer.moments(),
         })?;
@@ -404,12 +443,19 @@ impl<'o> Session<'o> {
         Ok(Outcome::Interrupted { run, step })
     }
 
-    fn finish(&mut self, config: &RunConfig, fallback: &mut Option<Fallback>) -> Result<Outcome> {
+    fn finish(
+        &mut self,
+        config: &RunConfig,
+        stop: &AtomicBool,
+        fallback: &mut Option<Fallback>,
+    ) -> Result<Outcome> {
         // Before the last validation, which may be long and is no reason to lose anything. What it finds
         // does not go into the checkpoint: it counts other windows than the validations before, with
         // which checkpoints are compared.
         self.save(config.checkpoint.keep)?;
-        let result = self.evaluate(config.eval.final_windows, fallback)?;
+        let Some(result) = self.evaluate(config.eval.final_windows, stop, fallback)? else {
+            return self.interrupt();
+        };
         let state = self.trainer.state();
         let summary = Summary {
             run: self.run.path().to_owned(),

@@ -5,7 +5,7 @@
 //! given them back goes on with the same bits.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use data::{ByteCount, Dataset, Loader, Position};
 use device::Device;
@@ -14,11 +14,13 @@ use serde::Serialize;
 
 use crate::adamw::Moments;
 use crate::checkpoint::{Checkpoint, OPTIMIZER, TrainerState};
+use crate::config::OptimizerKind;
 use crate::gradient::{Measure, Peak};
 use crate::loss_scale::{LossScale, Verdict};
 use crate::optimizer::{Optimizer, Pace};
 use crate::{
-    Budget, Error, Evaluation, Protocol, Result, RunConfig, Schedule, Spent, ValidationData, evaluate,
+    Budget, Clock, Ema, Error, Evaluation, MachineClock, Protocol, Result, RunConfig, Schedule, Spent,
+    ValidationData, evaluate_while,
 };
 
 /// What one step was like: a line of `metrics.jsonl`.
@@ -106,11 +108,15 @@ pub struct Trainer {
     validation: ValidationData,
     stack: Stack,
     optimizer: Optimizer,
+    ema: Option<Ema>,
     scale: LossScale,
     schedule: Schedule,
     budget: Budget,
     replay: Option<Vec<f64>>,
     spent: Spent,
+    /// What the last step went by.
+    progress: f64,
+    clock: Arc<dyn Clock>,
 }
 
 impl Trainer {
@@ -131,15 +137,23 @@ impl Trainer {
             position: Position::default(),
             validation: ValidationData::new(&dataset, ByteCount::Raw),
             optimizer: Optimizer::new(&config.optimizer, &parameters, device)?,
+            ema: config.ema_half_life().map(|half_life| Ema::new(half_life, &parameters)),
             scale: LossScale::new(element, config.scale_rules(), config.step_tokens()),
             schedule: config.schedule(),
             budget: config.budget,
             replay: None,
             spent: Spent::default(),
+            progress: 0.0,
+            clock: Arc::new(MachineClock::default()),
             config,
             dataset,
             stack,
         })
+    }
+
+    /// Takes the time from another clock than the machine's.
+    pub fn set_clock(&mut self, clock: Arc<dyn Clock>) {
+        self.clock = clock;
     }
 
     /// Goes by recorded progress, one value for each step, instead of budget and clock.
@@ -183,20 +197,30 @@ impl Trainer {
         self.budget.is_spent(&self.spent)
     }
 
-    /// One step: gradients over `accum` microbatches, and the update if they are sound.
+    /// The progress that the step before went by, in the present budget; that of its end where the budget is new.
+    fn progress_before(&self) -> f64 {
+        if self.spent.steps == self.config.schedule.changed_after {
+            return self.progress();
+        }
+        self.progress
+    }
+
+    /// One step: gradients over its microbatches, and the update if they are sound.
     ///
     /// # Errors
     /// [`Error::Diverged`] when many steps in a row had to be skipped and no smaller loss scale is
     /// left; [`Error::Model`] when the device fails: the trainer is then as it was before the step, which
     /// may be tried again.
     pub fn step(&mut self) -> Result<StepMetrics> {
-        let begun = Instant::now();
+        let begun = self.clock.awake();
         let telemetry = self.stack.device().telemetry();
-        let step_tokens = self.config.step_tokens();
-        let scale = self.scale.state().scale;
+        let progress_before = self.progress_before();
+        let microbatches = self.config.accum_after(progress_before);
+        let step_tokens = microbatches as u64 * self.config.microbatch_tokens();
+        let scale = self.scale.scale();
 
         let position = self.position.clone();
-        let gradients = match self.accumulate() {
+        let gradients = match self.accumulate(microbatches) {
             Ok(gradients) => gradients,
             Err(error) => {
                 self.loader.seek(position.clone())?;
@@ -204,11 +228,12 @@ impl Trainer {
                 return Err(error);
             }
         };
-        let update_begun = Instant::now();
-        let progress = self.progress_of_step(begun.elapsed().as_secs_f64());
+        let update_begun = self.clock.awake();
+        let progress = self.progress_of_step(step_tokens, (update_begun - begun).as_secs_f64());
         let rate = self.schedule.multiplier(progress);
         let measure = self.measure();
-        // Gradients are those of scale/tokens times the sum of losses, as the device rounded it.
+        // Gradients are those of scale/tokens times the sum of losses, as the device rounded it; the tokens are those
+        // of a step of full size, so that a token's gradient is as large in a smaller one.
         let effective = self.stack.effective_scale(self.scale.log_scale()) * step_tokens as f64;
         let grad_norm = measure.sum_of_squares.sqrt() / effective;
         let clip = self.clip(grad_norm);
@@ -216,22 +241,27 @@ impl Trainer {
         let activation = Peak::of(&gradients.act_max);
         let guard = match self.scale.judge(activation, measure.peak.max(gradients.peak), loss) {
             Verdict::Use => None,
-            Verdict::UseAndGrow => Some(Guard::Grew { scale: self.scale.state().scale }),
-            Verdict::Skip(why) => Some(Guard::Skipped { why, scale: self.scale.state().scale }),
+            Verdict::UseAndGrow => Some(Guard::Grew { scale: self.scale.scale() }),
+            Verdict::Skip(why) => Some(Guard::Skipped { why, scale: self.scale.scale() }),
         };
         let skipped = matches!(guard, Some(Guard::Skipped { .. }));
         if !skipped {
             let pace = Pace { rate, progress, gradient_factor: clip / effective };
             self.optimizer.update(&mut self.stack, pace)?;
+            if let Some(ema) = &mut self.ema {
+                ema.update(&mut self.stack, progress - progress_before);
+            }
         }
 
-        let seconds = begun.elapsed().as_secs_f64();
+        let ended = self.clock.awake();
+        let seconds = (ended - begun).as_secs_f64();
         let telemetry = self.stack.device().telemetry().since(telemetry);
         self.spent = Spent {
             steps: self.spent.steps + 1,
             tokens: self.spent.tokens + step_tokens,
             seconds: self.spent.seconds + seconds,
         };
+        self.progress = progress;
         if let Some(Guard::Skipped { why, .. }) = &guard
             && self.scale.has_given_up()
         {
@@ -260,30 +290,30 @@ impl Trainer {
                 engine: (telemetry.engine_ns > 0).then(|| telemetry.engine_ns as f64 / 1e6),
                 copies: telemetry.copy_ns as f64 / 1e6,
                 host: (seconds * 1e3 - (telemetry.run_ns + telemetry.copy_ns) as f64 / 1e6).max(0.0),
-                update: update_begun.elapsed().as_secs_f64() * 1e3,
+                update: (ended - update_begun).as_secs_f64() * 1e3,
             },
             guard,
         })
     }
 
-    /// The progress that the present step goes by; with a budget in time its gradients have taken
-    /// `step_seconds`.
-    fn progress_of_step(&self, step_seconds: f64) -> f64 {
+    /// The progress that the present step of `step_tokens` goes by; with a budget in time its gradients have
+    /// taken `step_seconds`.
+    fn progress_of_step(&self, step_tokens: u64, step_seconds: f64) -> f64 {
         match &self.replay {
             Some(recorded) => recorded.get(self.spent.steps as usize).copied().unwrap_or(1.0),
-            None => self.budget.progress_of_step(&self.spent, self.config.step_tokens(), step_seconds),
+            None => self.budget.progress_of_step(&self.spent, step_tokens, step_seconds),
         }
     }
 
     /// Gradients of the step's microbatches, summed in the stack.
-    fn accumulate(&mut self) -> Result<Accumulated> {
+    fn accumulate(&mut self, microbatches: usize) -> Result<Accumulated> {
         let log_scale = self.scale.log_scale();
         let mut sums = Accumulated {
             loss_sum: 0.0,
             act_max: vec![0.0; self.config.model.n_layers],
             peak: Peak::default(),
         };
-        for microbatch in 0..self.config.accum {
+        for microbatch in 0..microbatches {
             let batch = self.loader.next_batch();
             let first = microbatch == 0;
             let report = self.stack.forward_backward(&batch.inputs, &batch.targets, log_scale, first)?;
@@ -315,12 +345,22 @@ impl Trainer {
         }
     }
 
-    /// Validation on `windows` windows (0 for everything); changes nothing.
+    /// Validation on `windows` windows (0 for everything), of the mean of the weights where there is one; changes
+    /// nothing. `None` when `stop` is set before it is done.
     ///
     /// # Errors
-    /// As [`evaluate`].
-    pub fn evaluate(&mut self, windows: usize) -> Result<Evaluation> {
-        evaluate(&mut self.stack, &self.validation, Protocol::windows(windows), &mut |_, _| ())
+    /// As [`crate::evaluate`].
+    pub fn evaluate(&mut self, windows: usize, stop: &AtomicBool) -> Result<Option<Evaluation>> {
+        let protocol = Protocol::windows(windows);
+        let mut ema = self.ema.as_mut().filter(|ema| ema.mass() > 0.0);
+        let mut go_on = |_, _| !stop.load(Ordering::Relaxed);
+        let found = match ema.as_mut().map_or(Ok(()), |ema| ema.swap(&mut self.stack)) {
+            Ok(()) => evaluate_while(&mut self.stack, &self.validation, protocol, &mut go_on),
+            Err(error) => Err(error),
+        };
+        // Whatever happened, training goes on with its own weights.
+        ema.map_or(Ok(()), |ema| ema.swap(&mut self.stack))?;
+        found
     }
 
     /// Goes on on another device, from the same weights.
@@ -346,9 +386,11 @@ impl Trainer {
         TrainerState {
             seed: self.config.seed,
             spent: self.spent,
+            progress: self.progress,
             next_window: self.position.next_window,
             packer: self.position.packer.clone(),
             updates: self.optimizer.updates(),
+            ema_mass: self.kept_ema().map(Ema::mass),
             loss_scale: self.scale.state(),
         }
     }
@@ -356,6 +398,16 @@ impl Trainer {
     /// The f32 weights of every parameter.
     pub fn weights(&mut self) -> Vec<Vec<f32>> {
         (0..self.stack.parameters().len()).map(|index| self.stack.weights(index)).collect()
+    }
+
+    /// The mean of weights, once it has a term.
+    fn kept_ema(&self) -> Option<&Ema> {
+        self.ema.as_ref().filter(|ema| ema.mass() > 0.0)
+    }
+
+    /// The mean of the weights of every parameter, where there is one.
+    pub fn means(&self) -> Option<&[Vec<f32>]> {
+        self.kept_ema().map(Ema::means)
     }
 
     /// The optimiser's moments of every parameter.
@@ -372,19 +424,36 @@ impl Trainer {
         if !self.optimizer.takes(&checkpoint.moments) {
             return Err(Error::Checkpoint {
                 path: checkpoint.path.join(OPTIMIZER),
-                problem: "it was written by another optimiser than optimizer.kind of config.toml says".into(),
+                problem: self.of_another_optimizer(&checkpoint.moments),
             });
         }
         for (index, weights) in checkpoint.weights.iter().enumerate() {
             self.stack.set_weights(index, weights)?;
         }
-        let TrainerState { seed: _, spent, next_window, packer, updates, loss_scale } = checkpoint.state;
+        let TrainerState { seed: _, spent, progress, next_window, packer, updates, ema_mass, loss_scale } =
+            checkpoint.state;
         let position = Position { next_window, packer };
         self.loader.seek(position.clone())?;
         self.optimizer.restore(checkpoint.moments, updates);
+        // A run that was told to keep a mean later on begins it here.
+        if let (Some(ema), Some(means), Some(mass)) = (&mut self.ema, checkpoint.means, ema_mass) {
+            ema.restore(means, mass);
+        }
         self.scale.restore(loss_scale);
-        (self.spent, self.position) = (spent, position);
+        (self.spent, self.position, self.progress) = (spent, position, progress);
         Ok(())
+    }
+
+    /// What is wrong with moments that the optimiser does not take.
+    fn of_another_optimizer(&self, moments: &[Moments]) -> String {
+        // Only Muon keeps fewer mean squares than means.
+        let by_muon = moments.iter().any(|m| m.exp_avg_sq.len() != m.exp_avg.len());
+        let written = if by_muon { OptimizerKind::Muon } else { OptimizerKind::AdamW };
+        let configured = self.config.optimizer.kind;
+        format!(
+            "it was written with optimizer.kind = \"{written}\", and config.toml says \"{configured}\"; a run goes on \
+             with the optimizer that it began with: set it back, or start a new run"
+        )
     }
 }
 

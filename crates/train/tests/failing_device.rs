@@ -171,6 +171,25 @@ fn a_failure_that_passes_leaves_no_trace_in_the_weights() {
     }
 }
 
+/// Whatever run of the forward program fails, in a step or in a validation, which lends the weights' place to their
+/// mean. Oracle: the same run on a device without faults.
+#[test]
+fn a_failure_under_the_mean_of_the_weights_leaves_no_trace_either() {
+    let place = Place::new();
+    let more = "[ema]\nhalf_life = 0.3\n";
+    run(&place, "sound", sim_f16(), more).0.unwrap();
+    let mut failed = 0;
+    for at in 20..32 {
+        let name = format!("failed{at}");
+        let (outcome, told) = run(&place, &name, Moody::device(Fault::Error, "forward", at..at + 1), more);
+        outcome.unwrap();
+        failed += told.len();
+        assert!(place.tensors(&name) == place.tensors("sound"), "{name} ends with other weights");
+        assert!(place.means(&name) == place.means("sound"), "{name} ends with another mean");
+    }
+    assert_eq!(failed, 12);
+}
+
 /// Oracle: a run that was never disturbed.
 #[test]
 fn a_failure_that_stays_ends_the_run_with_a_checkpoint_that_goes_on() {

@@ -42,7 +42,7 @@ pub(crate) fn run(args: &EvalArgs, out: &mut dyn Write) -> Result {
     let batch = (config.batch * config.model.seq_len / model.seq_len).max(1);
     let mut stack =
         Stack::new(&model, choice.device.clone(), &StackOptions { batch, ..config.stack_options() })?;
-    for (index, weights) in checkpoint.weights.iter().enumerate() {
+    for (index, weights) in checkpoint.model_weights(args.raw_weights).iter().enumerate() {
         stack.set_weights(index, weights)?;
     }
     let byte_count = match args.bytes {
@@ -58,6 +58,7 @@ pub(crate) fn run(args: &EvalArgs, out: &mut dyn Write) -> Result {
     if args.json {
         let mut object = serde_json::to_value(&found)?;
         object["softcap"] = json!(model.softcap);
+        object["mean_weights"] = json!(checkpoint.means.is_some() && !args.raw_weights);
         object["bound_bits_per_byte"] = json!(bound);
         object["step"] = step.into();
         object["checkpoint"] = json!(checkpoint.path);
@@ -77,6 +78,10 @@ pub(crate) fn run(args: &EvalArgs, out: &mut dyn Write) -> Result {
     }
     let without = if args.no_softcap { ", without the softcap" } else { "" };
     writeln!(out, "protocol  {}{without}", validation::how(&found))?;
+    if checkpoint.means.is_some() {
+        let which = if args.raw_weights { "the last ones" } else { "their running mean" };
+        writeln!(out, "weights   {which}")?;
+    }
     writeln!(out, "over      {}", validation::over(&found))?;
     writeln!(out, "of        {}", dataset.info.source)?;
     writeln!(out, "in        {:.1}s on {}", found.seconds, choice.device.describe())?;

@@ -32,7 +32,7 @@ pub(crate) fn run(args: &GenerateArgs, out: &mut dyn Write) -> Result {
         eprintln!("note: the checkpoint {} is passed over: {why}", path.display());
     }
     let choice = device_choice::open(&args.device, Some(&trained.config.device))?;
-    let mut decoder = open_decoder(&trained, &choice.device)?;
+    let mut decoder = open_decoder(&trained, args.raw_weights, &choice.device)?;
     let sampling = Sampling { temperature: args.temperature, top_k: args.top_k };
     for story in 0..args.stories {
         let writing = Writing { sampling, seed: args.seed.wrapping_add(story), max_tokens: args.max_tokens };
@@ -64,8 +64,8 @@ pub(crate) fn run(args: &GenerateArgs, out: &mut dyn Write) -> Result {
 
 /// A decoder on `device`, or on the CPU when the device does not take the programs: an engine that trains
 /// layers may still refuse the one that continues them.
-pub(crate) fn open_decoder(trained: &Trained, device: &Arc<dyn Device>) -> Result<Decoder> {
-    let (config, weights) = (&trained.config.model, &trained.checkpoint.weights);
+pub(crate) fn open_decoder(trained: &Trained, raw: bool, device: &Arc<dyn Device>) -> Result<Decoder> {
+    let (config, weights) = (&trained.config.model, trained.checkpoint.model_weights(raw));
     match Decoder::new(config, device, weights) {
         Err(model::Error::Device(refusal @ device::Error::Compile { .. })) if device.name() != "cpu" => {
             eprintln!("note: the CPU writes, because {refusal}");

@@ -14,6 +14,7 @@ use train::{Change, DEFAULT_PRESET, Outcome, RunOptions, Start, Summary, UserCon
 use crate::args::{NewSchedule, TrainArgs};
 use crate::commands::generate::{self, Writing};
 use crate::device_choice::{self, Choice};
+use crate::keep_awake::KeepAwake;
 use crate::own_command::own_command;
 use crate::progress::{Notes, Progress, Style};
 use crate::sampling::Sampling;
@@ -54,6 +55,7 @@ pub(crate) fn run(args: &TrainArgs, out: &mut dyn Write) -> Result {
     let style = Style::choose(args.json, args.quiet);
     let mut progress = Progress::new(style, format!("{}: {}", choice.device.describe(), choice.why));
     let stop = stop_on_signals(&progress)?;
+    let _awake = KeepAwake::begin();
     let threads = usize::from(args.device.threads.unwrap_or(0));
     let options = RunOptions {
         start,
@@ -224,7 +226,7 @@ fn write_sample(summary: &Summary, choice: &Choice, emit: generate::Emit<'_>) {
             Arc::new(CpuDevice::new(0))
         };
         let trained = train::load_trained(&summary.run)?;
-        let mut decoder = generate::open_decoder(&trained, &device)?;
+        let mut decoder = generate::open_decoder(&trained, false, &device)?;
         generate::write_text(&mut decoder, &trained, "", &SAMPLE, emit)?;
         Ok(())
     };

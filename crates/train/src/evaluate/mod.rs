@@ -82,6 +82,20 @@ pub fn evaluate(
     protocol: Protocol,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Evaluation> {
+    let mut go_on = |done, all| {
+        progress(done, all);
+        true
+    };
+    Ok(evaluate_while(stack, data, protocol, &mut go_on)?.expect("nobody stops it"))
+}
+
+/// As [`evaluate`], as long as `go_on`, which is told how many windows of how many are done, says so; else `None`.
+pub(crate) fn evaluate_while(
+    stack: &mut Stack,
+    data: &ValidationData,
+    protocol: Protocol,
+    go_on: &mut dyn FnMut(usize, usize) -> bool,
+) -> Result<Option<Evaluation>> {
     let begun = Instant::now();
     let (batch, seq_len) = (stack.batch(), stack.config().seq_len);
     let mut rows = protocol.rows(&data.shard, &data.documents, seq_len)?;
@@ -90,6 +104,9 @@ pub fn evaluate(
     let mut documents: HashMap<u64, BitsPerByte> = HashMap::new();
     let (mut tokens, mut unseen, mut done) = (0, 0, 0);
     while done < windows {
+        if !go_on(done, windows) {
+            return Ok(None);
+        }
         let group: Vec<Row> = rows.by_ref().take(batch).collect();
         let places = ids.chunks_exact_mut(seq_len).zip(targets.chunks_exact_mut(seq_len));
         // A last group that is not full goes in with its first row repeated, uncounted.
@@ -113,14 +130,14 @@ pub fn evaluate(
             tokens += row.counted.len() as u64;
         }
         done += group.len();
-        progress(done, windows);
     }
+    go_on(done, windows);
     // In the order of documents, so that the sums are always the same.
     let mut documents: Vec<(u64, BitsPerByte)> = documents.into_iter().collect();
     documents.sort_unstable_by_key(|(number, _)| *number);
     let documents: Vec<BitsPerByte> = documents.into_iter().map(|(_, sum)| sum).collect();
     let (ratio, error, sum) = ratio_and_error(&documents);
-    Ok(Evaluation {
+    Ok(Some(Evaluation {
         val_bpb: ratio / std::f64::consts::LN_2,
         val_bpb_se: error.map(|error| error / std::f64::consts::LN_2),
         val_loss: sum.nats_per_token().unwrap_or(0.0),
@@ -134,7 +151,7 @@ pub fn evaluate(
         byte_count: data.byte_count,
         documents: documents.len(),
         seconds: begun.elapsed().as_secs_f64(),
-    })
+    }))
 }
 
 /// Nats per byte, and its standard error: that of a ratio of sums, whose residuals are nats - ratio * bytes (Cochran

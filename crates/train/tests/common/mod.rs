@@ -11,8 +11,8 @@ use mil::Element;
 use serde_json::Value;
 use sim::{Profile, SimDevice};
 use train::{
-    Change, Error, Evaluation, Event, Observer, Outcome, RunOptions, Start, StepMetrics, UserConfig,
-    train_run,
+    Change, Clock, Error, Evaluation, Event, MachineClock, Observer, Outcome, RunOptions, Start, StepMetrics,
+    UserConfig, train_run_by,
 };
 
 /// A folder with a text and room for runs.
@@ -86,17 +86,31 @@ impl Place {
         device: Arc<dyn Device>,
         last_step: u64,
     ) -> (Seen, Result<Outcome, Error>) {
+        self.train_by(Arc::new(MachineClock::default()), start, device, last_step)
+    }
+
+    /// The same by another clock.
+    pub fn train_by(
+        &self,
+        clock: Arc<dyn Clock>,
+        start: Start,
+        device: Arc<dyn Device>,
+        last_step: u64,
+    ) -> (Seen, Result<Outcome, Error>) {
         let stop = Arc::new(AtomicBool::new(false));
         let mut seen = Seen { last_step, stop: stop.clone(), ..Seen::default() };
-        let options = RunOptions {
+        let outcome = train_run_by(clock, self.options(start, device), &mut seen, &stop);
+        (seen, outcome)
+    }
+
+    pub fn options(&self, start: Start, device: Arc<dyn Device>) -> RunOptions {
+        RunOptions {
             start,
             device,
             device_why: String::new(),
             fallback: None,
             cache_dir: self.path().join("cache"),
-        };
-        let outcome = train_run(options, &mut seen, &stop);
-        (seen, outcome)
+        }
     }
 
     /// The files of the newest checkpoint of a run that hold tensors.
@@ -104,6 +118,12 @@ impl Place {
         let (step, path) = train::Checkpoints::of_run(&self.runs().join(name)).list().pop().unwrap();
         let read = |name: &str| std::fs::read(path.join(name)).unwrap();
         (step, read("weights.safetensors"), read("optimizer.safetensors"))
+    }
+
+    /// The file of the newest checkpoint of a run that holds the mean of the weights.
+    pub fn means(&self, name: &str) -> Vec<u8> {
+        let (_, path) = train::Checkpoints::of_run(&self.runs().join(name)).list().pop().unwrap();
+        std::fs::read(path.join("means.safetensors")).unwrap()
     }
 
     pub fn metrics(&self, name: &str) -> Vec<Value> {
