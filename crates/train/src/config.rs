@@ -9,6 +9,7 @@ use model::{Cut, ModelConfig, ParameterKind, StackOptions, Taps, presets};
 use serde::{Deserialize, Serialize};
 
 use crate::adamw::Betas;
+use crate::guard::GuardConfig;
 use crate::loss_scale::ScaleRules;
 use crate::{Budget, Error, MuonConfig, Result, Schedule, ScheduleKind, Stretch};
 
@@ -138,6 +139,9 @@ pub struct RunConfig {
     pub eval: EvalConfig,
     /// Checkpoints.
     pub checkpoint: CheckpointConfig,
+    /// What happens when the run falls ill.
+    #[serde(default)]
+    pub guard: GuardConfig,
 }
 
 /// What a run does when its device no longer works.
@@ -192,6 +196,10 @@ fn text() -> String {
 
 fn yes() -> bool {
     true
+}
+
+fn never() -> Stretch {
+    Stretch::Share(0.0)
 }
 
 fn one() -> f64 {
@@ -412,6 +420,12 @@ pub struct CheckpointConfig {
     pub every: Stretch,
     /// The newest that are kept, beside the one with the best val_bpb.
     pub keep: usize,
+    /// Whether some are kept at exponentially growing distances in the past; see [`crate::retention`].
+    #[serde(default = "yes")]
+    pub spaced: bool,
+    /// How often one is written that stays for good; 0 never.
+    #[serde(default = "never")]
+    pub milestones: Stretch,
 }
 
 /// A value that cannot be, by its key.
@@ -484,7 +498,13 @@ impl RunConfig {
                 max: 16_777_216.0,
             },
             eval: EvalConfig { every: Stretch::Share(0.1), windows: 16, final_windows: 128 },
-            checkpoint: CheckpointConfig { every: Stretch::Share(0.1), keep: 2 },
+            checkpoint: CheckpointConfig {
+                every: Stretch::Share(0.1),
+                keep: 2,
+                spaced: true,
+                milestones: never(),
+            },
+            guard: GuardConfig::default(),
             model,
         })
     }
@@ -663,6 +683,7 @@ impl RunConfig {
                 return fail(key, &value, "expected 0 or more, and less than 1");
             }
         }
+        self.guard.check()?;
         if !(o.eps > 0.0 && o.eps <= 1.0) {
             return fail("optimizer.eps", &o.eps, "expected more than 0, at most 1");
         }
