@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use serde_json::{Value, json};
-use train::{Evaluation, Event, Observer, StepMetrics, Stretch, Trainer};
+use train::{Evaluation, Event, Observer, StepMetrics, Stretch, Trainer, retention};
 
 use crate::units;
 
@@ -465,6 +465,19 @@ impl Observer for Progress {
             Event::Skipped { step, why, scale } => {
                 self.notes.say(&format!("step {step} left out: {why}; the loss scale is now {scale}"));
             }
+            Event::Warned { step, why, .. } => {
+                self.notes.say(&format!("warning after step {step}: {why}"));
+            }
+            Event::Recovered { step, why, back_to, lr_factor, .. } => {
+                let from = match back_to {
+                    0 => "the beginning".to_owned(),
+                    step => format!("step {step}"),
+                };
+                self.notes.say(&format!(
+                    "the run is ill after step {step}: {why}; it goes back to {from}, and on from there with other \
+                     data at {lr_factor} of its rate"
+                ));
+            }
             Event::DeviceFailed { step, why, then } => {
                 self.notes.say(&format!("after step {step}: {why}; {then}"));
             }
@@ -480,6 +493,7 @@ mod tests {
     fn metrics(step: u64, elapsed: f64) -> StepMetrics {
         StepMetrics {
             step,
+            recoveries: 0,
             tokens: step * 100,
             progress: 0.0,
             loss: 2.5,
@@ -495,6 +509,7 @@ mod tests {
             bytes_written: 0,
             bytes_read: 0,
             ms: train::Timings::default(),
+            scale_change: None,
             guard: None,
         }
     }

@@ -7,6 +7,9 @@
 //!                                                matrices one mean square for each row or column)
 //!                         state.json             written last: the rest of the state, and every file's checksum
 //! ```
+//!
+//! A run that went back once writes `step_000500-r1` and so on: what is newer has gone back more often, or done
+//! more steps.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,7 +20,11 @@ use model::{ModelConfig, Parameter};
 use serde::{Deserialize, Serialize};
 
 use crate::adamw::Moments;
+use crate::config::CheckpointConfig;
+use crate::guard::Health;
 use crate::loss_scale::LossScaleState;
+use crate::recovery::Recoveries;
+use crate::retention::{self, Candidate, Occasion};
 use crate::tensor_file::{self, Entry, FileSum};
 use crate::{Error, Result, Spent, whole_file};
 
@@ -55,6 +62,17 @@ pub struct TrainerState {
     pub ema_mass: Option<f64>,
     /// The loss scale.
     pub loss_scale: LossScaleState,
+    /// What the guard has seen.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub health: Health,
+    /// How often the run went back, and what came of it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub recoveries: Recoveries,
+}
+
+/// Such fields are left out: what was written before they were there keeps its checksum.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// The contents of `state.json`.
@@ -70,6 +88,11 @@ struct StateFile {
     /// The model's settings as TOML, by their keys.
     #[serde(default)]
     model: BTreeMap<String, String>,
+    /// Regular saves of the run so far.
+    #[serde(default, skip_serializing_if = "is_default")]
+    saves: u64,
+    #[serde(default, skip_serializing_if = "is_default")]
+    occasion: Occasion,
     trainer: TrainerState,
     files: BTreeMap<String, FileSum>,
     /// Of this file as it would be with nothing in this field.
@@ -110,6 +133,10 @@ pub struct Snapshot<'a> {
     pub val_bpb: Option<f64>,
     /// What the model is.
     pub model: &'a ModelConfig,
+    /// Regular saves of the run so far, this one included if it is one.
+    pub saves: u64,
+    /// Why it is written.
+    pub occasion: Occasion,
     /// Names and shapes.
     pub parameters: &'a [Parameter],
     /// One for each parameter.
@@ -131,6 +158,8 @@ pub struct Checkpoint {
     pub state: TrainerState,
     /// Validation at its step, if there was one.
     pub val_bpb: Option<f64>,
+    /// Regular saves of the run up to it.
+    pub saves: u64,
     /// One for each parameter, in the order of [`Parameter::all`].
     pub weights: Vec<Vec<f32>>,
     /// Likewise, their running mean, if the run keeps one.
@@ -156,6 +185,33 @@ pub struct Found {
     pub skipped: Vec<(PathBuf, String)>,
 }
 
+/// The name of a checkpoint's folder. Newer ones are greater.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Name {
+    /// How often the run had gone back.
+    recoveries: usize,
+    step: u64,
+}
+
+impl Name {
+    fn of(state: &TrainerState) -> Name {
+        Name { recoveries: state.recoveries.all.len(), step: state.spent.steps }
+    }
+
+    fn parse(path: &Path) -> Option<Name> {
+        let name = path.file_name()?.to_str()?.strip_prefix("step_")?;
+        let (step, recoveries) = name.split_once("-r").unwrap_or((name, "0"));
+        Some(Name { recoveries: recoveries.parse().ok()?, step: step.parse().ok()? })
+    }
+
+    fn folder(self) -> String {
+        match self.recoveries {
+            0 => format!("step_{:06}", self.step),
+            recoveries => format!("step_{:06}-r{recoveries}", self.step),
+        }
+    }
+}
+
 /// The folder `checkpoints` of a run.
 #[derive(Debug, Clone)]
 pub struct Checkpoints {
@@ -170,10 +226,13 @@ impl Checkpoints {
 
     /// Steps and folders, oldest first, whole or not.
     pub fn list(&self) -> Vec<(u64, PathBuf)> {
+        self.named().into_iter().map(|(name, path)| (name.step, path)).collect()
+    }
+
+    fn named(&self) -> Vec<(Name, PathBuf)> {
         let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
-        let step = |path: &Path| path.file_name()?.to_str()?.strip_prefix("step_")?.parse().ok();
-        let mut all: Vec<(u64, PathBuf)> =
-            entries.filter_map(|entry| Some((step(&entry.path())?, entry.path()))).collect();
+        let mut all: Vec<(Name, PathBuf)> =
+            entries.filter_map(|entry| Some((Name::parse(&entry.path())?, entry.path()))).collect();
         all.sort();
         all
     }
@@ -191,7 +250,7 @@ impl Checkpoints {
     /// # Errors
     /// [`Error::DiskFull`], [`Error::ReadOnly`], [`Error::Io`], naming the file.
     pub fn save(&self, snapshot: &Snapshot<'_>) -> Result<(PathBuf, u64)> {
-        let folder = self.dir.join(format!("step_{:06}", snapshot.state.spent.steps));
+        let folder = self.folder(snapshot.state);
         let temporary = whole_file::unfinished(&folder);
         let needed = needed_bytes(snapshot);
         let _ = fs::remove_dir_all(&temporary);
@@ -203,6 +262,11 @@ impl Checkpoints {
             let _ = fs::remove_dir_all(&temporary);
         }
         saved.map(|bytes| (folder, bytes))
+    }
+
+    /// Where a checkpoint of this state lies.
+    pub fn folder(&self, state: &TrainerState) -> PathBuf {
+        self.dir.join(Name::of(state).folder())
     }
 
     fn publish(&self, temporary: &Path, folder: &Path, needed: u64) -> Result<()> {
@@ -225,25 +289,37 @@ impl Checkpoints {
         Ok(())
     }
 
-    /// Removes all but the newest `keep` and the best of those that were validated, among those up to
-    /// the step `saved`, whose checkpoint was just saved. Newer ones can only be such as a resume
-    /// found broken; they neither count nor go.
-    pub fn prune(&self, keep: usize, saved: u64) {
-        let all: Vec<_> = self.list().into_iter().filter(|(step, _)| *step <= saved).collect();
-        let score = |path: &Path| StateFile::read(&path.join(STATE)).ok()?.val_bpb;
-        let best = all
-            .iter()
-            .filter_map(|(step, path)| Some((score(path)?, *step)))
-            .min_by(|a, b| a.0.total_cmp(&b.0))
-            .map(|(_, step)| step);
-        let old = all.len().saturating_sub(keep.max(1));
-        for (_, path) in all[..old].iter().filter(|(step, _)| Some(*step) != best) {
+    /// Removes what does not [stay](retention::stay), among those up to the one of `state`, which was just saved.
+    /// Newer ones can only be such as a resume found broken; they neither count nor go.
+    pub fn prune(&self, config: &CheckpointConfig, state: &TrainerState) {
+        let all: Vec<_> = self.named().into_iter().filter(|(name, _)| *name <= Name::of(state)).collect();
+        let candidate = |(name, path): &(Name, PathBuf)| {
+            let read = StateFile::read(&path.join(STATE)).ok();
+            Candidate {
+                number: read.as_ref().map_or(0, |read| read.saves),
+                occasion: read.as_ref().map_or(Occasion::Other, |read| read.occasion),
+                val_bpb: read.and_then(|read| read.val_bpb),
+                abandoned: state.recoveries.have_abandoned(name.recoveries, name.step),
+            }
+        };
+        let stay = retention::stay(config, &all.iter().map(candidate).collect::<Vec<_>>());
+        for ((_, path), _) in all.iter().zip(stay).filter(|(_, stays)| !stays) {
             // By way of another name, so that half a checkpoint never looks like a broken one.
             let gone = whole_file::unfinished(path);
             if fs::rename(path, &gone).is_ok() {
                 let _ = fs::remove_dir_all(&gone);
             }
         }
+    }
+
+    /// Regular checkpoints up to `step` that the run has not gone back from, newest first.
+    pub(crate) fn regular_until(&self, step: u64, recoveries: &Recoveries) -> Vec<PathBuf> {
+        let all = self.named().into_iter().rev();
+        let here = all
+            .filter(|(name, _)| name.step <= step && !recoveries.have_abandoned(name.recoveries, name.step));
+        let occasion =
+            |path: &Path| StateFile::read(&path.join(STATE)).map_or(Occasion::Other, |read| read.occasion);
+        here.map(|(_, path)| path).filter(|path| occasion(path) != Occasion::Other).collect()
     }
 
     /// The newest checkpoint that verifies.
@@ -323,6 +399,8 @@ fn write_into(folder: &Path, snapshot: &Snapshot<'_>, needed: u64) -> Result<u64
         progress: snapshot.progress,
         val_bpb: snapshot.val_bpb,
         model: model_settings(snapshot.model),
+        saves: snapshot.saves,
+        occasion: snapshot.occasion,
         trainer: snapshot.state.clone(),
         files,
         sha256: String::new(),
@@ -416,13 +494,14 @@ pub fn load(folder: &Path, config: &ModelConfig, vocabulary: Option<&Vocabulary>
         .zip(exp_avg_sq)
         .map(|(exp_avg, exp_avg_sq)| Moments { exp_avg, exp_avg_sq })
         .collect();
-    let (path, val_bpb) = (folder.to_owned(), state.val_bpb);
-    Ok(Checkpoint { path, state: state.trainer, val_bpb, weights, means, moments })
+    let StateFile { val_bpb, saves, trainer, .. } = state;
+    Ok(Checkpoint { path: folder.to_owned(), state: trainer, val_bpb, saves, weights, means, moments })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Stretch;
     use model::presets;
 
     struct Saved {
@@ -473,11 +552,25 @@ mod tests {
                     skipped: 1,
                     helpless: 0,
                 },
+                health: Health::default(),
+                recoveries: Recoveries::default(),
             }
         }
 
+        /// The save of step n0 is number n.
         fn save(&self, steps: u64, val_bpb: Option<f64>) -> Result<(PathBuf, u64)> {
             self.checkpoints().save(&self.snapshot(&self.state(steps), val_bpb))
+        }
+
+        /// Keeps the newest `keep` and the best.
+        fn prune(&self, keep: usize, steps: u64) {
+            let config = CheckpointConfig {
+                every: Stretch::Share(0.0),
+                keep,
+                spaced: false,
+                milestones: Stretch::Share(0.0),
+            };
+            self.checkpoints().prune(&config, &self.state(steps));
         }
 
         fn snapshot<'a>(&'a self, state: &'a TrainerState, val_bpb: Option<f64>) -> Snapshot<'a> {
@@ -486,6 +579,8 @@ mod tests {
                 progress: 0.3,
                 val_bpb,
                 model: &self.config,
+                saves: state.spent.steps / 10,
+                occasion: Occasion::Regular,
                 parameters: &self.parameters,
                 weights: &self.weights,
                 means: self.means.as_deref(),
@@ -618,9 +713,9 @@ mod tests {
         for (step, val_bpb) in [(10, Some(2.0)), (20, Some(1.5)), (30, None), (40, Some(1.7)), (50, None)] {
             saved.save(step, val_bpb).unwrap();
         }
-        saved.checkpoints().prune(2, u64::MAX);
+        saved.prune(2, 50);
         assert_eq!(saved.steps(), [20, 40, 50]);
-        saved.checkpoints().prune(0, u64::MAX);
+        saved.prune(0, 50);
         assert_eq!(saved.steps(), [20, 50], "the newest is never removed");
     }
 
@@ -633,7 +728,7 @@ mod tests {
         saved.save(3, Some(1.0)).unwrap();
         fs::write(saved.run.path().join("checkpoints/step_000003").join(WEIGHTS), "broken").unwrap();
         saved.save(2, None).unwrap();
-        saved.checkpoints().prune(1, 2);
+        saved.prune(1, 2);
         assert!(saved.steps().contains(&2), "{:?}", saved.steps());
         assert_eq!(saved.newest_step().0, 2);
     }

@@ -9,8 +9,9 @@ use model::{Cut, ModelConfig, Parameter, ParameterKind, StackOptions, Taps, pres
 use serde::{Deserialize, Serialize};
 
 use crate::adamw::Betas;
+use crate::guard::GuardConfig;
 use crate::loss_scale::ScaleRules;
-use crate::{Budget, Error, MuonConfig, Result, Schedule, ScheduleKind, Stretch};
+use crate::{Budget, Error, MuonConfig, Result, Schedule, ScheduleKind, Stretch, retention};
 
 /// Learning rate of matrices at [`REFERENCE_WIDTH`] channels and [`REFERENCE_LAYERS`] layers, that is
 /// of the preset `tiny`. On the built-in stories `tiny` ends 400 thousand tokens (steps of 512) at 0.478,
@@ -144,6 +145,9 @@ pub struct RunConfig {
     pub eval: EvalConfig,
     /// Checkpoints.
     pub checkpoint: CheckpointConfig,
+    /// What happens when the run falls ill.
+    #[serde(default)]
+    pub guard: GuardConfig,
 }
 
 /// What a run does when its device no longer works.
@@ -198,6 +202,10 @@ fn text() -> String {
 
 fn yes() -> bool {
     true
+}
+
+fn never() -> Stretch {
+    Stretch::Share(0.0)
 }
 
 fn one() -> f64 {
@@ -463,14 +471,12 @@ pub struct CheckpointConfig {
     pub every: Stretch,
     /// The newest that are kept, beside the one with the best val_bpb.
     pub keep: usize,
-}
-
-impl CheckpointConfig {
-    /// The most checkpoints that are on disk at a time: those that are kept, the best, and the one that is being
-    /// written.
-    pub fn most(&self) -> u64 {
-        (self.keep as u64).saturating_add(2)
-    }
+    /// Whether some are kept at exponentially growing distances in the past; see [`crate::retention`].
+    #[serde(default = "yes")]
+    pub spaced: bool,
+    /// How often one is written that stays for good; 0 never.
+    #[serde(default = "never")]
+    pub milestones: Stretch,
 }
 
 /// A value that cannot be, by its key.
@@ -546,7 +552,13 @@ impl RunConfig {
                 max: 16_777_216.0,
             },
             eval: EvalConfig { every: Stretch::Share(0.1), windows: 16, final_windows: 128 },
-            checkpoint: CheckpointConfig { every: Stretch::Share(0.1), keep: 2 },
+            checkpoint: CheckpointConfig {
+                every: Stretch::Share(0.1),
+                keep: 2,
+                spaced: true,
+                milestones: never(),
+            },
+            guard: GuardConfig::default(),
             model,
         })
     }
@@ -605,7 +617,8 @@ impl RunConfig {
 
     /// The most that the run's checkpoints take on disk at a time, in bytes.
     pub fn most_checkpoint_bytes(&self) -> u64 {
-        self.checkpoint_bytes().saturating_mul(self.checkpoint.most())
+        let most = retention::most_on_disk(&self.checkpoint, &self.budget, self.fixed_step_tokens());
+        self.checkpoint_bytes().saturating_mul(most)
     }
 
     /// How the model is laid out on the device.
@@ -776,6 +789,7 @@ impl RunConfig {
                 return fail(key, &value, "expected 0 or more, and less than 1");
             }
         }
+        self.guard.check()?;
         if !(o.eps > 0.0 && o.eps <= 1.0) {
             return fail("optimizer.eps", &o.eps, "expected more than 0, at most 1");
         }

@@ -243,6 +243,28 @@ pub enum Error {
         /// What was wrong with the last one.
         why: String,
     },
+    /// The guard has seen the run fall ill too often.
+    #[error(
+        "step {step}: the run fell ill once more after {max_recoveries} recoveries, and the guard gives up: {why}; nothing \
+         is lost: the run stands where it was still well, after step {back_to}; start a run with a lower \
+         optimizer.lr, or set a higher guard.max_recoveries than {max_recoveries} in {} and go on from there with \
+         --resume, at a rate of {lr:.1e}",
+        config.display()
+    )]
+    GaveUp {
+        /// The run's `config.toml`.
+        config: PathBuf,
+        /// The step after which it was ill.
+        step: u64,
+        /// What the guard saw.
+        why: String,
+        /// The recoveries that were allowed.
+        max_recoveries: u64,
+        /// The step that it went back to.
+        back_to: u64,
+        /// The base rate from there on.
+        lr: f64,
+    },
     /// The model or its device.
     #[error(transparent)]
     Model(#[from] model::Error),

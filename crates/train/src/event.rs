@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::Evaluation;
+use crate::guard::Illness;
 
 /// Something worth a line. Each gets the time in `events.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -69,7 +70,7 @@ pub enum Event {
         /// What is wrong with it.
         why: String,
     },
-    /// The guard left a step out.
+    /// The loss scale left a step out.
     Skipped {
         /// The step.
         step: u64,
@@ -78,12 +79,42 @@ pub enum Event {
         /// The loss scale from now on.
         scale: f64,
     },
-    /// The guard doubled the loss scale.
+    /// The loss scale was doubled.
     ScaleGrew {
         /// The step.
         step: u64,
         /// The loss scale from now on.
         scale: f64,
+    },
+    /// The guard finds that something looks wrong.
+    Warned {
+        /// After this step.
+        step: u64,
+        /// What.
+        kind: Illness,
+        /// By which signals.
+        why: String,
+    },
+    /// The guard called the run ill, and it went back.
+    Recovered {
+        /// The step after which it was ill.
+        step: u64,
+        /// What was wrong.
+        kind: Illness,
+        /// By which signals.
+        why: String,
+        /// The last step after which it was still well, by all signs.
+        since: u64,
+        /// The step after which it goes on.
+        back_to: u64,
+        /// The checkpoint; `None` for the beginning.
+        checkpoint: Option<PathBuf>,
+        /// The factor on every learning rate from now on.
+        lr_factor: f64,
+        /// How often the run has gone back by now.
+        recoveries: usize,
+        /// Steps that were done and taken back by now.
+        discarded_steps: u64,
     },
     /// The device did not do what it was asked. The state is that after `step`.
     DeviceFailed {
@@ -100,6 +131,8 @@ pub enum Event {
         step: u64,
         /// The checkpoint; `None` when the run had none and begins anew.
         checkpoint: Option<PathBuf>,
+        /// How often the run had gone back by then.
+        recoveries: usize,
         /// Lines of `metrics.jsonl` that were cut or belong to later steps.
         dropped_metrics: usize,
         /// What exactly the device is now.

@@ -1,9 +1,9 @@
-//! Training: optimiser, schedule, the step, the guard against overflow, validation, and runs that
+//! Training: optimiser, schedule, the step, the guard, validation, and runs that
 //! survive being killed.
 //!
 //! Walk it from the inside out: [`AdamW`] moves weights; a [`Schedule`] says how fast, as a
 //! function of the progress in a [`Budget`]; a [`LossScale`] judges each step's gradients on
-//! devices of f16; a [`Trainer`] puts them together into the step; [`train_run`] is the loop around
+//! devices of f16; the [`guard`] watches whether the run is still well; a [`Trainer`] puts them together into the step; [`train_run`] is the loop around
 //! it, with a [`RunDir`] and [`Checkpoints`]. What a run is stands in its [`RunConfig`].
 //!
 //! What it refuses: printing (an [`Observer`] is told everything), choosing a device, and a forward
@@ -40,11 +40,14 @@ mod error;
 mod evaluate;
 mod event;
 mod gradient;
+pub mod guard;
 pub mod json_lines;
 pub mod loss_scale;
 mod muon;
 mod optimizer;
 pub mod recipes;
+mod recovery;
+pub mod retention;
 pub mod run_dir;
 mod schedule;
 mod session;
@@ -74,11 +77,12 @@ pub use gradient::{Measure, Peak};
 pub use loss_scale::{LossScale, LossScaleState};
 pub use muon::{Muon, MuonConfig};
 pub use optimizer::{Optimizer, Pace};
+pub use recovery::{Recoveries, Recovery};
 pub use run_dir::RunDir;
 pub use schedule::{Schedule, ScheduleKind};
 pub use session::{
     Fallback, Observer, Outcome, RunOptions, Start, Summary, Trained, load_trained, prepare_data, train_run,
     train_run_by,
 };
-pub use trainer::{Guard, StepMetrics, Timings, Trainer};
+pub use trainer::{ScaleChange, StepMetrics, Timings, Trainer};
 pub use user_config::UserConfig;

@@ -38,20 +38,16 @@ impl Optimizer {
     /// # Errors
     /// [`crate::Error::Model`] when the device does not take Muon's programs.
     pub fn new(config: &OptimizerConfig, parameters: &[Parameter], device: Arc<dyn Device>) -> Result<Self> {
-        let mut moments: Vec<Moments> = parameters.iter().map(|p| Moments::zeros(p.numel())).collect();
         let (mut muon, mut matrices) = (None, Vec::new());
         if config.kind == OptimizerKind::Muon {
             let of_layers = |index: &usize| parameters[*index].kind == ParameterKind::Matrix;
             matrices = (0..parameters.len()).filter(of_layers).collect();
             let shapes =
                 matrices.iter().map(|index| [parameters[*index].shape[0], parameters[*index].shape[1]]);
-            let made = Muon::new(config.muon.clone(), device, &shapes.collect::<Vec<_>>())?;
-            for (at, index) in matrices.iter().enumerate() {
-                moments[*index] = made.first_moments(at);
-            }
-            muon = Some(made);
+            muon = Some(Muon::new(config.muon.clone(), device, &shapes.collect::<Vec<_>>())?);
         }
         let embedding = parameters.iter().find(|p| p.name == EMBEDDING).expect("a parameter of every model");
+        let moments = first_moments(parameters, muon.as_ref(), &matrices);
         Ok(Optimizer {
             config: config.clone(),
             kinds: parameters.iter().map(|p| p.kind).collect(),
@@ -60,6 +56,11 @@ impl Optimizer {
             muon,
             matrices,
         })
+    }
+
+    /// The moments of the model's `parameters` before any update.
+    pub fn first_moments(&self, parameters: &[Parameter]) -> Vec<Moments> {
+        first_moments(parameters, self.muon.as_ref(), &self.matrices)
     }
 
     /// Updates done. Skipped steps do not count.
@@ -137,6 +138,15 @@ impl Optimizer {
             gradient_factor: pace.gradient_factor,
         }
     }
+}
+
+/// The moments before any update, those of `matrices` as `muon` has them.
+fn first_moments(parameters: &[Parameter], muon: Option<&Muon>, matrices: &[usize]) -> Vec<Moments> {
+    let mut moments: Vec<Moments> = parameters.iter().map(|p| Moments::zeros(p.numel())).collect();
+    if let Some(muon) = muon {
+        matrices.iter().enumerate().for_each(|(at, index)| moments[*index] = muon.first_moments(at));
+    }
+    moments
 }
 
 #[cfg(test)]

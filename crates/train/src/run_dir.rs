@@ -131,14 +131,19 @@ impl RunDir {
         Checkpoints::of_run(&self.dir)
     }
 
-    /// Makes `metrics.jsonl` end with `step`, whatever was logged after it or cut off; returns how
-    /// many lines were dropped. A summary of a run that now goes on is removed.
+    /// Makes `metrics.jsonl` end with `step` of a run that has gone back `recoveries` times, whatever was logged
+    /// after it or cut off; returns how many lines were dropped. What was logged before the run went back stays. A
+    /// summary of a run that now goes on is removed.
     ///
     /// # Errors
     /// [`Error::ReadOnly`] and its like.
-    pub fn rewind(&mut self, step: u64) -> Result<usize> {
+    pub fn rewind(&mut self, recoveries: usize, step: u64) -> Result<usize> {
         let path = self.dir.join(METRICS);
-        let dropped = json_lines::repair(&path, |line| line["step"].as_u64().is_some_and(|s| s <= step))?;
+        let end = (recoveries as u64, step);
+        let dropped = json_lines::repair(&path, |line| {
+            let recoveries = line["recoveries"].as_u64().unwrap_or(0);
+            line["step"].as_u64().is_some_and(|step| (recoveries, step) <= end)
+        })?;
         // The file may be a new one under the old name.
         self.metrics = JsonLines::open(&path)?;
         let summary = self.dir.join(SUMMARY);
@@ -221,6 +226,12 @@ pub fn recorded_progress(dir: &Path) -> Result<Vec<f64>> {
     let mut progress = Vec::new();
     for line in json_lines::read(&path)? {
         let (step, value) = (line["step"].as_u64(), line["progress"].as_f64());
+        if let Some(recoveries) = line["recoveries"].as_u64().filter(|recoveries| *recoveries > 0) {
+            return Err(fail(format!(
+                "the run fell ill and went back {recoveries} times, so its progress is not that of one schedule; \
+                 replay a run that did not"
+            )));
+        }
         match value {
             Some(value) if step == Some(progress.len() as u64 + 1) => progress.push(value),
             _ => {
@@ -413,6 +424,10 @@ mod tests {
         fs::write(&path, "{\"step\":1,\"progress\":0.1}\n{\"step\":3,\"progress\":0.3}\n").unwrap();
         let error = recorded_progress(runs.path()).unwrap_err().to_string();
         assert!(error.contains("does not record step 2"), "{error}");
+        fs::write(&path, "{\"step\":1,\"progress\":0.1}\n{\"step\":1,\"progress\":0.3,\"recoveries\":1}\n")
+            .unwrap();
+        let error = recorded_progress(runs.path()).unwrap_err().to_string();
+        assert!(error.contains("went back 1 times"), "{error}");
     }
 
     #[test]

@@ -16,8 +16,9 @@ use serde::Serialize;
 use crate::checkpoint::{Checkpoint, Snapshot};
 use crate::clock::SleepWatch;
 use crate::config::OnDeviceFailure;
+use crate::retention::Occasion;
 use crate::run_dir::{self, RunDir};
-use crate::trainer::Guard;
+use crate::trainer::ScaleChange;
 use crate::{
     Budget, Change, Checkpoints, Clock, Error, Evaluation, Event, MachineClock, Result, RunConfig, Spent,
     StepMetrics, Trainer, UserConfig,
@@ -90,11 +91,15 @@ pub struct Summary {
     pub steps: u64,
     /// Of them without update.
     pub skipped_steps: u64,
+    /// How often the run went back because it was ill.
+    pub recoveries: usize,
+    /// Steps that were done and taken back then; they are not among `steps`.
+    pub discarded_steps: u64,
     /// Training tokens.
     pub tokens: u64,
     /// Seconds in steps.
     pub seconds: f64,
-    /// Training tokens in a second of steps.
+    /// Training tokens in a second of steps, those of steps that were taken back included.
     pub tok_s: f64,
     /// The last validation: bits per byte.
     pub val_bpb: f64,
@@ -177,14 +182,16 @@ pub fn train_run_by(
 }
 
 /// A run that has begun.
-struct Session<'o> {
-    run: RunDir,
-    trainer: Trainer,
+pub(crate) struct Session<'o> {
+    pub(crate) run: RunDir,
+    pub(crate) trainer: Trainer,
     observer: &'o mut dyn Observer,
     /// The last validation and its step.
-    evaluated: Option<(u64, Evaluation)>,
+    pub(crate) evaluated: Option<(u64, Evaluation)>,
     /// The step of the newest checkpoint.
-    saved: Option<u64>,
+    pub(crate) saved: Option<u64>,
+    /// Regular checkpoints up to it.
+    pub(crate) saves: u64,
 }
 
 impl<'o> Session<'o> {
@@ -213,7 +220,7 @@ impl<'o> Session<'o> {
         run_dir::require_room(&dir, trainer.config())?;
         let of = trainer.dataset();
         let run = RunDir::create(&dir, trainer.config(), &of.tokenizer, of.vocabulary.as_deref())?;
-        let mut session = Session { run, trainer, observer, evaluated: None, saved: None };
+        let mut session = Session { run, trainer, observer, evaluated: None, saved: None, saves: 0 };
         let config = session.trainer.config();
         let started = Event::Started {
             preset: config.preset.clone(),
@@ -251,18 +258,27 @@ impl<'o> Session<'o> {
         let mut trainer = Trainer::new(config, dataset, device)?;
         set_replay(&mut trainer)?;
         let checkpoint = found.checkpoint.as_ref().map(|checkpoint| checkpoint.path.clone());
+        let saves = found.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.saves);
         if let Some(checkpoint) = found.checkpoint {
             trainer.restore(checkpoint)?;
         }
         let step = trainer.spent().steps;
-        let dropped_metrics = run.rewind(step)?;
+        let recoveries = trainer.recoveries().all.len();
+        let dropped_metrics = run.rewind(recoveries, step)?;
         let saved = checkpoint.as_ref().map(|_| step);
-        let mut session = Session { run, trainer, observer, evaluated: None, saved };
+        let mut session = Session { run, trainer, observer, evaluated: None, saved, saves };
         for (path, why) in found.skipped {
             session.event(Event::CheckpointSkipped { path, why })?;
         }
         let device = session.device();
-        session.event(Event::Resumed { step, checkpoint, dropped_metrics, device, device_why })?;
+        session.event(Event::Resumed {
+            step,
+            checkpoint,
+            recoveries,
+            dropped_metrics,
+            device,
+            device_why,
+        })?;
         if let Some(what) = changed {
             session.event(Event::Rescheduled { step, what })?;
         }
@@ -271,6 +287,7 @@ impl<'o> Session<'o> {
             session.event(Event::LittleRoom { step, what: little.to_string() })?;
         }
         session.log_choices()?;
+        session.require_hope("see the events of the run")?;
         Ok(session)
     }
 
@@ -300,7 +317,7 @@ impl<'o> Session<'o> {
         Ok(())
     }
 
-    fn event(&mut self, event: Event) -> Result<()> {
+    pub(crate) fn event(&mut self, event: Event) -> Result<()> {
         self.observer.on_event(&event);
         self.run.log_event(&event)
     }
@@ -320,14 +337,19 @@ impl<'o> Session<'o> {
             }
             let before = *self.trainer.spent();
             let metrics = self.on_device(fallback, Trainer::step)?;
-            if logs_every_step || metrics.step.is_multiple_of(config.log_every) || self.trainer.is_done() {
+            let is_news = metrics.guard.as_ref().is_some_and(|guard| guard.news.is_some());
+            let is_due = logs_every_step || metrics.step.is_multiple_of(config.log_every);
+            if is_due || is_news || self.trainer.is_done() {
                 self.run.log_step(&metrics)?;
             }
-            self.log_guard(&metrics)?;
+            self.log_scale(&metrics)?;
             if let Some(slept) = sleep.look(clock) {
                 self.event(Event::Slept { step: metrics.step, seconds: slept.as_secs_f64() })?;
             }
             self.observer.on_step(&metrics, self.trainer.progress());
+            if self.heed(&metrics)? {
+                continue;
+            }
             if self.trainer.is_done() {
                 break;
             }
@@ -335,8 +357,10 @@ impl<'o> Session<'o> {
             if config.eval.every.passed(&budget, &before, &after) {
                 self.evaluate(config.eval.windows, &AtomicBool::new(false), fallback)?;
             }
-            if config.checkpoint.every.passed(&budget, &before, &after) {
-                self.save(config.checkpoint.keep)?;
+            if config.checkpoint.milestones.passed(&budget, &before, &after) {
+                self.save(Occasion::Milestone)?;
+            } else if config.checkpoint.every.passed(&budget, &before, &after) {
+                self.save(Occasion::Regular)?;
             }
         }
         self.finish(&config, stop, fallback)
@@ -366,7 +390,7 @@ impl<'o> Session<'o> {
             done => return done,
         };
         let why = failure(&error).unwrap_or_default();
-        self.save(self.trainer.config().checkpoint.keep)?;
+        self.save(Occasion::Other)?;
         let moves = self.trainer.config().on_device_failure == OnDeviceFailure::Cpu;
         let Some(open) = fallback.as_mut().filter(|_| moves) else {
             let then = "the run ends; its checkpoint is of this step".to_owned();
@@ -380,12 +404,12 @@ impl<'o> Session<'o> {
         work(&mut self.trainer)
     }
 
-    fn log_guard(&mut self, metrics: &StepMetrics) -> Result<()> {
+    fn log_scale(&mut self, metrics: &StepMetrics) -> Result<()> {
         let step = metrics.step;
-        match metrics.guard.clone() {
+        match metrics.scale_change.clone() {
             None => Ok(()),
-            Some(Guard::Skipped { why, scale }) => self.event(Event::Skipped { step, why, scale }),
-            Some(Guard::Grew { scale }) => self.event(Event::ScaleGrew { step, scale }),
+            Some(ScaleChange::Skipped { why, scale }) => self.event(Event::Skipped { step, why, scale }),
+            Some(ScaleChange::Grew { scale }) => self.event(Event::ScaleGrew { step, scale }),
         }
     }
 
@@ -407,22 +431,26 @@ impl<'o> Session<'o> {
     }
 
     /// Writes a checkpoint, unless the newest is of this very step.
-    fn save(&mut self, keep: usize) -> Result<()> {
+    pub(crate) fn save(&mut self, occasion: Occasion) -> Result<()> {
         let step = self.trainer.spent().steps;
         if self.saved == Some(step) {
             return Ok(());
         }
         let begun = Instant::now();
+        self.saves += u64::from(occasion != Occasion::Other);
         self.run.sync_logs()?;
         let checkpoints = self.run.checkpoints();
         let weights = self.trainer.weights();
         let parameters = self.trainer.stack().parameters().to_vec();
         let val_bpb = self.evaluated.as_ref().filter(|(at, _)| *at == step).map(|(_, result)| result.val_bpb);
+        let state = self.trainer.state();
         let (path, bytes) = checkpoints.save(&Snapshot {
-            state: &self.trainer.state(),
+            state: &state,
             progress: self.trainer.progress(),
             val_bpb,
             model: &self.trainer.config().model,
+            saves: self.saves,
+            occasion,
             parameters: &parameters,
             weights: &weights,
             means: self.trainer.means(),
@@ -430,13 +458,12 @@ impl<'o> Session<'o> {
             moments: self.trainer.moments(),
         })?;
         self.saved = Some(step);
-        checkpoints.prune(keep, self.trainer.spent().steps);
+        checkpoints.prune(&self.trainer.config().checkpoint, &state);
         self.event(Event::Checkpoint { step, path, bytes, seconds: begun.elapsed().as_secs_f64() })
     }
 
     fn interrupt(&mut self) -> Result<Outcome> {
-        let keep = self.trainer.config().checkpoint.keep;
-        self.save(keep)?;
+        self.save(Occasion::Other)?;
         let step = self.trainer.spent().steps;
         self.event(Event::Interrupted { step })?;
         let run = self.run.path().to_owned();
@@ -452,7 +479,7 @@ impl<'o> Session<'o> {
         // Before the last validation, which may be long and is no reason to lose anything. What it finds
         // does not go into the checkpoint: it counts other windows than the validations before, with
         // which checkpoints are compared.
-        self.save(config.checkpoint.keep)?;
+        self.save(Occasion::Regular)?;
         let Some(result) = self.evaluate(config.eval.final_windows, stop, fallback)? else {
             return self.interrupt();
         };
@@ -464,9 +491,11 @@ impl<'o> Session<'o> {
             parameters: config.model.parameter_count(),
             steps: state.spent.steps,
             skipped_steps: state.loss_scale.skipped,
+            recoveries: state.recoveries.all.len(),
+            discarded_steps: state.recoveries.discarded_steps,
             tokens: state.spent.tokens,
             seconds: state.spent.seconds,
-            tok_s: state.spent.tokens as f64 / state.spent.seconds,
+            tok_s: (state.spent.tokens + state.recoveries.discarded_tokens) as f64 / state.spent.seconds,
             val_bpb: result.val_bpb,
             val_bpb_se: result.val_bpb_se,
             val_loss: result.val_loss,

@@ -16,8 +16,10 @@ use crate::adamw::Moments;
 use crate::checkpoint::{Checkpoint, OPTIMIZER, TrainerState};
 use crate::config::OptimizerKind;
 use crate::gradient::{Measure, Peak};
+use crate::guard::{Guard, Health, Reading, Signals};
 use crate::loss_scale::{LossScale, Verdict};
 use crate::optimizer::{Optimizer, Pace};
+use crate::recovery::Recoveries;
 use crate::{
     Budget, Clock, Ema, Error, Evaluation, MachineClock, Protocol, Result, RunConfig, Schedule, Spent,
     ValidationData, evaluate_while,
@@ -26,15 +28,18 @@ use crate::{
 /// What one step was like: a line of `metrics.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct StepMetrics {
-    /// Its number, from 1.
+    /// Its number, from 1. Numbers come again after the run has gone back.
     pub step: u64,
+    /// How often the run has gone back.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub recoveries: usize,
     /// Tokens seen, its own included.
     pub tokens: u64,
     /// The progress in [0, 1] that its schedule went by.
     pub progress: f64,
     /// Mean loss of its tokens in nats, before its update.
     pub loss: f64,
-    /// Base learning rate.
+    /// Base learning rate, what the guard has taken off it included.
     pub lr: f64,
     /// Norm of the mean loss's gradient, before clipping.
     pub grad_norm: f64,
@@ -58,9 +63,17 @@ pub struct StepMetrics {
     pub bytes_read: u64,
     /// Where its time went.
     pub ms: Timings,
-    /// What the guard did.
+    /// What became of the loss scale.
     #[serde(skip)]
-    pub guard: Option<Guard>,
+    pub scale_change: Option<ScaleChange>,
+    /// What the guard says; not there where it is off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guard: Option<Reading>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands over references")]
+fn is_zero(value: &usize) -> bool {
+    *value == 0
 }
 
 /// Milliseconds of a step.
@@ -81,9 +94,9 @@ pub struct Timings {
     pub update: f64,
 }
 
-/// What the guard did about a step.
+/// What the loss scale did about a step.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Guard {
+pub enum ScaleChange {
     /// The update was left out, for this reason; the scale of the next step is `scale`.
     Skipped {
         /// What was wrong.
@@ -111,6 +124,8 @@ pub struct Trainer {
     ema: Option<Ema>,
     scale: LossScale,
     schedule: Schedule,
+    guard: Guard,
+    recoveries: Recoveries,
     budget: Budget,
     replay: Option<Vec<f64>>,
     spent: Spent,
@@ -140,6 +155,8 @@ impl Trainer {
             ema: config.ema_half_life().map(|half_life| Ema::new(half_life, &parameters)),
             scale: LossScale::new(element, config.scale_rules(), config.step_tokens()),
             schedule: config.schedule(),
+            guard: Guard::new(config.guard.clone()),
+            recoveries: Recoveries::default(),
             budget: config.budget,
             replay: None,
             spent: Spent::default(),
@@ -208,9 +225,9 @@ impl Trainer {
     /// One step: gradients over its microbatches, and the update if they are sound.
     ///
     /// # Errors
-    /// [`Error::Diverged`] when many steps in a row had to be skipped and no smaller loss scale is
-    /// left; [`Error::Model`] when the device fails: the trainer is then as it was before the step, which
-    /// may be tried again.
+    /// [`Error::Diverged`] when many steps in a row had to be skipped, no smaller loss scale is left, and no guard
+    /// is there to be told; [`Error::Model`] when the device fails: the trainer is then as it was before the step,
+    /// which may be tried again.
     pub fn step(&mut self) -> Result<StepMetrics> {
         let begun = self.clock.awake();
         let telemetry = self.stack.device().telemetry();
@@ -230,7 +247,7 @@ impl Trainer {
         };
         let update_begun = self.clock.awake();
         let progress = self.progress_of_step(step_tokens, (update_begun - begun).as_secs_f64());
-        let rate = self.schedule.multiplier(progress);
+        let rate = self.schedule.multiplier(progress) * self.recoveries.lr_factor;
         let measure = self.measure();
         // Gradients are those of scale/tokens times the sum of losses, as the device rounded it; the tokens are those
         // of a step of full size, so that a token's gradient is as large in a smaller one.
@@ -239,12 +256,12 @@ impl Trainer {
         let clip = self.clip(grad_norm);
         let loss = gradients.loss_sum / step_tokens as f64;
         let activation = Peak::of(&gradients.act_max);
-        let guard = match self.scale.judge(activation, measure.peak.max(gradients.peak), loss) {
+        let scale_change = match self.scale.judge(activation, measure.peak.max(gradients.peak), loss) {
             Verdict::Use => None,
-            Verdict::UseAndGrow => Some(Guard::Grew { scale: self.scale.scale() }),
-            Verdict::Skip(why) => Some(Guard::Skipped { why, scale: self.scale.scale() }),
+            Verdict::UseAndGrow => Some(ScaleChange::Grew { scale: self.scale.scale() }),
+            Verdict::Skip(why) => Some(ScaleChange::Skipped { why, scale: self.scale.scale() }),
         };
-        let skipped = matches!(guard, Some(Guard::Skipped { .. }));
+        let skipped = matches!(scale_change, Some(ScaleChange::Skipped { .. }));
         if !skipped {
             let pace = Pace { rate, progress, gradient_factor: clip / effective };
             self.optimizer.update(&mut self.stack, pace)?;
@@ -262,14 +279,27 @@ impl Trainer {
             seconds: self.spent.seconds + seconds,
         };
         self.progress = progress;
-        if let Some(Guard::Skipped { why, .. }) = &guard
+        let helpless = self.scale.state().helpless;
+        let act_max = gradients.act_max;
+        let signals = Signals {
+            step: self.spent.steps,
+            lr: rate,
+            loss,
+            grad_norm,
+            act_max: &act_max,
+            skipped,
+            helpless,
+        };
+        let guard = self.guard.observe(&signals);
+        if let Some(ScaleChange::Skipped { why, .. }) = &scale_change
             && self.scale.has_given_up()
+            && !self.config.guard.recovers()
         {
-            let skipped = self.scale.state().helpless;
-            return Err(Error::Diverged { step: self.spent.steps, skipped, why: why.clone() });
+            return Err(Error::Diverged { step: self.spent.steps, skipped: helpless, why: why.clone() });
         }
         Ok(StepMetrics {
             step: self.spent.steps,
+            recoveries: self.recoveries.all.len(),
             tokens: self.spent.tokens,
             progress,
             loss,
@@ -278,7 +308,7 @@ impl Trainer {
             clip,
             scale,
             skipped,
-            act_max: gradients.act_max,
+            act_max,
             tok_s: step_tokens as f64 / seconds,
             elapsed: self.spent.seconds,
             dispatches: telemetry.dispatches,
@@ -292,6 +322,7 @@ impl Trainer {
                 host: (seconds * 1e3 - (telemetry.run_ns + telemetry.copy_ns) as f64 / 1e6).max(0.0),
                 update: (ended - update_begun).as_secs_f64() * 1e3,
             },
+            scale_change,
             guard,
         })
     }
@@ -392,6 +423,8 @@ impl Trainer {
             updates: self.optimizer.updates(),
             ema_mass: self.kept_ema().map(Ema::mass),
             loss_scale: self.scale.state(),
+            health: self.guard.health().clone(),
+            recoveries: self.recoveries.clone(),
         }
     }
 
@@ -430,16 +463,33 @@ impl Trainer {
         for (index, weights) in checkpoint.weights.iter().enumerate() {
             self.stack.set_weights(index, weights)?;
         }
-        let TrainerState { seed: _, spent, progress, next_window, packer, updates, ema_mass, loss_scale } =
-            checkpoint.state;
+        let TrainerState {
+            seed: _,
+            spent,
+            progress,
+            next_window,
+            packer,
+            updates,
+            ema_mass,
+            loss_scale,
+            health,
+            recoveries,
+        } = checkpoint.state;
         let position = Position { next_window, packer };
         self.loader.seek(position.clone())?;
         self.optimizer.restore(checkpoint.moments, updates);
-        // A run that was told to keep a mean later on begins it here.
+        // A run that was told to keep a mean later on begins it here, and one that goes back to its beginning anew.
+        self.ema = self.config.ema_half_life().map(|half_life| Ema::new(half_life, self.stack.parameters()));
         if let (Some(ema), Some(means), Some(mass)) = (&mut self.ema, checkpoint.means, ema_mass) {
             ema.restore(means, mass);
         }
         self.scale.restore(loss_scale);
+        self.guard.restore(health);
+        let changed_after = self.config.schedule.changed_after;
+        if spent.steps >= changed_after {
+            self.guard.forget_before(changed_after);
+        }
+        self.recoveries = recoveries;
         (self.spent, self.position, self.progress) = (spent, position, progress);
         Ok(())
     }
@@ -454,6 +504,64 @@ impl Trainer {
             "it was written with optimizer.kind = \"{written}\", and config.toml says \"{configured}\"; a run goes on \
              with the optimizer that it began with: set it back, or start a new run"
         )
+    }
+
+    /// The guard.
+    pub fn guard(&self) -> &Guard {
+        &self.guard
+    }
+
+    /// How often the run went back, and what came of it.
+    pub fn recoveries(&self) -> &Recoveries {
+        &self.recoveries
+    }
+
+    /// Goes back to a checkpoint of the run because it is ill: `checkpoint`, or the beginning. The rate is from now on
+    /// lower by a factor. Steps and tokens are taken back, time is not; data that was seen is not seen again.
+    ///
+    /// # Errors
+    /// As [`Trainer::restore`].
+    pub fn go_back(&mut self, checkpoint: Option<Checkpoint>) -> Result<()> {
+        let (before, position, mut recoveries) = (self.spent, self.position.clone(), self.recoveries.clone());
+        self.restore(checkpoint.unwrap_or_else(|| self.beginning()))?;
+        recoveries.add(&before, &self.spent, self.config.guard.lr_factor);
+        self.recoveries = recoveries;
+        self.spent.seconds = before.seconds;
+        if matches!(self.budget, Budget::Time(_)) {
+            // Or the mean of the weights would take the time that was lost for that of the next step.
+            self.progress = self.progress();
+        }
+        self.loader.seek(position.clone())?;
+        self.position = position;
+        Ok(())
+    }
+
+    /// The state that the run began with.
+    fn beginning(&self) -> Checkpoint {
+        let parameters = self.stack.parameters();
+        let initial = |parameter| model::initial_values(&self.config.model, parameter, self.config.seed);
+        let step_tokens = self.config.step_tokens();
+        let scale = LossScale::new(self.stack.device().element(), self.config.scale_rules(), step_tokens);
+        Checkpoint {
+            path: std::path::PathBuf::new(),
+            state: TrainerState {
+                seed: self.config.seed,
+                spent: Spent::default(),
+                progress: 0.0,
+                next_window: 0,
+                packer: None,
+                updates: 0,
+                ema_mass: None,
+                loss_scale: scale.state(),
+                health: Health::default(),
+                recoveries: Recoveries::default(),
+            },
+            val_bpb: None,
+            saves: 0,
+            weights: parameters.iter().map(initial).collect(),
+            means: None,
+            moments: self.optimizer.first_moments(parameters),
+        }
     }
 }
 

@@ -411,14 +411,27 @@ fn an_overflowing_loss_scale_backs_off_and_the_run_learns() {
 #[test]
 fn a_rate_that_tears_the_weights_apart_ends_in_an_error_that_says_so() {
     let place = Place::new();
-    let mut config = place.config("60steps", "");
-    config.set("optimizer.lr", 10.0, "test");
-    config.set("optimizer.grad_clip", 0.0, "test");
-    config.set("model.residual_scale", 1e38, "test");
-    let error = place.train(place.start("a", config), cpu()).unwrap_err();
-    assert!(matches!(error, Error::Diverged { skipped: 10, .. }), "{error}");
-    assert!(error.to_string().contains("lower optimizer.lr"), "{error}");
-    assert_eq!(place.events("a", "failed").len(), 1);
+    let error = |action: &str| {
+        let mut config = place.config("60steps", "");
+        config.set("optimizer.lr", 10.0, "test");
+        config.set("optimizer.grad_clip", 0.0, "test");
+        config.set("model.residual_scale", 1e38, "test");
+        config.set("guard.action", action, "test");
+        let error = place.train(place.start(action, config), cpu()).unwrap_err();
+        assert!(error.to_string().contains("lower optimizer.lr"), "{error}");
+        assert_eq!(place.events(action, "failed").len(), 1);
+        error
+    };
+    for action in ["off", "warn"] {
+        let error = error(action);
+        assert!(matches!(error, Error::Diverged { skipped: 10, .. }), "{error}");
+    }
+    // No rate is low enough for such a model; the guard tries five, each from the beginning.
+    let error = error("recover");
+    assert!(matches!(error, Error::GaveUp { max_recoveries: 5, back_to: 0, .. }), "{error}");
+    let recovered = place.events("recover", "recovered");
+    assert_eq!(recovered.len(), 6);
+    assert!(recovered.iter().all(|event| event["kind"] == "overflow" && event["checkpoint"].is_null()));
 }
 
 #[test]

@@ -190,6 +190,7 @@ fn finished(summary: &Summary, choice: &Choice, as_json: bool, out: &mut dyn Wri
         return Ok(ExitCode::SUCCESS);
     }
     let Summary { run, steps, skipped_steps, tokens, seconds, tok_s, val_bpb, val_bpb_se, .. } = summary;
+    let Summary { recoveries, discarded_steps, .. } = summary;
     writeln!(
         out,
         "\nval_bpb  {} bits per byte after {steps} steps, {} tokens in {} ({} tokens/s)",
@@ -205,6 +206,13 @@ fn finished(summary: &Summary, choice: &Choice, as_json: bool, out: &mut dyn Wri
     writeln!(out, "over     {}", validation::over(&summary.validation))?;
     if *skipped_steps > 0 {
         writeln!(out, "skipped  {skipped_steps} steps, whose gradients could not be used")?;
+    }
+    if *recoveries > 0 {
+        let times = if *recoveries == 1 { "once".to_owned() } else { format!("{recoveries} times") };
+        writeln!(
+            out,
+            "guard    it fell ill and went back {times}; {discarded_steps} more steps were taken back"
+        )?;
     }
     writeln!(out, "\nThe model writes:\n")?;
     write_sample(summary, choice, &mut |text| {

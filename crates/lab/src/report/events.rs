@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use serde_json::{Map, Value};
 
 use super::axis;
-use super::series::At;
+use super::series::{At, Moment};
 
 /// Of each kind, so many of the first and as many of the last are told in full.
 const TOLD: usize = 40;
@@ -24,6 +24,7 @@ pub(crate) struct Told {
     pub(crate) time: String,
     pub(crate) kind: String,
     pub(crate) step: Option<u64>,
+    moment: Option<Moment>,
     pub(crate) what: String,
     /// Whether the run was later resumed from before it.
     pub(crate) undone: bool,
@@ -33,6 +34,7 @@ pub(crate) struct Told {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Validation {
     pub(crate) at: At,
+    moment: Moment,
     pub(crate) val_bpb: f64,
     pub(crate) se: Option<f64>,
     /// How it was counted, and over how much: figures of different ones are of different things.
@@ -45,8 +47,8 @@ pub(crate) struct Kind {
     pub(crate) count: u64,
     first: Vec<Told>,
     last: VecDeque<Told>,
-    /// Their steps, and whether the run was resumed from before.
-    steps: Vec<(u64, bool)>,
+    /// When they were, and whether the run was resumed from before.
+    moments: Vec<(Moment, bool)>,
 }
 
 /// The events of a run.
@@ -56,36 +58,51 @@ pub(crate) struct Events {
     /// In their order; those that a resume undid are left out.
     pub(crate) validations: Vec<Validation>,
     count: u64,
+    /// How often the run has gone back.
+    recoveries: u64,
 }
 
 impl Events {
-    /// Takes in the next one. `place` knows the tokens and seconds of a step.
-    pub(crate) fn push(&mut self, object: &Object, place: impl Fn(u64) -> At) {
+    /// Takes in the next one. `place` knows the tokens and seconds of a moment.
+    pub(crate) fn push(&mut self, object: &Object, place: impl Fn(Moment) -> At) {
         let text = |key: &str| object.get(key).and_then(Value::as_str);
         let kind = text("event").unwrap_or("(no kind)").to_owned();
         let step = object.get("step").and_then(Value::as_u64);
+        let number = |key: &str| object.get(key).and_then(Value::as_u64);
         if kind == "resumed" {
-            self.undo(step.unwrap_or(0));
+            self.recoveries = number("recoveries").unwrap_or(0);
+            self.undo(Moment { recoveries: self.recoveries, step: step.unwrap_or(0) });
+        }
+        let moment = step.map(|step| Moment { recoveries: self.recoveries, step });
+        if kind == "recovered" {
+            self.recoveries = number("recoveries").unwrap_or(self.recoveries + 1);
         }
         if kind == "validation"
-            && let Some(step) = step
+            && let Some(moment) = moment
             && let Some(val_bpb) = object.get("val_bpb").and_then(Value::as_f64)
         {
             let se = object.get("val_bpb_se").and_then(Value::as_f64);
-            self.validations.push(Validation { at: place(step), val_bpb, se, protocol: protocol(object) });
+            self.validations.push(Validation {
+                at: place(moment),
+                moment,
+                val_bpb,
+                se,
+                protocol: protocol(object),
+            });
         }
         self.count += 1;
         let told = Told {
             number: self.count,
             time: text("time").unwrap_or_default().to_owned(),
             step,
+            moment,
             what: shortened(tell(&kind, object)),
             kind: kind.clone(),
             undone: false,
         };
         let kept = self.kinds.entry(kind).or_default();
         kept.count += 1;
-        kept.steps.extend(step.map(|step| (step, false)));
+        kept.moments.extend(moment.map(|moment| (moment, false)));
         if kept.first.len() < TOLD {
             kept.first.push(told);
         } else {
@@ -96,14 +113,14 @@ impl Events {
         }
     }
 
-    /// The run goes on after `step`: what came later did not happen to the run as it is now.
-    fn undo(&mut self, step: u64) {
-        self.validations.retain(|validation| validation.at.step <= step);
+    /// The run goes on from there: what came later did not happen to the run as it is now.
+    fn undo(&mut self, from: Moment) {
+        self.validations.retain(|validation| validation.moment <= from);
         for kind in self.kinds.values_mut() {
             for told in kind.first.iter_mut().chain(&mut kind.last) {
-                told.undone |= told.step.is_some_and(|at| at > step);
+                told.undone |= told.moment.is_some_and(|at| at > from);
             }
-            kind.steps.iter_mut().for_each(|(at, undone)| *undone |= *at > step);
+            kind.moments.iter_mut().for_each(|(at, undone)| *undone |= *at > from);
         }
     }
 
@@ -112,10 +129,10 @@ impl Events {
         &self.kinds
     }
 
-    /// The steps of one kind that were not undone.
-    pub(crate) fn steps(&self, kind: &str) -> Vec<u64> {
-        let steps = self.kinds.get(kind).map_or(&[][..], |kind| &kind.steps);
-        steps.iter().filter(|(_, undone)| !undone).map(|(step, _)| *step).collect()
+    /// When those of one kind were that were not undone.
+    pub(crate) fn moments(&self, kind: &str) -> Vec<Moment> {
+        let moments = self.kinds.get(kind).map_or(&[][..], |kind| &kind.moments);
+        moments.iter().filter(|(_, undone)| !undone).map(|(moment, _)| *moment).collect()
     }
 
     /// Those that are told in full, in their order.
@@ -190,6 +207,13 @@ fn tell(kind: &str, object: &Object) -> String {
         }
         "choice" => text("what"),
         "failed" | "warned" => text("why"),
+        "recovered" => {
+            let back_to = match object.get("checkpoint") {
+                Some(Value::String(_)) => folder("checkpoint"),
+                _ => "the beginning".to_owned(),
+            };
+            format!("{}; back to {back_to}, and on at {} of the rate", text("why"), number("lr_factor"))
+        }
         _ => {
             let rest = object.iter().filter(|(key, _)| !["time", "event", "step"].contains(&key.as_str()));
             rest.map(|(key, value)| format!("{key}: {}", plain(value))).collect::<Vec<_>>().join("; ")
@@ -222,7 +246,7 @@ mod tests {
         let mut events = Events::default();
         for event in all {
             let object = event.as_object().expect("an object");
-            events.push(object, |step| At { step, tokens: 10 * step, seconds: 0.0 });
+            events.push(object, |moment| At { step: moment.step, tokens: 10 * moment.step, seconds: 0.0 });
         }
         events
     }
@@ -241,7 +265,7 @@ mod tests {
         let event = json!({ "event": "warned", "step": 3, "why": "activations grow" });
         assert_eq!(what(event), "activations grow");
         let event = json!({ "time": "now", "event": "recovered", "step": 9, "why": "loss", "since": 4, "checkpoint": "c", "lr_factor": 0.5 });
-        assert_eq!(what(event), "checkpoint: c; lr_factor: 0.5; since: 4; why: loss");
+        assert_eq!(what(event), "loss; back to c, and on at 0.5 of the rate");
         let event = json!({ "event": "moon_rose", "phase": { "full": true } });
         assert_eq!(what(event), "phase: {\"full\":true}");
         let event = json!({ "event": "choice", "what": "ä".repeat(999) });
@@ -263,8 +287,30 @@ mod tests {
         assert_eq!(bpb, [2.0, 1.5]);
         let undone: Vec<bool> = found.told().iter().map(|told| told.undone).collect();
         assert_eq!(undone, [false, true, true, false, false]);
-        assert_eq!((found.steps("skipped"), found.steps("validation")), (vec![], vec![5, 9]));
+        let steps = |kind| found.moments(kind).iter().map(|moment| moment.step).collect::<Vec<_>>();
+        assert_eq!((steps("skipped"), steps("validation")), (vec![], vec![5, 9]));
         assert_eq!(found.latest(&["started", "resumed", "validation"]), Some("validation"));
+    }
+
+    #[test]
+    fn a_resume_undoes_nothing_from_before_the_run_went_back() {
+        let validation = |step: u64, bpb: f64| json!({ "event": "validation", "step": step, "val_bpb": bpb });
+        let found = events(&[
+            validation(9, 1.0),
+            json!({ "event": "recovered", "step": 12, "back_to": 4, "recoveries": 1 }),
+            validation(9, 0.9),
+            json!({ "event": "resumed", "step": 6, "recoveries": 1 }),
+            validation(9, 0.8),
+        ]);
+        let bpb: Vec<f64> = found.validations.iter().map(|validation| validation.val_bpb).collect();
+        assert_eq!(bpb, [1.0, 0.8]);
+        assert_eq!(found.moments("recovered"), [Moment { recoveries: 0, step: 12 }]);
+        // Killed before it was true.
+        let found = events(&[
+            json!({ "event": "recovered", "step": 12, "back_to": 4, "recoveries": 1 }),
+            json!({ "event": "resumed", "step": 10, "recoveries": 0 }),
+        ]);
+        assert!(found.moments("recovered").is_empty());
     }
 
     #[test]
@@ -274,7 +320,7 @@ mod tests {
         let told: Vec<u64> = found.told().iter().filter_map(|told| told.step).collect();
         assert_eq!((told.len(), told[0], told[2 * TOLD - 1]), (2 * TOLD, 1, 1000));
         assert_eq!(
-            (found.count(), found.kinds()["skipped"].count, found.steps("skipped").len()),
+            (found.count(), found.kinds()["skipped"].count, found.moments("skipped").len()),
             (1000, 1000, 1000)
         );
     }

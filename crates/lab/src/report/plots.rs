@@ -135,17 +135,17 @@ impl Plots<'_> {
         self.each(plot, |plot, _, run| {
             let mut marks: Vec<(At, String)> = Vec::new();
             for (kind, letter) in TURNS {
-                let steps = run.events.steps(kind);
-                if steps.is_empty() || kind == "skipped" && steps.len() > MANY {
+                let moments = run.events.moments(kind);
+                if moments.is_empty() || kind == "skipped" && moments.len() > MANY {
                     continue;
                 }
-                marks.extend(steps.iter().map(|step| (run.places.of(*step), letter.to_string())));
+                marks.extend(moments.iter().map(|moment| (run.places.of(*moment), letter.to_string())));
                 if !seen.contains(&(letter, kind)) {
                     seen.push((letter, kind));
                 }
             }
             if !marks.is_empty() {
-                marks.sort_by_key(|(at, _)| at.step);
+                marks.sort_by_key(|(at, _)| at.tokens);
                 let name = &run.about.name;
                 plot.upright(
                     "",
@@ -363,7 +363,7 @@ impl Plots<'_> {
 
     fn scale(&self) -> Option<Figure> {
         let (lo, hi) = self.range(|curves| &curves.scale)?;
-        let skips = |run: &Run| run.events.steps("skipped");
+        let skips = |run: &Run| run.events.moments("skipped");
         if lo == hi && self.runs.iter().all(|run| run.about.skipped_steps == 0) {
             // A line that never moves tells nothing; the page says so in a sentence.
             return None;
@@ -382,7 +382,7 @@ impl Plots<'_> {
                 corners.push((point.at, point.value));
             }
             plot.line("line thin", corners.into_iter());
-            let places = skips(run).into_iter().map(|step| run.places.of(step));
+            let places = skips(run).into_iter().map(|moment| run.places.of(moment));
             plot.strokes("", places, 11.0 * (number % 12) as f64, 9.0);
         });
         let about = "powers of two; strokes at the top: steps whose update was left out";
@@ -465,7 +465,7 @@ impl Plots<'_> {
             self.runs.iter().flat_map(|run| run.events.kinds().keys()).map(String::as_str).collect();
         kinds.sort_unstable();
         kinds.dedup();
-        kinds.retain(|kind| self.runs.iter().any(|run| !run.events.steps(kind).is_empty()));
+        kinds.retain(|kind| self.runs.iter().any(|run| !run.events.moments(kind).is_empty()));
         if kinds.is_empty() {
             return None;
         }
@@ -475,11 +475,11 @@ impl Plots<'_> {
         let mut plot = Plot::rows(title, Along::Tokens, self.x, row * kinds.len() as f64, false);
         for (line, kind) in kinds.iter().enumerate() {
             let y = row * line as f64;
-            let count: usize = self.runs.iter().map(|run| run.events.steps(kind).len()).sum();
+            let count: usize = self.runs.iter().map(|run| run.events.moments(kind).len()).sum();
             plot.inner_label(y + 18.0, &format!("{} {count}", kind.replace('_', " ")));
             self.each(&mut plot, |plot, number, run| {
                 let y = y + 22.0 + (stroke + 1.0) * number as f64;
-                let places = run.events.steps(kind).into_iter().map(|step| run.places.of(step));
+                let places = run.events.moments(kind).into_iter().map(|moment| run.places.of(moment));
                 plot.strokes("", places, y, stroke);
             });
         }

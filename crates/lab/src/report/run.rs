@@ -8,7 +8,7 @@ use train::run_dir;
 
 use super::events::{Events, Object, protocol};
 use super::lines::{self, Found};
-use super::series::{At, Heat, Series};
+use super::series::{At, Heat, Moment, Series};
 use crate::{Error, Result};
 
 /// Buckets of a curve: about as many as a plot has pixels.
@@ -112,6 +112,7 @@ pub(crate) struct Split {
 #[serde(default)]
 struct Line {
     step: Option<u64>,
+    recoveries: u64,
     tokens: Option<u64>,
     elapsed: Option<f64>,
     progress: Option<f64>,
@@ -163,7 +164,7 @@ impl Run {
             skipped += u64::from(line.skipped == Some(true));
             progress = line.progress.unwrap_or(progress);
             last_loss = line.loss.or(last_loss);
-            let at = places.push(step, line.tokens, line.elapsed);
+            let at = places.push(Moment { recoveries: line.recoveries, step }, line.tokens, line.elapsed);
             curves.push(at, &line);
         })?;
         if steps == 0 && found.lines > 0 {
@@ -178,7 +179,7 @@ impl Run {
         let (mut events, mut facts) = (Events::default(), Facts::default());
         let found = lines::for_each(&dir.join(run_dir::EVENTS), |object: Object| {
             facts.push(&object);
-            events.push(&object, |step| places.of(step));
+            events.push(&object, |moment| places.of(moment));
         })?;
         note_unreadable(&mut notes, run_dir::EVENTS, &found);
         let last = places.last();
@@ -207,7 +208,7 @@ impl Run {
             budget: of("budget"),
             steps: count("steps").unwrap_or(last.step),
             skipped_steps: count("skipped_steps")
-                .unwrap_or((events.steps("skipped").len() as u64).max(skipped)),
+                .unwrap_or((events.moments("skipped").len() as u64).max(skipped)),
             progress: if state == "finished" { 1.0 } else { progress.clamp(0.0, 1.0) },
             tokens: count("tokens").unwrap_or(last.tokens),
             seconds: figure("seconds").unwrap_or(last.seconds),
@@ -278,27 +279,32 @@ impl Curves {
 /// Where steps lie in tokens and seconds.
 #[derive(Debug, Clone)]
 pub(crate) struct Places {
-    all: Vec<At>,
+    all: Vec<(Moment, At)>,
     /// Every so many steps are remembered.
     every: u64,
     pushed: u64,
-    last: At,
+    last: (Moment, At),
     /// Tokens of a step by the configuration.
     step_tokens: u64,
+    /// Tokens of steps that the run went back from.
+    discarded: u64,
 }
 
 impl Places {
     fn new(step_tokens: u64) -> Places {
-        Places { all: Vec::new(), every: 1, pushed: 0, last: At::default(), step_tokens }
+        Places { all: Vec::new(), every: 1, pushed: 0, last: Default::default(), step_tokens, discarded: 0 }
     }
 
     /// The next logged step. What its line does not tell follows from the step before.
-    fn push(&mut self, step: u64, tokens: Option<u64>, seconds: Option<f64>) -> At {
-        let at = At {
-            step,
-            tokens: tokens.unwrap_or(step.saturating_mul(self.step_tokens)),
-            seconds: seconds.unwrap_or(self.last.seconds),
-        };
+    fn push(&mut self, moment: Moment, tokens: Option<u64>, seconds: Option<f64>) -> At {
+        let tokens = tokens.unwrap_or(moment.step.saturating_mul(self.step_tokens));
+        let (before, last) = self.last;
+        if moment.recoveries > before.recoveries {
+            // It goes on where the last step was.
+            self.discarded = last.tokens.saturating_sub(tokens.saturating_sub(self.step_tokens));
+        }
+        let seconds = seconds.unwrap_or(last.seconds);
+        let at = At { step: moment.step, tokens: tokens.saturating_add(self.discarded), seconds };
         if self.pushed.is_multiple_of(self.every) {
             if self.all.len() == PLACES {
                 let mut index = 0;
@@ -308,28 +314,34 @@ impl Places {
                 });
                 self.every *= 2;
             }
-            self.all.push(at);
+            self.all.push((moment, at));
         }
         self.pushed += 1;
-        self.last = at;
+        self.last = (moment, at);
         at
     }
 
     /// The last step.
     pub(crate) fn last(&self) -> At {
-        self.last
+        self.last.1
     }
 
-    /// Where `step` lies, between those that are remembered.
-    pub(crate) fn of(&self, step: u64) -> At {
-        if step >= self.last.step {
-            let more = (step - self.last.step).saturating_mul(self.step_tokens);
-            let tokens = self.last.tokens.saturating_add(more);
-            return At { step, tokens, seconds: self.last.seconds };
+    /// Where a step lies, between those that are remembered.
+    pub(crate) fn of(&self, moment: Moment) -> At {
+        let step = moment.step;
+        let (end, last) = self.last;
+        if moment >= end {
+            let more = step.saturating_sub(end.step).saturating_mul(self.step_tokens);
+            return At { step, tokens: last.tokens.saturating_add(more), seconds: last.seconds };
         }
-        let after = self.all.partition_point(|at| at.step < step);
-        let high = self.all.get(after).copied().unwrap_or(self.last);
+        let after = self.all.partition_point(|(at, _)| *at < moment);
+        let (next, high) = self.all.get(after).copied().unwrap_or(self.last);
         let low = after.checked_sub(1).and_then(|before| self.all.get(before)).copied().unwrap_or_default();
+        // The last steps before the run went back may not be remembered: they lie where it went back.
+        let (low, high) = if low.0.recoveries == moment.recoveries { (low.1, high) } else { (high, high) };
+        if next.recoveries > moment.recoveries {
+            return At { step, ..low };
+        }
         let share = match high.step.saturating_sub(low.step) {
             0 => 1.0,
             steps => step.saturating_sub(low.step) as f64 / steps as f64,
@@ -448,24 +460,40 @@ mod tests {
 
     #[test]
     fn steps_are_found_in_tokens_and_seconds() {
+        let at = |step| Moment { recoveries: 0, step };
         let mut places = Places::new(8);
-        assert_eq!(places.of(3), At { step: 3, tokens: 24, seconds: 0.0 });
+        assert_eq!(places.of(at(3)), At { step: 3, tokens: 24, seconds: 0.0 });
         for step in [10, 20] {
-            places.push(step, Some(100 * step), Some(step as f64 / 2.0));
+            places.push(at(step), Some(100 * step), Some(step as f64 / 2.0));
         }
-        assert_eq!(places.of(10), At { step: 10, tokens: 1000, seconds: 5.0 });
-        assert_eq!(places.of(15), At { step: 15, tokens: 1500, seconds: 7.5 });
-        assert_eq!(places.of(5), At { step: 5, tokens: 500, seconds: 2.5 });
-        assert_eq!(places.of(22), At { step: 22, tokens: 2016, seconds: 10.0 });
+        assert_eq!(places.of(at(10)), At { step: 10, tokens: 1000, seconds: 5.0 });
+        assert_eq!(places.of(at(15)), At { step: 15, tokens: 1500, seconds: 7.5 });
+        assert_eq!(places.of(at(5)), At { step: 5, tokens: 500, seconds: 2.5 });
+        assert_eq!(places.of(at(22)), At { step: 22, tokens: 2016, seconds: 10.0 });
         let mut long = Places::new(1);
         for step in 1..=100_000 {
-            long.push(step, Some(7 * step), Some(step as f64));
+            long.push(at(step), Some(7 * step), Some(step as f64));
         }
         assert!(long.all.len() <= PLACES);
         assert_eq!(
-            [1, 54_321, 99_999, 100_000].map(|step| long.of(step).tokens),
+            [1, 54_321, 99_999, 100_000].map(|step| long.of(at(step)).tokens),
             [7, 380_247, 699_993, 700_000]
         );
+    }
+
+    #[test]
+    fn what_came_after_a_recovery_lies_behind_what_came_before() {
+        let mut places = Places::new(10);
+        let moment = |recoveries, step| Moment { recoveries, step };
+        (1..=9).for_each(|step| _ = places.push(moment(0, step), Some(10 * step), Some(step as f64)));
+        (5..=7).for_each(|step| _ = places.push(moment(1, step), Some(10 * step), Some(step as f64 + 5.0)));
+        let tokens = |recoveries, step| places.of(moment(recoveries, step)).tokens;
+        assert_eq!(
+            [tokens(0, 6), tokens(0, 9), tokens(1, 5), tokens(1, 7), tokens(1, 8)],
+            [60, 90, 100, 120, 130]
+        );
+        assert_eq!(places.of(moment(0, 11)), At { step: 11, tokens: 90, seconds: 9.0 });
+        assert_eq!(places.of(moment(1, 4)), At { step: 4, tokens: 100, seconds: 10.0 });
     }
 
     #[test]

@@ -7,12 +7,21 @@ const FAR: f64 = 3.0;
 /// Peaks that are marked.
 const PEAKS: usize = 12;
 
+/// When something was: the number of a step comes again after a run has gone back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(crate) struct Moment {
+    /// How often the run had gone back.
+    pub(crate) recoveries: u64,
+    /// After this step.
+    pub(crate) step: u64,
+}
+
 /// Where in a run something was.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(crate) struct At {
     /// After this step.
     pub(crate) step: u64,
-    /// Tokens seen.
+    /// Tokens seen, those of steps that the run went back from included: what happened later lies further on.
     pub(crate) tokens: u64,
     /// Seconds in steps.
     pub(crate) seconds: f64,
