@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use serde_json::{Value, json};
-use train::{Evaluation, Event, Observer, StepMetrics, Stretch, Trainer, retention};
+use train::{Evaluation, Event, Observer, StepMetrics, Stretch, Trainer};
 
 use crate::units;
 
