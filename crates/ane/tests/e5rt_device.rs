@@ -180,8 +180,10 @@ fn step(device: Arc<dyn Device>, config: &ModelConfig, cut: Cut) -> (Vec<f32>, V
 /// Oracle: the interpreter, bit for bit: the same text gives the same program.
 #[test]
 fn a_model_gives_the_gradients_of_the_interpreter_on_every_cut() {
-    let config = config("odd", 21);
-    for cut in Cut::ALL {
+    // The second has layers of several kinds, and a first layer that reads one buffer by two ports.
+    for (config, cut) in
+        ["odd", "odd-all"].iter().flat_map(|name| Cut::ALL.map(|cut| (config(name, 21), cut)))
+    {
         let expected = step(Arc::new(SimDevice::new(Profile::m4())), &config, cut);
         for profile in ["M5/ANEForge", "hypothetical/generous"] {
             let stand_in = StandIn::new(profile);
