@@ -102,7 +102,9 @@ fn every_broken_file_is_named_with_what_to_do() {
 #[test]
 fn a_disk_that_is_too_small_for_the_checkpoints() {
     let place = Place::new();
-    let many = place.train("run", "2steps", &["--set", "checkpoint.keep=1000000000000"]);
+    // A thousand million saves that all stay.
+    let all = ["--set", "checkpoint.every=1steps", "--set", "checkpoint.keep=1000000000000"];
+    let many = place.train("run", "1000000000steps", &all);
     place.fails(&many, &["run: ", " MB are free on this disk", "take up to ", "--set checkpoint.keep=1"]);
     assert!(!place.path("run").exists(), "nothing was begun");
 }
