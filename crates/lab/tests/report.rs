@@ -221,7 +221,7 @@ fn what_a_resume_undid_is_struck_out_and_unknown_events_are_told() {
     for part in [
         "phase: full",
         "it grows",
-        "lr_factor: 0.5",
+        "back to c, and on at 0.5 of the rate",
         "B went back and recovered",
         "clipped above 2.5",
         "moon rose 1",
