@@ -12,11 +12,12 @@ All models have 4.7M parameters in matrices beside their embeddings (width 256, 
 8,192 trained on TEXT, sequences of 512. Runs of one seed read the same windows in the same order, as far as their steps
 have as many tokens; val_bpb is over the same 128 windows of the held-out part.
 
-main       `anneal` (ours), `v3b`, AdamW at its best rate of the sweep, and `autoresearch` as we run it and as PyTorch
-           runs it from the same weights on the same batches (torch_train.py): --tokens tokens, seeds 1 to 3. And
-           `anneal` with a third of the tokens.
-sweep      AdamW at five rates, seed 1, --short tokens.
-ablation   `anneal` without one of its pieces at a time, --short tokens, seed 1, and whole with seeds 1 to 3: the noise.
+main       the candidate for a recipe of our own (CANDIDATE below), `v3b`, AdamW at its best rate of the sweep, and
+           `autoresearch` as we run it and as PyTorch runs it from the same weights on the same batches
+           (torch_train.py): --tokens tokens, seeds 1 to 3. And the candidate with a third of the tokens.
+sweep      AdamW at five rates, and Muon with three for the candidate, seed 1, --short tokens.
+ablation   the candidate without one of its pieces at a time, --short tokens, seed 1, and whole with seeds 1 to 3: the
+           noise.
 
 Recipes whose published rates belong to a width of 768 (v3b) have those of their matrices times 768/256 (Yang et al. 2022,
 arXiv 2203.03466); `autoresearch` scales its own. Its batch of 2^19 tokens would leave ten updates here: every recipe
@@ -45,13 +46,17 @@ COMMON = {"eval.every": 0.1, "eval.windows": 32, "eval.final_windows": 128, "che
 ADAMW = {**GATED, "accum": 1, "optimizer.kind": "adamw"}
 SWEEP = (5e-4, 1e-3, 2e-3, 4e-3, 8e-3)
 
+MUON_SWEEP = (0.005, 0.01, 0.02)
+# The model of autoresearch with its optimiser; the rate of Muon is the sweep's best, since autoresearch's is for steps a
+# thousand times as large, and the others keep their ratio to it.
+CANDIDATE = {**SQUARED, "accum": 1, "model.window_pattern": ""}
+
 # Name: recipe, settings.
 RECIPES = {
-    "anneal": ("anneal", SQUARED),
     "v3b": ("v3b", {**GATED, "optimizer.multipliers.matrix": 0.05 * 768 / 256}),
     "autoresearch": ("autoresearch", {**SQUARED, "accum": 1}),
 }  # fmt: skip
-# What `anneal` is without, and the settings that take it away.
+# What the candidate is without, and the settings that take it away.
 ABLATIONS = {
     "whole": {},
     "Muon (AdamW at the sweep's rate for matrices)": {"optimizer.kind": "adamw"},
@@ -61,7 +66,6 @@ ABLATIONS = {
     "squared ReLU (gated SiLU of as many parameters)": {"model.ffn": "swiglu", "model.ffn_hidden": 688},
     "softcap": {"model.softcap": 0.0},
     "zero-initialised output projections": {"model.init.zero_output_projections": False},
-    "an untied classifier": {"model.tied": True},
     "normed embeddings": {"model.embed_norm": False},
     "warm-down (constant rate)": {"schedule.kind": "wsd", "schedule.decay": 0.0, "schedule.final_fraction": 1.0},
 }
@@ -111,30 +115,43 @@ def sweep_jobs(args):
     return [Job("sweep", f"AdamW at {rate:g}", None, {**ADAMW, "optimizer.lr": rate}, args.short, 1) for rate in SWEEP]
 
 
-def best_rate(args):
-    """The rate of the sweep's lowest val_bpb; None until it has ended."""
-    results = [job.result(args) for job in sweep_jobs(args)]
-    return None if None in results else SWEEP[results.index(min(results))]
+def muon_jobs(args):
+    return [Job("sweep", f"candidate at {rate:g}", "autoresearch", candidate(rate), args.short, 1) for rate in MUON_SWEEP]
+
+
+def candidate(rate):
+    return {**CANDIDATE, "optimizer.muon.lr": rate, "optimizer.lr": rate}
+
+
+def best(args, jobs, rates):
+    """The rate of the lowest val_bpb of a sweep; None until it has ended."""
+    results = [job.result(args) for job in jobs(args)]
+    return None if None in results else rates[results.index(min(results))]
 
 
 def jobs(args):
-    """Everything, in the order in which it is done."""
+    """Everything that can be done by now, in the order in which it is done."""
     yield from sweep_jobs(args)
-    rate = best_rate(args)
+    yield from muon_jobs(args)
+    adamw, muon = best(args, sweep_jobs, SWEEP), best(args, muon_jobs, MUON_SWEEP)
     for seed in SEEDS:
+        if adamw and muon:
+            yield Job("main", "candidate", "autoresearch", candidate(muon), args.tokens, seed)
+            yield Job("main", "candidate", "autoresearch", candidate(muon), args.tokens // 3, seed)
+            yield Job("main", "AdamW", None, {**ADAMW, "optimizer.lr": adamw}, args.tokens, seed)
         for name, (recipe, settings) in RECIPES.items():
             yield Job("main", name, recipe, settings, args.tokens, seed)
-        yield Job("main", "anneal", *RECIPES["anneal"], args.tokens // 3, seed)
-        if rate:
-            yield Job("main", "AdamW", None, {**ADAMW, "optimizer.lr": rate}, args.tokens, seed)
         yield Job("main", "autoresearch", *RECIPES["autoresearch"], args.tokens, seed, torch=True)
+    if not (adamw and muon):
+        return
     for seed in SEEDS:
         for name, changes in ABLATIONS.items():
             if seed == 1 or name == "whole":
-                if "optimizer.kind" in changes and rate:
-                    changes = {**changes, "optimizer.lr": rate}
-                title = "anneal" if name == "whole" else f"anneal without {name}"
-                yield Job("ablation", title, "anneal", {**SQUARED, **changes}, args.short, seed)
+                if "optimizer.kind" in changes:
+                    # AdamW's rate for matrices; everything else keeps its own.
+                    changes = {**changes, "optimizer.multipliers.matrix": adamw / muon}
+                title = "candidate" if name == "whole" else f"candidate without {name}"
+                yield Job("ablation", title, "autoresearch", {**candidate(muon), **changes}, args.short, seed)
 
 
 def table(args):
