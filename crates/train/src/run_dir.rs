@@ -343,6 +343,7 @@ fn lock(dir: &Path) -> Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Budget, Stretch};
 
     fn create(dir: &Path) -> Result<RunDir> {
         let tokenizer = Tokenizer::train(["ab ab"], 261).unwrap();
@@ -439,6 +440,9 @@ mod tests {
         require_room(&dir, &config).unwrap();
         let each = config.checkpoint_bytes();
         let free = free_bytes(runs.path()).unwrap();
+        // No more are counted than the run makes.
+        config.budget = Budget::Steps(4 * free / each);
+        config.checkpoint.every = Stretch::Amount(Budget::Steps(1));
         config.checkpoint.keep = (2 * free / each) as usize;
         let error = require_room(&dir, &config).unwrap_err();
         assert!(
