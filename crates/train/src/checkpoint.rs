@@ -48,7 +48,7 @@ pub struct TrainerState {
     /// Steps, tokens and time.
     pub spent: Spent,
     /// The progress that the last step went by.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub progress: f64,
     /// Rows of batches that were used.
     pub next_window: u64,
@@ -86,13 +86,14 @@ struct StateFile {
     /// Validation at this very step, if there was one.
     val_bpb: Option<f64>,
     /// The model's settings as TOML, by their keys.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     model: BTreeMap<String, String>,
     /// Regular saves of the run so far.
     #[serde(default, skip_serializing_if = "is_default")]
     saves: u64,
-    #[serde(default, skip_serializing_if = "is_default")]
-    occasion: Occasion,
+    /// Not there in what was written before there were several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    occasion: Option<Occasion>,
     trainer: TrainerState,
     files: BTreeMap<String, FileSum>,
     /// Of this file as it would be with nothing in this field.
@@ -103,6 +104,11 @@ impl StateFile {
     fn sum(&self) -> String {
         let unsigned = StateFile { sha256: String::new(), ..self.clone() };
         FileSum::of(&serde_json::to_vec(&unsigned).expect("numbers and strings can be written")).sha256
+    }
+
+    /// Why it was written; what does not say was written because it was time to.
+    fn occasion(&self) -> Occasion {
+        self.occasion.unwrap_or(Occasion::Regular)
     }
 
     /// Reads and checks a `state.json`, not the files beside it.
@@ -297,7 +303,7 @@ impl Checkpoints {
             let read = StateFile::read(&path.join(STATE)).ok();
             Candidate {
                 number: read.as_ref().map_or(0, |read| read.saves),
-                occasion: read.as_ref().map_or(Occasion::Other, |read| read.occasion),
+                occasion: read.as_ref().map_or(Occasion::Other, StateFile::occasion),
                 val_bpb: read.and_then(|read| read.val_bpb),
                 abandoned: state.recoveries.have_abandoned(name.recoveries, name.step),
             }
@@ -318,7 +324,7 @@ impl Checkpoints {
         let here = all
             .filter(|(name, _)| name.step <= step && !recoveries.have_abandoned(name.recoveries, name.step));
         let occasion =
-            |path: &Path| StateFile::read(&path.join(STATE)).map_or(Occasion::Other, |read| read.occasion);
+            |path: &Path| StateFile::read(&path.join(STATE)).map_or(Occasion::Other, |read| read.occasion());
         here.map(|(_, path)| path).filter(|path| occasion(path) != Occasion::Other).collect()
     }
 
@@ -400,7 +406,7 @@ fn write_into(folder: &Path, snapshot: &Snapshot<'_>, needed: u64) -> Result<u64
         val_bpb: snapshot.val_bpb,
         model: model_settings(snapshot.model),
         saves: snapshot.saves,
-        occasion: snapshot.occasion,
+        occasion: Some(snapshot.occasion),
         trainer: snapshot.state.clone(),
         files,
         sha256: String::new(),

@@ -617,8 +617,14 @@ impl RunConfig {
 
     /// The most that the run's checkpoints take on disk at a time, in bytes.
     pub fn most_checkpoint_bytes(&self) -> u64 {
-        let most = retention::most_on_disk(&self.checkpoint, &self.budget, self.fixed_step_tokens());
-        self.checkpoint_bytes().saturating_mul(most)
+        // Those of a ramp lie between these two.
+        let smallest = match self.fixed_step_tokens() {
+            Some(tokens) => tokens,
+            None => self.batch_ramp.start as u64 * self.microbatch_tokens(),
+        };
+        let most = [smallest, self.step_tokens()]
+            .map(|tokens| retention::most_on_disk(&self.checkpoint, &self.budget, Some(tokens)));
+        self.checkpoint_bytes().saturating_mul(most[0].max(most[1]))
     }
 
     /// How the model is laid out on the device.
@@ -832,11 +838,15 @@ impl RunConfig {
             let problem = format!("expected 1 to accum = {}", self.accum);
             return fail("batch_ramp.start", &ramp.start, &problem);
         }
+        // What was right for the length that a run began with may be longer than what it has now.
+        let whole = if s.changed_after > 0 { f64::INFINITY } else { 1.0 };
+        // A schedule that ends the run has no warm-up.
+        let warmup = if s.ending { Stretch::Share(0.0) } else { s.warmup };
         for (key, stretch, step_tokens, most) in [
             // A run that is all warm-up has no rate to warm up to.
-            ("schedule.warmup", s.warmup, self.fixed_step_tokens(), 1.0 - f64::EPSILON),
-            ("ema.half_life", self.ema.half_life, self.fixed_step_tokens(), 1.0),
-            ("batch_ramp.over", ramp.over, None, 1.0),
+            ("schedule.warmup", warmup, self.fixed_step_tokens(), 1.0 - f64::EPSILON),
+            ("ema.half_life", self.ema.half_life, self.fixed_step_tokens(), whole),
+            ("batch_ramp.over", ramp.over, None, whole),
         ] {
             if matches!(stretch.share_of(&self.budget, step_tokens), Some(share) if share <= most) {
                 continue;

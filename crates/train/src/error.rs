@@ -98,6 +98,23 @@ pub enum Error {
         found: String,
     },
 
+    /// A budget that is spent without a model that is of use.
+    #[error(
+        "step {step}: the budget is spent after {updates} updates ({skipped} steps were left out because what they \
+         computed could not be used), and val_bpb is {val_bpb}: the model is of no use; events.jsonl says what was \
+         wrong: start a run with a lower optimizer.lr, a longer budget, or on another device"
+    )]
+    NothingLearned {
+        /// The last step.
+        step: u64,
+        /// Updates of the weights.
+        updates: u64,
+        /// Steps without update.
+        skipped: u64,
+        /// The last validation.
+        val_bpb: f64,
+    },
+
     // Run directories and checkpoints
     /// The directory of a new run exists.
     #[error(
@@ -177,7 +194,7 @@ pub enum Error {
     /// Less room than the run's checkpoints may take, in bytes.
     #[error(
         "{}: {} are free on this disk, and the run's checkpoints take up to {}, {} each; make room, choose another \
-         disk with --out, or keep fewer with --set checkpoint.keep=1",
+         disk with --out, or keep fewer with --set checkpoint.keep=1, checkpoint.spaced=false and fewer checkpoint.milestones",
         dir.display(), megabytes(*free), megabytes(*needed), megabytes(*each)
     )]
     LittleRoom {

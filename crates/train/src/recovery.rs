@@ -106,6 +106,10 @@ impl Session<'_> {
         let path = found.as_ref().map(|checkpoint| checkpoint.path.clone());
         self.saves = found.as_ref().map_or(0, |checkpoint| checkpoint.saves);
         self.trainer.go_back(found)?;
+        // Before the checkpoint that makes it true: a kill in between only begins the schedule early.
+        if self.trainer.begin_schedule_here() {
+            self.run.replace_config(self.trainer.config())?;
+        }
         (self.evaluated, self.saved) = (None, None);
         let recoveries = self.trainer.recoveries();
         let recovered = Event::Recovered {

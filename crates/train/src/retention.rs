@@ -19,7 +19,7 @@ use crate::config::CheckpointConfig;
 use crate::{Budget, Stretch};
 
 /// Why a checkpoint was written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Occasion {
     /// It was time for one, by `checkpoint.every`.
@@ -27,7 +27,6 @@ pub enum Occasion {
     /// It was time for one that stays, by `checkpoint.milestones`.
     Milestone,
     /// The run was stopped, its device failed, or it went back.
-    #[default]
     Other,
 }
 
@@ -79,9 +78,11 @@ pub fn stay(config: &CheckpointConfig, candidates: &[Candidate]) -> Vec<bool> {
 }
 
 /// The most checkpoints that are ever on disk at once, the one that is being written included; of a run whose number
-/// of saves cannot be told before it is over, for a million of them.
+/// of saves cannot be told before it is over, for a million of them, and without milestones that cannot be counted.
 pub fn most_on_disk(config: &CheckpointConfig, budget: &Budget, step_tokens: Option<u64>) -> u64 {
-    let milestones = passes(&config.milestones, budget, step_tokens);
+    // Of milestones whose number nobody can tell none is counted: a disk that fills up costs no more than they do.
+    let countable = config.milestones.share_of(budget, step_tokens).is_some();
+    let milestones = if countable { passes(&config.milestones, budget, step_tokens) } else { 0 };
     // There is one more at the end.
     let saves = passes(&config.every, budget, step_tokens) + milestones + 1;
     let keep = (config.keep.max(1) as u64).min(saves);

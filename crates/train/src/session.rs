@@ -252,9 +252,6 @@ impl<'o> Session<'o> {
         config.take_data(&mut dataset, true, &dir.join(run_dir::CONFIG))?;
         let spent = found.checkpoint.as_ref().map_or(Spent::default(), |checkpoint| checkpoint.state.spent);
         let changed = change.map(|change| change.apply(&mut config, &spent)).transpose()?;
-        if changed.is_some() {
-            run.replace_config(&config)?;
-        }
         let mut trainer = Trainer::new(config, dataset, device)?;
         set_replay(&mut trainer)?;
         let checkpoint = found.checkpoint.as_ref().map(|checkpoint| checkpoint.path.clone());
@@ -262,6 +259,7 @@ impl<'o> Session<'o> {
         if let Some(checkpoint) = found.checkpoint {
             trainer.restore(checkpoint)?;
         }
+        let earlier_schedule = trainer.begin_schedule_here();
         let step = trainer.spent().steps;
         let recoveries = trainer.recoveries().all.len();
         let dropped_metrics = run.rewind(recoveries, step)?;
@@ -279,15 +277,19 @@ impl<'o> Session<'o> {
             device,
             device_why,
         })?;
-        if let Some(what) = changed {
-            session.event(Event::Rescheduled { step, what })?;
-        }
         if let Err(little) = run_dir::require_room(dir, session.trainer.config()) {
             // What has begun may still end in time.
             session.event(Event::LittleRoom { step, what: little.to_string() })?;
         }
         session.log_choices()?;
         session.require_hope("see the events of the run")?;
+        // Nothing refuses the run from here on.
+        if changed.is_some() || earlier_schedule {
+            session.run.replace_config(session.trainer.config())?;
+        }
+        if let Some(what) = changed {
+            session.event(Event::Rescheduled { step, what })?;
+        }
         Ok(session)
     }
 
@@ -484,6 +486,14 @@ impl<'o> Session<'o> {
             return self.interrupt();
         };
         let state = self.trainer.state();
+        if state.updates == 0 || !result.val_bpb.is_finite() {
+            return Err(Error::NothingLearned {
+                step: state.spent.steps,
+                updates: state.updates,
+                skipped: state.loss_scale.skipped,
+                val_bpb: result.val_bpb,
+            });
+        }
         let summary = Summary {
             run: self.run.path().to_owned(),
             preset: config.preset.clone(),

@@ -236,7 +236,7 @@ impl Trainer {
         let step_tokens = microbatches as u64 * self.config.microbatch_tokens();
         let scale = self.scale.scale();
 
-        let position = self.position.clone();
+        let (position, scale_state) = (self.position.clone(), self.scale.state());
         let gradients = match self.accumulate(microbatches) {
             Ok(gradients) => gradients,
             Err(error) => {
@@ -264,7 +264,13 @@ impl Trainer {
         let skipped = matches!(scale_change, Some(ScaleChange::Skipped { .. }));
         if !skipped {
             let pace = Pace { rate, progress, gradient_factor: clip / effective };
-            self.optimizer.update(&mut self.stack, pace)?;
+            if let Err(error) = self.optimizer.update(&mut self.stack, pace) {
+                // Muon asks the device for its directions before it moves anything.
+                self.scale.restore(scale_state);
+                self.loader.seek(position.clone())?;
+                self.position = position;
+                return Err(error);
+            }
             if let Some(ema) = &mut self.ema {
                 ema.update(&mut self.stack, progress - progress_before);
             }
@@ -534,6 +540,22 @@ impl Trainer {
         self.loader.seek(position.clone())?;
         self.position = position;
         Ok(())
+    }
+
+    /// A run that goes on from before the instant at which it was given another schedule lets that begin here; whether
+    /// it did. Else its steps up to there would have the rate of a schedule that has not begun.
+    pub(crate) fn begin_schedule_here(&mut self) -> bool {
+        let steps = self.spent.steps;
+        if steps >= self.config.schedule.changed_after {
+            return false;
+        }
+        let share = self.budget.share(&self.spent);
+        let schedule = &mut self.config.schedule;
+        schedule.changed_after = steps;
+        schedule.origin = schedule.origin.min(share);
+        self.schedule = self.config.schedule();
+        self.guard.forget_before(steps);
+        true
     }
 
     /// The state that the run began with.
