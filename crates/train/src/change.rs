@@ -199,6 +199,19 @@ mod tests {
         assert!((factor(&changed, 638) - 0.33).abs() < 0.01 && (factor(&changed, 688) - 0.165).abs() < 0.01);
     }
 
+    /// Amounts that suit the length that a run began with are longer than one that ends now.
+    #[test]
+    fn a_run_is_ended_whatever_amounts_it_has() {
+        let mut ended = config();
+        ended.budget = Budget::Steps(20_000);
+        ended.schedule.warmup = Stretch::Amount(Budget::Steps(3000));
+        ended.ema.half_life = Stretch::Amount(Budget::Steps(2000));
+        ended.check().map_err(|problem| problem.problem).unwrap();
+        Change::DecayNow(None).apply(&mut ended, &after(1500)).unwrap();
+        assert_eq!(ended.budget, Budget::Steps(1650));
+        assert!(ended.ema_half_life().unwrap() > 1.0);
+    }
+
     #[test]
     fn what_is_already_spent_is_refused() {
         let error =

@@ -752,6 +752,25 @@ mod tests {
         assert_eq!(saved.steps(), [1]);
     }
 
+    /// Oracle: what `state.json` was before it had these fields: its checksum is over its own fields only.
+    #[test]
+    fn what_was_written_before_some_fields_were_there_verifies() {
+        let saved = Saved::new();
+        let (path, _) = saved.save(3, None).unwrap();
+        let path = path.join(STATE);
+        let mut old = StateFile::read(&path).unwrap();
+        (old.model, old.saves, old.occasion, old.trainer.progress) = (BTreeMap::new(), 0, None, 0.0);
+        old.sha256 = old.sum();
+        let json = serde_json::to_value(&old).unwrap();
+        for field in ["model", "saves", "occasion"] {
+            assert!(json.get(field).is_none(), "{field}");
+        }
+        assert!(json["trainer"].get("progress").is_none());
+        fs::write(&path, json.to_string()).unwrap();
+        let read = StateFile::read(&path).unwrap();
+        assert_eq!((read.occasion(), read), (Occasion::Regular, old));
+    }
+
     /// `/dev/full` says what a full disk says, at any write.
     #[test]
     #[cfg(target_os = "linux")]

@@ -122,6 +122,18 @@ mod tests {
         disk.retain(|_| stay.next() == Some(true));
     }
 
+    #[test]
+    fn what_cannot_be_counted_refuses_no_run() {
+        let mut config = config(2);
+        config.every = Stretch::Share(0.1);
+        config.milestones = Stretch::Amount(Budget::Steps(5000));
+        let hours = Budget::Time(std::time::Duration::from_secs(7200));
+        assert!(most_on_disk(&config, &hours, Some(10)) < 20);
+        // Where they can be, they are: one for each 5,000 steps.
+        let tokens = Budget::Tokens(1_000_000);
+        assert!(most_on_disk(&config, &tokens, Some(10)) >= 20);
+    }
+
     /// Oracle: the promises, counted after each of 10,000 saves.
     #[test]
     fn ten_thousand_saves_keep_their_promises() {

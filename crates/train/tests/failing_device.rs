@@ -21,6 +21,8 @@ enum Fault {
     Error,
     /// It reports success and leaves zeros.
     Zeros,
+    /// It reports success and leaves what is no number.
+    Nans,
 }
 
 /// Which runs go wrong: the program's name begins so, and the number of runs of such programs is listed.
@@ -108,12 +110,16 @@ impl RawInvocation for MoodyInvocation {
         if !concerns || !plan.runs.contains(&plan.seen.fetch_add(1, Ordering::Relaxed)) {
             return self.inner.submit();
         }
-        let value = if plan.fault == Fault::Zeros { 0.0 } else { 7.0 };
+        let value = match plan.fault {
+            Fault::Error => 7.0,
+            Fault::Zeros => 0.0,
+            Fault::Nans => f32::NAN,
+        };
         for buffer in &self.outputs {
             buffer.write_f32(&vec![value; buffer.numel()])?;
         }
         match plan.fault {
-            Fault::Zeros => Ok(Ticket::done()),
+            Fault::Zeros | Fault::Nans => Ok(Ticket::done()),
             Fault::Error => Err(Error::Run {
                 device: "sim".to_owned(),
                 program: self.name.clone(),
@@ -169,6 +175,35 @@ fn a_failure_that_passes_leaves_no_trace_in_the_weights() {
         );
         assert!(place.tensors(name) == place.tensors("sound"), "{name} ends with other weights");
     }
+}
+
+/// Muon asks the device when a step's gradients are there and its batches are gone. Oracle: the same run on a device
+/// without faults.
+#[test]
+fn a_failure_in_the_update_loses_no_batch() {
+    let place = Place::new();
+    let train = |name: &str, device: Arc<dyn Device>| {
+        let mut config = place.config("6steps", "");
+        config.set("optimizer.kind", "muon", "test");
+        go_on(&place, place.start(name, config), device).unwrap();
+    };
+    train("sound", sim_f16());
+    train("failed", Moody::device(Fault::Error, "orthogonalize", 30..31));
+    assert_eq!(place.events("failed", "device_failed").len(), 1);
+    assert!(place.tensors("failed") == place.tensors("sound"), "it ends with other weights");
+}
+
+/// A run that learned nothing is no success, however short it is.
+#[test]
+fn a_run_of_nothing_but_nan_ends_with_an_error() {
+    let place = Place::new();
+    let (outcome, _) = run(&place, "nan", Moody::device(Fault::Nans, "forward", 0..u64::MAX), "");
+    let error = outcome.unwrap_err().to_string();
+    assert!(
+        error.starts_with("step 6: the budget is spent after 0 updates (6 steps were left out"),
+        "{error}"
+    );
+    assert!(!place.runs().join("nan/summary.json").exists());
 }
 
 /// Whatever run of the forward program fails, in a step or in a validation, which lends the weights' place to their
