@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::config::Problem;
+use crate::check::Problem;
 use crate::{Budget, Error, Result, RunConfig, Spent, Stretch};
 
 /// What becomes of a run's length and rate.

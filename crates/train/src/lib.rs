@@ -32,6 +32,7 @@
 mod adamw;
 mod budget;
 mod change;
+mod check;
 pub mod checkpoint;
 mod clock;
 mod config;

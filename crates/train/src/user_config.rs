@@ -7,7 +7,8 @@ use model::presets;
 use toml::de::{DeTable, DeValue};
 use toml::{Spanned, Table, Value};
 
-use crate::config::{DEFAULT_PRESET, Problem, default_batch, default_lr};
+use crate::check::Problem;
+use crate::config::{DEFAULT_PRESET, default_batch, default_lr};
 use crate::{Error, Result, RunConfig, recipes};
 
 /// Settings as they were written: any part of a [`RunConfig`], each value with its place.

@@ -143,13 +143,7 @@ fn run(
 }
 
 fn go_on(place: &Place, start: Start, device: Arc<dyn Device>) -> train::Result<Outcome> {
-    let options = RunOptions {
-        start,
-        device,
-        device_why: String::new(),
-        fallback: Some(Box::new(|| Ok(cpu()))),
-        cache_dir: place.path().join("cache"),
-    };
+    let options = RunOptions { fallback: Some(Box::new(|| Ok(cpu()))), ..place.options(start, device) };
     train_run(options, &mut (), &AtomicBool::new(false))
 }
 

@@ -11,9 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::{Place, cpu};
 use serde_json::Value;
-use train::{
-    Error, Event, Observer, Outcome, RunOptions, Start, StepMetrics, Summary, UserConfig, train_run,
-};
+use train::{Error, Event, Observer, Outcome, Start, StepMetrics, Summary, UserConfig, train_run};
 
 /// A rate that rises until `odd` loses what it has learned.
 const TOO_HIGH: f64 = 2.0;
@@ -126,13 +124,7 @@ impl Observer for Disturber {
 /// it was killed.
 fn disturbed(place: &Place, start: Start, steps: u64, deadly: &'static str) -> Option<Outcome> {
     let stop = Arc::new(AtomicBool::new(false));
-    let options = RunOptions {
-        start,
-        device: cpu(),
-        device_why: String::new(),
-        fallback: None,
-        cache_dir: place.path().join("cache"),
-    };
+    let options = place.options(start, cpu());
     let mut observer = Disturber { stop: stop.clone(), steps_left: steps, deadly, recovers: false };
     let run = catch_unwind(AssertUnwindSafe(|| train_run(options, &mut observer, &stop)));
     run.ok().map(|outcome| outcome.unwrap())

@@ -250,6 +250,14 @@ fn a_night_asleep_is_not_time_in_training() {
     }
 }
 
+/// A rate that falls in a line to nothing, and nothing on the way.
+const LINEAR: &[(&str, &str)] = &[
+    ("schedule.kind", "'linear'"),
+    ("schedule.warmup", "0.0"),
+    ("schedule.final_fraction", "0.0"),
+    ("eval.every", "0.0"),
+];
+
 fn rates(place: &Place, name: &str) -> Vec<f64> {
     place.metrics(name).iter().map(|m| m["lr"].as_f64().unwrap()).collect()
 }
@@ -259,15 +267,9 @@ fn rates(place: &Place, name: &str) -> Vec<f64> {
 #[test]
 fn a_budget_in_time_ends_its_schedule_with_the_time_whatever_becomes_of_it() {
     let place = Place::new();
-    let linear = [
-        ("schedule.kind", "'linear'"),
-        ("schedule.warmup", "0.0"),
-        ("schedule.final_fraction", "0.0"),
-        ("eval.every", "0.0"),
-    ];
     let clock = || Ticks::new(u64::MAX);
     let stopped = |name: &str| {
-        let start = place.start(name, with(&place, "4s", &linear));
+        let start = place.start(name, with(&place, "4s", LINEAR));
         let outcome = train_by(&place, clock(), start, 10).unwrap();
         assert!(matches!(outcome, Outcome::Interrupted { step: 10, .. }));
     };
@@ -327,13 +329,7 @@ fn a_budget_in_time_ends_its_schedule_with_the_time_whatever_becomes_of_it() {
 #[test]
 fn a_schedule_that_began_later_is_stretched_from_where_it_began() {
     let place = Place::new();
-    let linear = [
-        ("schedule.kind", "'linear'"),
-        ("schedule.warmup", "0.0"),
-        ("schedule.final_fraction", "0.0"),
-        ("eval.every", "0.0"),
-    ];
-    let start = place.start("a", with(&place, "12steps", &linear));
+    let start = place.start("a", with(&place, "12steps", LINEAR));
     place.train_until(start, cpu(), 8).1.unwrap();
     let restart = place.resume_with("a", Change::Restart(Budget::Steps(16)));
     place.train_until(restart, cpu(), 12).1.unwrap();

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use common::{Place, cpu, devices, sim_f16};
-use train::{Budget, Change, Error, Outcome, RunOptions, Start, UserConfig, train_run};
+use train::{Budget, Change, Error, Outcome, Start, UserConfig, train_run};
 
 #[test]
 fn a_run_learns_and_leaves_a_directory_that_explains_itself() {
@@ -497,13 +497,7 @@ fn bad_input_is_refused_before_anything_is_made() {
     );
     let broken = PathBuf::from("/dev/null/runs");
     let start = Start::New { config: place.config("3steps", ""), runs_dir: broken, name: None };
-    let options = RunOptions {
-        start,
-        device: cpu(),
-        device_why: String::new(),
-        fallback: None,
-        cache_dir: place.path().join("cache"),
-    };
+    let options = place.options(start, cpu());
     let error = train_run(options, &mut (), &false.into()).unwrap_err().to_string();
     assert!(error.starts_with("/dev/null/runs: cannot create this folder"), "{error}");
 }
