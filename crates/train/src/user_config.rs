@@ -86,11 +86,18 @@ impl UserConfig {
         self.get(key).is_some()
     }
 
-    /// The value that was written for `key`.
+    /// The value that was written for `key`; `groups[1].kind` is one of an array's.
     pub fn get(&self, key: &str) -> Option<&Value> {
-        let (tables, last) = key.rsplit_once('.').unwrap_or(("", key));
-        let inner = tables.split('.').filter(|name| !name.is_empty());
-        inner.into_iter().try_fold(&self.table, |table, name| table.get(name)?.as_table())?.get(last)
+        let steps = key.split(['.', '[']).filter(|step| !step.is_empty());
+        let (mut table, mut found) = (Some(&self.table), None::<&Value>);
+        for step in steps {
+            let value = match (table, step.strip_suffix(']')) {
+                (Some(table), _) => table.get(step)?,
+                (None, place) => found?.as_array()?.get(place?.parse::<usize>().ok()?)?,
+            };
+            (table, found) = (value.as_table(), Some(value));
+        }
+        found
     }
 
     /// Fills in everything that was not written and checks everything that was.
@@ -383,7 +390,7 @@ mod tests {
             ),
             (
                 "\n[[optimizer.groups]]\nkind = 'gate'",
-                "my.toml, line 2: optimizer.groups[0].kind = : unknown variant `gate`, expected one of `matrix`, ",
+                "my.toml, line 2: optimizer.groups[0].kind = \"gate\": unknown variant `gate`, expected one of `matrix`, ",
             ),
             (
                 "[[optimizer.groups]]\nkind = 'norm'\nbeta1 = 1.0",
