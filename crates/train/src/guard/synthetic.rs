@@ -145,7 +145,7 @@ fn healthy_curves_are_rarely_called_ill() {
 }
 
 /// A loss that loses a third of what was learned and does not come back is seen within an eighth of the run so far,
-/// or 100 steps.
+/// or 160 steps.
 #[test]
 fn a_real_divergence_is_seen_in_time() {
     for (name, shape) in SHAPES {
