@@ -111,8 +111,10 @@ pub(crate) struct Progress {
     choices: Vec<String>,
     /// The whole and the spent part of the budget, in words.
     steps_total: Option<u64>,
-    /// Progress and seconds in steps when this process took its first step.
+    /// Progress and seconds in steps when this process took its first step, or the first after going back.
     origin: Option<(f64, f64)>,
+    /// How often the run had gone back then.
+    recoveries: usize,
     loss: Smoothed,
     /// Seconds for a token.
     pace: Smoothed,
@@ -131,6 +133,7 @@ impl Progress {
             choices: Vec::new(),
             steps_total: None,
             origin: None,
+            recoveries: 0,
             loss: Smoothed::default(),
             pace: Smoothed::default(),
             val_bpb: None,
@@ -405,12 +408,19 @@ impl Observer for Progress {
         self.notes.object(&json!({ "event": "run", "run": run }));
         self.steps_total = trainer.budget().steps(trainer.config().fixed_step_tokens());
         self.origin = Some((trainer.progress(), trainer.spent().seconds));
+        self.recoveries = trainer.recoveries().all.len();
         if self.notes.style == Style::Bar {
             bar.set_message("the first step …");
         }
     }
 
     fn on_step(&mut self, metrics: &StepMetrics, progress: f64) {
+        if metrics.recoveries != self.recoveries {
+            // What went before says nothing about what follows.
+            self.origin = Some((progress, metrics.elapsed));
+            self.loss = Smoothed::default();
+            self.recoveries = metrics.recoveries;
+        }
         if metrics.loss.is_finite() {
             self.loss.add(metrics.loss);
         }
@@ -531,6 +541,21 @@ mod tests {
             progress.line(&metrics(20, 80.0), 1.0),
             "step 20  100%  loss 2.500  val_bpb 1.2346  12.3k tok/s  0s left"
         );
+    }
+
+    /// After 400 of 1,000 steps in 40 s it goes back to the 200th, and does ten more in 2 s: 790 are left.
+    #[test]
+    fn who_goes_back_counts_the_time_anew() {
+        let mut progress = Progress::new(Style::Quiet, String::new());
+        progress.origin = Some((0.0, 0.0));
+        progress.on_step(&metrics(400, 40.0), 0.4);
+        let after = |step, elapsed| StepMetrics { recoveries: 1, loss: 9.0, ..metrics(step, elapsed) };
+        progress.on_step(&after(201, 40.1), 0.201);
+        assert_eq!(progress.time_left(&after(201, 40.1), 0.201), None);
+        progress.on_step(&after(211, 42.1), 0.211);
+        let left = progress.time_left(&after(211, 42.1), 0.211).map(|left| left.as_secs_f64());
+        assert!((left.unwrap_or(0.0) - 157.8).abs() < 1e-6, "{left:?}");
+        assert_eq!(progress.loss.mean().map(|loss| loss.round()), Some(9.0));
     }
 
     #[test]

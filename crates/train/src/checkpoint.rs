@@ -166,6 +166,8 @@ pub struct Checkpoint {
     pub val_bpb: Option<f64>,
     /// Regular saves of the run up to it.
     pub saves: u64,
+    /// Why it was written.
+    pub occasion: Occasion,
     /// One for each parameter, in the order of [`Parameter::all`].
     pub weights: Vec<Vec<f32>>,
     /// Likewise, their running mean, if the run keeps one.
@@ -233,6 +235,11 @@ impl Checkpoints {
     /// Steps and folders, oldest first, whole or not.
     pub fn list(&self) -> Vec<(u64, PathBuf)> {
         self.named().into_iter().map(|(name, path)| (name.step, path)).collect()
+    }
+
+    /// How often the run had gone back when the newest was written; `None` when there is none.
+    pub(crate) fn recoveries(&self) -> Option<usize> {
+        self.named().last().map(|(name, _)| name.recoveries)
     }
 
     fn named(&self) -> Vec<(Name, PathBuf)> {
@@ -500,8 +507,9 @@ pub fn load(folder: &Path, config: &ModelConfig, vocabulary: Option<&Vocabulary>
         .zip(exp_avg_sq)
         .map(|(exp_avg, exp_avg_sq)| Moments { exp_avg, exp_avg_sq })
         .collect();
+    let (path, occasion) = (folder.to_owned(), state.occasion());
     let StateFile { val_bpb, saves, trainer, .. } = state;
-    Ok(Checkpoint { path: folder.to_owned(), state: trainer, val_bpb, saves, weights, means, moments })
+    Ok(Checkpoint { path, state: trainer, val_bpb, saves, occasion, weights, means, moments })
 }
 
 #[cfg(test)]

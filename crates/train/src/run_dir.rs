@@ -223,14 +223,21 @@ pub fn recorded_progress(dir: &Path) -> Result<Vec<f64>> {
     if !path.exists() {
         return Err(fail(format!("it has no {METRICS} to be replayed")));
     }
+    let went_back = |recoveries: u64| {
+        fail(format!(
+            "the run fell ill and went back {recoveries} times, so its progress is not that of one schedule; \
+             replay a run that did not"
+        ))
+    };
+    // It may have gone back and done no step since.
+    if let Some(recoveries) = Checkpoints::of_run(dir).recoveries().filter(|recoveries| *recoveries > 0) {
+        return Err(went_back(recoveries as u64));
+    }
     let mut progress = Vec::new();
     for line in json_lines::read(&path)? {
         let (step, value) = (line["step"].as_u64(), line["progress"].as_f64());
         if let Some(recoveries) = line["recoveries"].as_u64().filter(|recoveries| *recoveries > 0) {
-            return Err(fail(format!(
-                "the run fell ill and went back {recoveries} times, so its progress is not that of one schedule; \
-                 replay a run that did not"
-            )));
+            return Err(went_back(recoveries));
         }
         match value {
             Some(value) if step == Some(progress.len() as u64 + 1) => progress.push(value),
@@ -429,6 +436,12 @@ mod tests {
             .unwrap();
         let error = recorded_progress(runs.path()).unwrap_err().to_string();
         assert!(error.contains("went back 1 times"), "{error}");
+        fs::write(&path, "{\"step\":1,\"progress\":0.1}\n").unwrap();
+        fs::create_dir_all(runs.path().join("checkpoints/step_000001")).unwrap();
+        assert_eq!(recorded_progress(runs.path()).unwrap(), [0.1]);
+        fs::create_dir_all(runs.path().join("checkpoints/step_000001-r2")).unwrap();
+        let error = recorded_progress(runs.path()).unwrap_err().to_string();
+        assert!(error.contains("went back 2 times"), "{error}");
     }
 
     #[test]

@@ -188,8 +188,8 @@ pub(crate) struct Session<'o> {
     observer: &'o mut dyn Observer,
     /// The last validation and its step.
     pub(crate) evaluated: Option<(u64, Evaluation)>,
-    /// The step of the newest checkpoint.
-    pub(crate) saved: Option<u64>,
+    /// The step of the newest checkpoint, and why it was written.
+    pub(crate) saved: Option<(u64, Occasion)>,
     /// Regular checkpoints up to it.
     pub(crate) saves: u64,
 }
@@ -256,6 +256,7 @@ impl<'o> Session<'o> {
         set_replay(&mut trainer)?;
         let checkpoint = found.checkpoint.as_ref().map(|checkpoint| checkpoint.path.clone());
         let saves = found.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.saves);
+        let saved = found.checkpoint.as_ref().map(|saved| (saved.state.spent.steps, saved.occasion));
         if let Some(checkpoint) = found.checkpoint {
             trainer.restore(checkpoint)?;
         }
@@ -263,7 +264,6 @@ impl<'o> Session<'o> {
         let step = trainer.spent().steps;
         let recoveries = trainer.recoveries().all.len();
         let dropped_metrics = run.rewind(recoveries, step)?;
-        let saved = checkpoint.as_ref().map(|_| step);
         let mut session = Session { run, trainer, observer, evaluated: None, saved, saves };
         for (path, why) in found.skipped {
             session.event(Event::CheckpointSkipped { path, why })?;
@@ -432,10 +432,11 @@ impl<'o> Session<'o> {
         Ok(Some(result))
     }
 
-    /// Writes a checkpoint, unless the newest is of this very step.
+    /// Writes a checkpoint, unless the newest is of this very step and as lasting. One that a failing device left
+    /// before a regular one was due is written anew: as it was, it would soon be removed.
     pub(crate) fn save(&mut self, occasion: Occasion) -> Result<()> {
         let step = self.trainer.spent().steps;
-        if self.saved == Some(step) {
+        if self.saved.is_some_and(|(at, why)| at == step && (why != Occasion::Other || occasion == why)) {
             return Ok(());
         }
         let begun = Instant::now();
@@ -459,7 +460,7 @@ impl<'o> Session<'o> {
             vocabulary: self.trainer.dataset().vocabulary.as_deref(),
             moments: self.trainer.moments(),
         })?;
-        self.saved = Some(step);
+        self.saved = Some((step, occasion));
         checkpoints.prune(&self.trainer.config().checkpoint, &state);
         self.event(Event::Checkpoint { step, path, bytes, seconds: begun.elapsed().as_secs_f64() })
     }

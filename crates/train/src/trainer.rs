@@ -580,6 +580,7 @@ impl Trainer {
             },
             val_bpb: None,
             saves: 0,
+            occasion: crate::retention::Occasion::Regular,
             weights: parameters.iter().map(initial).collect(),
             means: None,
             moments: self.optimizer.first_moments(parameters),

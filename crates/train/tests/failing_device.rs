@@ -236,6 +236,32 @@ fn a_failure_that_stays_ends_the_run_with_a_checkpoint_that_goes_on() {
     assert!(place.tensors("stopped") == place.tensors("sound"), "it ends with other weights");
 }
 
+/// The device fails for good in the validation of a step at which a milestone is due, and the run moves: what was
+/// saved at the failure is saved once more as what it is, and stays.
+#[test]
+fn a_milestone_is_one_even_if_the_device_fails_at_its_step() {
+    let place = Place::new();
+    // Two layers, two microbatches of three: 4 runs of the program a step, then the validation of the second step.
+    let more = "on_device_failure = 'cpu'\n";
+    let mut config = place.config("12steps", &format!("cut = 'whole'\n{more}"));
+    for (key, value) in
+        [("eval.every", "2steps"), ("checkpoint.every", "1steps"), ("checkpoint.milestones", "2steps")]
+    {
+        config.set(key, value, "test");
+    }
+    config.set("checkpoint.keep", 1, "test");
+    let device = Moody::device(Fault::Error, "forward", 8..u64::MAX);
+    go_on(&place, place.start("moved", config), device).unwrap();
+    let failed = place.events("moved", "device_failed");
+    assert!(failed.len() == 2 && failed.iter().all(|event| event["step"] == 2), "{failed:?}");
+    let saved: Vec<u64> =
+        place.events("moved", "checkpoint").iter().filter_map(|e| e["step"].as_u64()).collect();
+    assert_eq!(saved[..4], [1, 2, 2, 3]);
+    let there = train::Checkpoints::of_run(&place.runs().join("moved")).list();
+    let steps: Vec<u64> = there.iter().map(|(step, _)| *step).filter(|step| step % 2 == 0).collect();
+    assert_eq!(steps, [2, 4, 6, 8, 10, 12]);
+}
+
 #[test]
 fn a_failure_that_stays_moves_the_run_if_it_is_configured_so() {
     let place = Place::new();

@@ -73,12 +73,15 @@ fn a_diverging_run_ends_no_worse_than_its_best() {
         let number = |event: &Value, key: &str| event[key].as_u64().unwrap();
         let discarded: u64 = recovered.iter().map(|e| number(e, "step") - number(e, "back_to")).sum();
         assert_eq!(on.discarded_steps, discarded);
+        // Not all that it learned is lost each time.
+        assert!(recovered.iter().any(|e| number(e, "back_to") > 0), "seed {seed}: {recovered:?}");
         for (event, times) in recovered.iter().zip(1..) {
             assert!(
                 number(event, "back_to") <= number(event, "since")
                     && number(event, "since") < number(event, "step")
             );
             assert_eq!(event["lr_factor"], 0.5_f64.powi(times));
+            assert_eq!(event["checkpoint"].is_string(), number(event, "back_to") > 0);
         }
 
         // The log tells all of it, the rate included: a line for every step that was done.
