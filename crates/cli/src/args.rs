@@ -72,8 +72,9 @@ pub(crate) struct TrainArgs {
     /// qwen3-0.6b
     #[arg(long, short, value_name = "NAME")]
     pub(crate) preset: Option<String>,
-    /// Settings of a published run, under everything else: v1, v2, ane-10k, v3, v3b, s1024, maderix,
-    /// autoresearch, autoresearch-mlx (docs/recipes.md)
+    /// Settings under everything else: anneal (ours, the default of tiny, deep-5m, gpt-48m and gpt-68m), those of a
+    /// published run: v1, v2, ane-10k, v3, v3b, s1024, maderix, autoresearch, autoresearch-mlx (docs/recipes.md),
+    /// or '' for none: a plain Llama and AdamW
     #[arg(long, value_name = "NAME")]
     pub(crate) recipe: Option<String>,
     /// Text to train on: `stories`, `stories:SEED`, a .txt, .md, .jsonl or .parquet file, or a

@@ -45,6 +45,9 @@ fn a_recipe_stands_under_what_is_written() {
         ("0.00025".into(), "5.0".into())
     );
     let unknown = place.train("other", "3steps", &["--recipe", "v4"]);
-    place.fails(&unknown, &["--recipe: recipe = \"v4\": there is no such recipe; there are v1, v2, ane-10k"]);
+    place.fails(
+        &unknown,
+        &["--recipe: recipe = \"v4\": there is no such recipe; there are anneal, v1, v2, ane-10k"],
+    );
     assert!(!place.path("other").exists());
 }

@@ -3,8 +3,16 @@
 //! A recipe is a file of settings in the folder `recipes`, complete as far as its source says anything, and commented.
 //! [`UserConfig`](crate::UserConfig) puts it under what a person writes: `recipe = "v3b"` or `--recipe v3b`.
 
+/// The recipe of who asks for none.
+pub const DEFAULT: &str = "anneal";
+
+/// Presets that it is for. The others are models that somebody published, which are trained as they are, and those of
+/// tests.
+const WITH_DEFAULT: &[&str] = &["tiny", "deep-5m", "gpt-48m", "gpt-68m"];
+
 /// Names and files.
 const ALL: &[(&str, &str)] = &[
+    (DEFAULT, include_str!("../../../recipes/anneal.toml")),
     ("v1", include_str!("../../../recipes/v1.toml")),
     ("v2", include_str!("../../../recipes/v2.toml")),
     ("ane-10k", include_str!("../../../recipes/ane-10k.toml")),
@@ -16,7 +24,12 @@ const ALL: &[(&str, &str)] = &[
     ("autoresearch-mlx", include_str!("../../../recipes/autoresearch-mlx.toml")),
 ];
 
-/// The names: autoresearch-ANE's in the order of their history, then those of others.
+/// Whether a run of `preset` follows [`DEFAULT`] when nobody says anything about a recipe.
+pub fn is_default_of(preset: &str) -> bool {
+    WITH_DEFAULT.contains(&preset)
+}
+
+/// The names: ours, autoresearch-ANE's in the order of their history, then those of others.
 pub fn names() -> impl Iterator<Item = &'static str> {
     ALL.iter().map(|(name, _)| *name)
 }
@@ -94,8 +107,9 @@ mod tests {
             |text: &str| UserConfig::parse(text, "my.toml").unwrap().resolve().unwrap_err().to_string();
         let unknown = error("seed = 1\nrecipe = 'v4'");
         assert!(
-            unknown
-                .starts_with("my.toml, line 2: recipe = \"v4\": there is no such recipe; there are v1, v2, "),
+            unknown.starts_with(
+                "my.toml, line 2: recipe = \"v4\": there is no such recipe; there are anneal, v1, "
+            ),
             "{unknown}"
         );
     }

@@ -210,7 +210,13 @@ pub fn read_vocabulary(dir: &Path, config: &RunConfig) -> Result<Option<Arc<Voca
 /// [`Error::NotARun`], or what is wrong with its `config.toml`.
 pub fn read_config(dir: &Path) -> Result<RunConfig> {
     require_config(dir)?;
-    UserConfig::read(&dir.join(CONFIG))?.resolve()
+    let path = dir.join(CONFIG);
+    let mut config = UserConfig::read(&path)?;
+    // What a run keeps is complete but for keys that came later, and those are not to come from today's recipe.
+    if !config.has("recipe") {
+        config.set("recipe", "", &path.display().to_string());
+    }
+    config.resolve()
 }
 
 /// The progress of each step of a run, from its `metrics.jsonl`.

@@ -102,26 +102,41 @@ impl UserConfig {
 
     /// Fills in everything that was not written and checks everything that was.
     ///
-    /// A recipe stands under everything else that was written. The preset gives the model and with it the defaults. Three of them follow what was written:
-    /// the rate the width, the batch the sequence length, and a residual scale of 1/sqrt(2L) the
-    /// number of layers. A relative path of a text file or tokenizer is taken from the present
-    /// directory and made absolute, so that a run can be resumed from anywhere.
+    /// A recipe stands under everything else that was written; where none was, presets that stand for no published
+    /// model have [ours](recipes::DEFAULT), and `recipe = ""` asks for none. The preset gives the model's sizes and
+    /// the other defaults. Three of them follow what was written: the rate the width, the batch the sequence length,
+    /// and a residual scale of 1/sqrt(2L) the number of layers. A relative path of a text file or tokenizer is taken
+    /// from the present directory and made absolute, so that a run can be resumed from anywhere.
     ///
     /// # Errors
     /// [`Error::UnknownKey`] and [`Error::Value`], naming place, key, value and what would be right.
     pub fn resolve(&self) -> Result<RunConfig> {
-        match self.table.get("recipe") {
-            None => self.resolve_whole(),
-            Some(Value::String(name)) if name.is_empty() => self.resolve_whole(),
-            Some(name) => {
-                let recipe = name.as_str().and_then(|name| Some((name, recipes::text(name)?)));
-                let Some((name, text)) = recipe else {
-                    let known = recipes::names().collect::<Vec<_>>().join(", ");
-                    return Err(
-                        self.value_error("recipe", &format!("there is no such recipe; there are {known}"))
-                    );
-                };
-                UserConfig::parse(text, &format!("recipe {name}"))?.under(self).resolve_whole()
+        let ours = Value::from(recipes::DEFAULT);
+        let name = match self.table.get("recipe") {
+            Some(name) => name,
+            None if recipes::is_default_of(self.preset()?) => &ours,
+            None => return self.resolve_whole(),
+        };
+        if name.as_str() == Some("") {
+            return self.resolve_whole();
+        }
+        let Some((name, text)) = name.as_str().and_then(|name| Some((name, recipes::text(name)?))) else {
+            let known = recipes::names().collect::<Vec<_>>().join(", ");
+            return Err(self.value_error("recipe", &format!("there is no such recipe; there are {known}")));
+        };
+        let place = format!("recipe {name}");
+        let mut recipe = UserConfig::parse(text, &place)?;
+        recipe.set("recipe", name, &place);
+        recipe.under(self).resolve_whole()
+    }
+
+    /// The name of the preset, which need not exist.
+    fn preset(&self) -> Result<&str> {
+        match self.table.get("preset") {
+            None => Ok(DEFAULT_PRESET),
+            Some(Value::String(name)) => Ok(name),
+            Some(_) => {
+                Err(self.value_error("preset", &format!("expected one of {}", presets::NAMES.join(", "))))
             }
         }
     }
@@ -142,17 +157,8 @@ impl UserConfig {
     }
 
     fn resolve_whole(&self) -> Result<RunConfig> {
-        let preset = match self.table.get("preset") {
-            None => DEFAULT_PRESET,
-            Some(Value::String(name)) => name,
-            Some(_) => {
-                return Err(
-                    self.value_error("preset", &format!("expected one of {}", presets::NAMES.join(", ")))
-                );
-            }
-        };
-        let base =
-            RunConfig::of_preset(preset).map_err(|error| self.value_error("preset", &error.to_string()))?;
+        let base = RunConfig::of_preset(self.preset()?)
+            .map_err(|error| self.value_error("preset", &error.to_string()))?;
         let mut table = Table::try_from(&base).expect("every field of a run can be written as TOML");
         self.merge(&mut table, &self.table, "")?;
         let mut config: RunConfig =
@@ -287,13 +293,25 @@ mod tests {
 
     #[test]
     fn nothing_written_is_the_default_run() {
-        assert_eq!(resolve("").unwrap(), RunConfig::of_preset("tiny").unwrap());
+        let config = resolve("").unwrap();
+        assert_eq!((config.recipe.as_str(), config.preset.as_str()), ("anneal", "tiny"));
+        assert_eq!(config, resolve("recipe = 'anneal'\npreset = 'tiny'").unwrap());
+        for name in presets::NAMES {
+            let (plain, given) =
+                (RunConfig::of_preset(name).unwrap(), resolve(&format!("preset = '{name}'")).unwrap());
+            assert_eq!(resolve(&format!("preset = '{name}'\nrecipe = ''")).unwrap(), plain);
+            // A published model is what its name says.
+            assert_eq!(given == plain, !recipes::is_default_of(name), "{name}");
+            let sizes =
+                |config: RunConfig| (config.model.width, config.model.n_layers, config.model.ffn_hidden);
+            assert_eq!(sizes(given), sizes(plain));
+        }
     }
 
     #[test]
     fn what_is_written_wins_and_defaults_follow_it() {
         let config = resolve(
-            "preset = 'gpt-48m'\nbudget = '20Mtok'\ncut = 'ten'\n[model]\nwidth = 384\nseq_len = 256\nn_layers = 2\n\
+            "recipe = ''\npreset = 'gpt-48m'\nbudget = '20Mtok'\ncut = 'ten'\n[model]\nwidth = 384\nseq_len = 256\nn_layers = 2\n\
              [schedule]\nwarmup = '1Mtok'\n[eval]\nevery = 0\n[loss_scale]\ninitial = 256",
         )
         .unwrap();
