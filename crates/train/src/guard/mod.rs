@@ -14,10 +14,13 @@
 //! | --- | --- | --- |
 //! | has risen above its lowest by `rise` standard errors | `lost` of what was learned is lost | ill: `loss` |
 //! | has risen by two thirds of that | activations have grown `growth` times | ill: `activations` |
-//! | has not fallen in the last quarter of the run | activations or gradients have grown 1.5 `growth` times | ill: `activations`, `gradient` |
+//! | has ceased to fall in the last quarter of the run | activations or gradients have grown 1.5 `growth` times | ill: `activations`, `gradient` |
 //! | is not a number, or gradients are not, in ten steps in a row, and no smaller loss scale is left | | ill: `overflow` |
-//! | has risen; or has not fallen, and they have grown `growth` times | | warned of |
+//! | has risen; or has ceased to fall, and they have grown `growth` times | | warned of |
 //! | | half of the last steps were left out | warned of |
+//!
+//! To have ceased to fall is more than not to be seen falling: late in a run a loss falls by less than its noise. It
+//! has to fall significantly less than it did before, in a straight line over the logarithm of steps.
 //!
 //! What looks ill by the first three is warned of at first, and ill when it still looks so a block later.
 //!
@@ -232,7 +235,7 @@ impl Guard {
         let GuardConfig { rise, growth, .. } = self.config;
         match &self.trend {
             Some(trend) if trend.rise >= rise => Verdict::Warned(Illness::Loss),
-            Some(trend) if !trend.falling && trend.grown().1 >= growth => Verdict::Warned(trend.grown().0),
+            Some(trend) if trend.stalled && trend.grown().1 >= growth => Verdict::Warned(trend.grown().0),
             _ if self.is_skipping() => Verdict::Warned(Illness::Overflow),
             _ => Verdict::Healthy,
         }
@@ -253,7 +256,7 @@ impl Guard {
         } else if trend.rise >= WITNESSED * rise && activations >= growth {
             Some(Illness::Activations)
         } else {
-            (!trend.falling && factor >= STALLED * growth).then_some(kind)
+            (trend.stalled && factor >= STALLED * growth).then_some(kind)
         }
     }
 
@@ -276,7 +279,8 @@ impl Guard {
                     100.0 * trend.lost
                 ),
                 false if trend.falling => format!("the loss, {:.3}, still falls", trend.loss),
-                false => format!("the loss, {:.3}, no longer falls", trend.loss),
+                false if trend.stalled => format!("the loss, {:.3}, no longer falls", trend.loss),
+                false => format!("the loss, {:.3}, falls too slowly to be seen", trend.loss),
             });
             let grown = |growth: &Growth| growth.factor >= self.config.growth;
             let told = |what: String, Growth { factor, now, since, .. }: Growth| {

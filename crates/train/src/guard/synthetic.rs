@@ -144,6 +144,20 @@ fn healthy_curves_are_rarely_called_ill() {
     assert!(20 * warned <= all, "{warned} of {all} healthy runs are warned of");
 }
 
+/// Nor when activations and gradients grow all along, as they do where small rates bring outputs alive slowly, while
+/// the loss falls by less than can be seen.
+#[test]
+fn growth_alone_is_no_illness() {
+    let mut ill = Vec::new();
+    for (name, shape) in SHAPES.into_iter().filter(|(_, shape)| shape.power < 1.0) {
+        let kinds =
+            (0..40).filter_map(|seed| run(&shape, seed, 4000, |step| (0.0, 1.0 + step as f64 / 300.0)).ill);
+        ill.extend(kinds.map(|(step, kind)| (name, step, kind)));
+    }
+    println!("{ill:?}");
+    assert!(ill.len() <= 1, "{ill:?} of 120");
+}
+
 /// A loss that loses a third of what was learned and does not come back is seen within an eighth of the run so far,
 /// or 160 steps.
 #[test]

@@ -12,6 +12,8 @@ const FOR_LOSS: usize = 2 * SMOOTH;
 const FOR_GROWTH: usize = 4 * SMOOTH;
 /// Standard errors by which a loss has to fall within the last quarter of the run for it to be falling.
 const FALLING: f64 = 2.0;
+/// Standard errors by which that fall has to stay below the promised one for the loss to have ceased to fall.
+const STALLED: f64 = 5.0;
 /// A signal has begun to grow where it was last below so many times its lowest.
 const BEGUN: f64 = 1.1;
 
@@ -40,6 +42,9 @@ pub struct Trend {
     pub lost: f64,
     /// Whether it has fallen in the last quarter of the run.
     pub falling: bool,
+    /// Whether it has not, though it was to: it fell less than the half before promised, by more than noise explains.
+    /// A loss that falls as slowly as ever, or that had nothing left to fall by, is no reason to worry.
+    pub stalled: bool,
     /// The last step before the stretch in which the loss was lowest.
     pub best_since: u64,
     /// Of the largest activations: the layer that has grown most.
@@ -62,7 +67,15 @@ impl Trend {
         let now = smooth[smooth.len() - 1].min(history.last_loss());
         let best = (0..smooth.len()).min_by(|a, b| smooth[*a].total_cmp(&smooth[*b])).unwrap_or(0);
         // The smoothed value `best` ends with block best + SMOOTH - 1 and begins with block `best`.
-        let before = smooth[(3 * n / 4).saturating_sub(SMOOTH - 1)];
+        let smooth_to = |block: usize| smooth[block.saturating_sub(SMOOTH - 1)];
+        let before = smooth_to(3 * n / 4);
+        let fall = before - now;
+        // Losses fall in a straight line over the logarithm of steps, or faster where the rate falls, too: from a
+        // quarter of the run to three by `ln 3`, and by `ln 4/3` from there to its end.
+        let share = (4.0_f64 / 3.0).ln() / 3.0_f64.ln();
+        let promised = share * (smooth_to(n / 4) - before);
+        // `before` counts in both.
+        let promised_error = error * (0.5 + 0.5 * (1.0 + share).powi(2) + 0.5 * share * share).sqrt();
         let learned = history.untaught() - smooth[best];
         let lost = if learned > 0.0 { (now - smooth[best]) / learned } else { 0.0 };
         let layers = (0..history.layers()).filter_map(|layer| {
@@ -73,7 +86,8 @@ impl Trend {
             loss: now,
             rise: if error > 0.0 { (now - smooth[best]) / error } else { 0.0 },
             lost,
-            falling: before - now > FALLING * error,
+            falling: fall > FALLING * error,
+            stalled: fall <= FALLING * error && promised - fall > STALLED * promised_error,
             best_since: history.step(best.checked_sub(1)),
             activations: layers.max_by(|a, b| a.factor.total_cmp(&b.factor)),
             gradient: growth(history, &|block| block.grad),
