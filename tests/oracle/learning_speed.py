@@ -30,6 +30,7 @@ steps that `anneal` takes.
 import argparse
 import concurrent.futures
 import dataclasses
+import hashlib
 import json
 import os
 import pathlib
@@ -110,17 +111,21 @@ class Job:
         words = re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
         return f"{words}-{self.tokens // 1000}ktok-seed{self.seed}{'-torch' if self.torch else ''}"
 
-    def depends_on(self):
-        """What the result is of, as JSON keeps it."""
+    def described(self):
+        """All that the result depends on, but for the program and the text."""
         path = run_files.ROOT / "recipes" / f"{self.recipe}.toml"
         recipe = tomllib.loads(path.read_text()) if self.recipe else {}
-        return json.loads(json.dumps({"recipe": recipe, "settings": {**COMMON, **self.settings}, "tokens": self.tokens,
-                                      "seed": self.seed, "by": "torch" if self.torch else "anneal"}))  # fmt: skip
+        return {"recipe": recipe, "settings": {**COMMON, **self.settings}, "tokens": self.tokens, "seed": self.seed,
+                "by": "torch" if self.torch else "anneal"}  # fmt: skip
+
+    def key(self):
+        """The same in short: another one when anything of it changes."""
+        return hashlib.sha256(json.dumps(self.described(), sort_keys=True).encode()).hexdigest()[:16]
 
     def found(self, results):
         """-> val_bpb; None when there is none for these settings"""
         result = results.get(self.folder)
-        return result["val_bpb"] if result and result["of"] == self.depends_on() else None
+        return result["val_bpb"] if result and result["of"] == self.key() else None
 
     def command(self, args):
         folder = args.runs / self.folder
@@ -144,7 +149,7 @@ class Job:
         done = call(command, log)
         if done:
             raise Problem(f"{self.folder} failed with exit status {done}: {log.read_text()[-600:]}")
-        result = {"of": self.depends_on(), "on": time.strftime("%Y-%m-%d")}
+        result = {"of": self.key(), "on": time.strftime("%Y-%m-%d")}
         if self.torch:
             return {**result, "val_bpb": float(re.findall(r"^val_bpb ([\d.]+)$", log.read_text(), re.M)[-1])}
         summary = json.loads((folder / "summary.json").read_text())
@@ -227,6 +232,14 @@ def read():
     return json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
 
 
+def write(results):
+    """One line for each."""
+    lines = [f" {json.dumps(name)}: {json.dumps(result)}" for name, result in sorted(results.items())]
+    temporary = RESULTS.with_suffix(".tmp")
+    temporary.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    temporary.replace(RESULTS)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("text", type=pathlib.Path, nargs="?", help="text to train on, as for `anneal train --data`")
@@ -266,10 +279,7 @@ def main():
                 failed.append(problem)
                 raise
             with lock:
-                results = {**read(), left[0].folder: result}
-                temporary = RESULTS.with_suffix(".tmp")
-                temporary.write_text(json.dumps(dict(sorted(results.items())), indent=1) + "\n")
-                temporary.replace(RESULTS)
+                write({**read(), left[0].folder: result})
             print(f"{time.strftime('%H:%M')} {left[0].folder}: {result['val_bpb']:.4f}", flush=True)
 
     with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
