@@ -115,7 +115,7 @@ pub(crate) struct TrainArgs {
     /// Sequences in a batch
     #[arg(long, value_name = "N")]
     pub(crate) batch: Option<u32>,
-    /// Learning rate
+    /// Learning rate; what a recipe has for parts of the model, Muon's matrices among them, keeps its ratio to it
     #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
     pub(crate) lr: Option<f64>,
     /// Any setting of the TOML file by its whole key; may be repeated

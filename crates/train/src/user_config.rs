@@ -103,7 +103,8 @@ impl UserConfig {
     /// Fills in everything that was not written and checks everything that was.
     ///
     /// A recipe stands under everything else that was written; where none was, presets that stand for no published
-    /// model have [ours](recipes::DEFAULT), and `recipe = ""` asks for none. The preset gives the model's sizes and
+    /// model have [ours](recipes::DEFAULT), and `recipe = ""` asks for none. With another `optimizer.lr` than a recipe's,
+    /// the rate that it has for Muon keeps its ratio to it, unless that was written, too. The preset gives the model's sizes and
     /// the other defaults. Three of them follow what was written: the rate the width, the batch the sequence length,
     /// and a residual scale of 1/sqrt(2L) the number of layers. A relative path of a text file or tokenizer is taken
     /// from the present directory and made absolute, so that a run can be resumed from anywhere.
@@ -127,7 +128,25 @@ impl UserConfig {
         let place = format!("recipe {name}");
         let mut recipe = UserConfig::parse(text, &place)?;
         recipe.set("recipe", name, &place);
-        recipe.under(self).resolve_whole()
+        let rates = ["optimizer.lr", "optimizer.muon.lr"].map(|key| recipe.number(key));
+        let mut whole = recipe.under(self);
+        // Who asks for half the rate means that of matrices, too.
+        if let ([Some(lr), Some(of_muon)], Some(asked)) = (rates, self.number("optimizer.lr"))
+            && !self.has("optimizer.muon.lr")
+            && lr > 0.0
+        {
+            whole.set("optimizer.muon.lr", of_muon * (asked / lr), &self.place("optimizer.lr"));
+        }
+        whole.resolve_whole()
+    }
+
+    /// The number that was written for `key`, if it is one.
+    fn number(&self, key: &str) -> Option<f64> {
+        match self.get(key)? {
+            Value::Float(number) => Some(*number),
+            Value::Integer(number) => Some(*number as f64),
+            _ => None,
+        }
     }
 
     /// The name of the preset, which need not exist.
@@ -306,6 +325,22 @@ mod tests {
                 |config: RunConfig| (config.model.width, config.model.n_layers, config.model.ffn_hidden);
             assert_eq!(sizes(given), sizes(plain));
         }
+    }
+
+    #[test]
+    fn the_rate_of_muon_follows_the_rate_unless_it_is_written() {
+        let rates = |text: &str| {
+            let optimizer = resolve(text).unwrap().optimizer;
+            (optimizer.lr, optimizer.muon.lr)
+        };
+        let ours = rates("");
+        assert_eq!(rates(&format!("[optimizer]\nlr = {}", ours.0 / 2.0)), (ours.0 / 2.0, ours.1 / 2.0));
+        assert_eq!(rates("[optimizer]\nlr = 1"), (1.0, ours.1 / ours.0));
+        assert_eq!(rates("[optimizer]\nlr = 0.5\nmuon = { lr = 0.25 }"), (0.5, 0.25));
+        assert_eq!(rates("[optimizer.muon]\nlr = 0.25"), (ours.0, 0.25));
+        // What a run keeps says both.
+        let kept = resolve("[optimizer]\nlr = 0.01").unwrap();
+        assert_eq!(resolve(&kept.to_toml()).unwrap(), kept);
     }
 
     #[test]
