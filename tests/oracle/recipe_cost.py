@@ -40,14 +40,17 @@ def train(args, recipe, folder, steps, settings):
 
 def cost(args, recipe, scratch):
     """-> a row of the table"""
-    ffn = tomllib.loads((run_files.ROOT / "recipes" / f"{recipe}.toml").read_text()).get("model", {}).get("ffn", "swiglu")
+    written = tomllib.loads((run_files.ROOT / "recipes" / f"{recipe}.toml").read_text())
+    ffn = written.get("model", {}).get("ffn", "swiglu")
     settings = {f"model.{key}": value for key, value in SIZES.items()}
+    if "preset" not in written:
+        settings["preset"] = "gpt-48m"
     settings |= {"model.ffn_hidden": HIDDEN[ffn], "eval.every": 0, "eval.final_windows": 1, "checkpoint.every": 0}
     # One step prepares the data, which costs memory of its own, and shows the recipe's size.
     probe = scratch / f"{recipe}-first"
     train(args, recipe, probe, 1, {**settings, "accum": 1})
     config = run_files.config_of(probe)
-    whole = tomllib.loads((run_files.ROOT / "recipes" / f"{recipe}.toml").read_text()).get("accum", config["accum"])
+    whole = written.get("accum", 1)
     accum = min(whole, args.most)
     memory, metrics = train(args, recipe, scratch / recipe, args.steps, {**settings, "accum": accum})
     parts = [(line["ms"]["total"], line["ms"]["update"]) for line in metrics[1:]]

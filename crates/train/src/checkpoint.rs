@@ -36,6 +36,8 @@ pub const MEANS: &str = "means.safetensors";
 pub const OPTIMIZER: &str = "optimizer.safetensors";
 /// The state's file name.
 pub const STATE: &str = "state.json";
+/// Where a checkpoint lies while another of the same name takes its place.
+const REPLACED: &str = ".replaced.tmp";
 /// Changes when older programs could not read a checkpoint.
 const FORMAT: u32 = 1;
 
@@ -283,8 +285,8 @@ impl Checkpoints {
     }
 
     fn publish(&self, temporary: &Path, folder: &Path, needed: u64) -> Result<()> {
-        // Only one that was found broken, or that says the same, can stand in the way.
-        let old = self.dir.join(".replaced.tmp");
+        // Only one that was found broken, or that is of the same step, can stand in the way.
+        let old = self.dir.join(REPLACED);
         let stands_in_the_way = folder.exists();
         if stands_in_the_way {
             let _ = fs::remove_dir_all(&old);
@@ -360,6 +362,14 @@ impl Checkpoints {
 
     /// Removes what a killed process left unfinished. Only for who holds the run's lock.
     pub(crate) fn remove_unfinished(&self) {
+        // One that was moved out of the way of another, which the process then did not live to put there.
+        let old = self.dir.join(REPLACED);
+        if let Ok(state) = StateFile::read(&old.join(STATE)) {
+            let folder = self.folder(&state.trainer);
+            if !folder.exists() {
+                let _ = fs::rename(&old, folder);
+            }
+        }
         whole_file::remove_unfinished(&self.dir);
     }
 }
@@ -758,6 +768,30 @@ mod tests {
         saved.checkpoints().remove_unfinished();
         assert!(!half.exists());
         assert_eq!(saved.steps(), [1]);
+    }
+
+    /// A checkpoint that is written anew is moved away first; a kill right then does not cost it.
+    #[test]
+    fn a_kill_while_one_takes_the_place_of_another_leaves_one() {
+        let saved = Saved::new();
+        saved.save(1, None).unwrap();
+        let (path, _) = saved.save(2, None).unwrap();
+        let replaced = path.with_file_name(REPLACED);
+        fs::rename(&path, &replaced).unwrap();
+        saved.checkpoints().remove_unfinished();
+        assert_eq!(saved.newest_step(), (2, Vec::new()));
+        // Where the other is there, it goes.
+        copy_folder(&path, &replaced);
+        saved.checkpoints().remove_unfinished();
+        assert!(!replaced.exists());
+        assert_eq!(saved.steps(), [1, 2]);
+    }
+
+    fn copy_folder(from: &Path, to: &Path) {
+        fs::create_dir(to).unwrap();
+        for file in fs::read_dir(from).unwrap().flatten() {
+            fs::copy(file.path(), to.join(file.file_name())).unwrap();
+        }
     }
 
     /// Oracle: what `state.json` was before it had these fields: its checksum is over its own fields only.

@@ -31,8 +31,8 @@ pub struct GuardConfig {
     pub rise: f64,
     /// The share of what was learned that must be lost for a risen loss to be an illness by itself.
     pub lost: f64,
-    /// The factor by which activations or gradients must have grown for a risen loss to be an illness; its square
-    /// where the loss has only ceased to fall.
+    /// The factor by which activations or gradients must have grown for a risen loss to be an illness; one and a half
+    /// times that where the loss has only ceased to fall.
     pub growth: f64,
 }
 

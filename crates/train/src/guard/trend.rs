@@ -13,7 +13,7 @@ const FOR_GROWTH: usize = 4 * SMOOTH;
 /// Standard errors by which a loss has to fall within the last quarter of the run for it to be falling.
 const FALLING: f64 = 2.0;
 /// Standard errors by which that fall has to stay below the promised one for the loss to have ceased to fall.
-const STALLED: f64 = 5.0;
+const CEASED: f64 = 5.0;
 /// A signal has begun to grow where it was last below so many times its lowest.
 const BEGUN: f64 = 1.1;
 
@@ -87,7 +87,7 @@ impl Trend {
             rise: if error > 0.0 { (now - smooth[best]) / error } else { 0.0 },
             lost,
             falling: fall > FALLING * error,
-            stalled: fall <= FALLING * error && promised - fall > STALLED * promised_error,
+            stalled: fall <= FALLING * error && promised - fall > CEASED * promised_error,
             best_since: history.step(best.checked_sub(1)),
             activations: layers.max_by(|a, b| a.factor.total_cmp(&b.factor)),
             gradient: growth(history, &|block| block.grad),
