@@ -46,7 +46,7 @@ SCALED = {
     "model.n_layers": 6, "model.seq_len": 128, "model.vocab_size": 2048, "batch": 10, "accum": 1,
     "optimizer.multipliers.matrix": 8.0,
     "schedule.kind": "wsd", "schedule.decay": 0.0, "schedule.final_fraction": 1.0,
-    "eval.every": 0.05, "eval.windows": 64, "checkpoint.every": 0.5, "checkpoint.keep": 1,
+    "eval.every": 0.05, "eval.windows": 64, "checkpoint.every": 0.5, "checkpoint.keep": 1, "guard.action": "warn",
 }  # fmt: skip
 ZERO = {"model.init.zero_output_projections": True}
 SOFTCAP = {"model.softcap": 15.0}

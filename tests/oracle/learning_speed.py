@@ -1,7 +1,8 @@
 """How fast recipes learn: the same model size, text and tokens, val_bpb at the end, seed for seed.
 
     python learning_speed.py TEXT                   everything that is not in the results yet: many hours
-    python learning_speed.py TEXT --only main       the comparison; `trial`, `sweep`, `ablation`: the other parts
+    python learning_speed.py TEXT --only main       the comparison; `trial`, `sweep`, `ablation`: the other parts; or a
+                                                    part of a run's name in --list
     python learning_speed.py TEXT --list            what there is to do, and what is done
     python learning_speed.py --table                the tables of what is done, as Markdown
 
@@ -30,6 +31,7 @@ steps that `anneal` takes.
 import argparse
 import concurrent.futures
 import dataclasses
+import fcntl
 import hashlib
 import json
 import os
@@ -72,6 +74,8 @@ TRIALS = {
     "the same at 0.04, steps of 1,024 tokens": ("autoresearch", {**SQUARED, "accum": 2, "model.window_pattern": ""}),
     "the same at 0.04, gated SiLU": ("autoresearch", {
         **GATED, **STEP, "model.window_pattern": "", "model.ffn": "swiglu"}),
+    "the same at 0.04, gated SiLU, steps of 4,096 tokens": ("autoresearch", {
+        **GATED, "accum": 8, "model.window_pattern": ""}),
     "the same at 0.06, the rate falls from the first step": ("autoresearch", {
         **SQUARED, **STEP, "model.window_pattern": "", "schedule.decay": 1.0, "optimizer.muon.lr": 0.06}),
 }  # fmt: skip
@@ -114,9 +118,9 @@ class Job:
     def described(self):
         """All that the result depends on, but for the program and the text."""
         path = run_files.ROOT / "recipes" / f"{self.recipe}.toml"
-        recipe = tomllib.loads(path.read_text()) if self.recipe else {}
-        return {"recipe": recipe, "settings": {**COMMON, **self.settings}, "tokens": self.tokens, "seed": self.seed,
-                "by": "torch" if self.torch else "anneal"}  # fmt: skip
+        settings = flat(tomllib.loads(path.read_text())) if self.recipe else {}
+        settings |= {**COMMON, **self.settings}
+        return {"settings": settings, "tokens": self.tokens, "seed": self.seed, "by": "torch" if self.torch else "anneal"}
 
     def key(self):
         """The same in short: another one when anything of it changes."""
@@ -143,7 +147,8 @@ class Job:
         if self.torch:
             if not (folder / "config.toml").is_file():
                 begin(self.command(args), folder, log)
-            command = [sys.executable, run_files.ROOT / "tests/oracle/torch_train.py", folder, "--threads", 1]
+            command = [sys.executable, run_files.ROOT / "tests/oracle/torch_train.py", folder, "--threads", 1,
+                       "--save", folder / "torch.pt"]  # fmt: skip
         else:
             command = self.command(args)
         done = call(command, log)
@@ -156,6 +161,14 @@ class Job:
         events = run_files.json_lines(folder / "events.jsonl")
         curve = [[e["step"], round(e["val_bpb"], 5)] for e in events if e["event"] == "validation"]
         return {**result, "val_bpb": summary["val_bpb"], "recoveries": summary["recoveries"], "curve": curve}
+
+
+def flat(table, within=""):
+    """-> a table of tables as `--set` names its values"""
+    found = {}
+    for key, value in table.items():
+        found |= flat(value, f"{within}{key}.") if isinstance(value, dict) else {within + key: value}
+    return found
 
 
 def call(command, log):
@@ -232,8 +245,14 @@ def read():
     return json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
 
 
+def add(name, result):
+    """To the results, which other processes may add to at the same time. One line for each."""
+    with open(__file__) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        write({**read(), name: result})
+
+
 def write(results):
-    """One line for each."""
     lines = [f" {json.dumps(name)}: {json.dumps(result)}" for name, result in sorted(results.items())]
     temporary = RESULTS.with_suffix(".tmp")
     temporary.write_text("{\n" + ",\n".join(lines) + "\n}\n")
@@ -245,7 +264,7 @@ def main():
     parser.add_argument("text", type=pathlib.Path, nargs="?", help="text to train on, as for `anneal train --data`")
     parser.add_argument("--runs", type=pathlib.Path, default=run_files.ROOT / "runs" / "learning_speed")
     parser.add_argument("--anneal", type=pathlib.Path, default=run_files.ROOT / "target" / "release" / "anneal")
-    parser.add_argument("--only", choices=("main", "trial", "sweep", "ablation"))
+    parser.add_argument("--only", help="main, trial, sweep, ablation, or a part of what --list calls a run", default="")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--table", action="store_true")
@@ -267,8 +286,8 @@ def main():
             with lock:
                 # Anew each time: what the sweep says decides what follows.
                 results = read()
-                left = [job for job in jobs(results) if job.found(results) is None and args.only in (None, job.part)
-                        and job.folder not in taken]  # fmt: skip
+                left = [job for job in jobs(results) if job.found(results) is None and job.folder not in taken
+                        and args.only in f"{job.part} {job.folder}"]  # fmt: skip
                 if not left or failed:
                     return
                 taken.add(left[0].folder)
@@ -279,7 +298,7 @@ def main():
                 failed.append(problem)
                 raise
             with lock:
-                write({**read(), left[0].folder: result})
+                add(left[0].folder, result)
             print(f"{time.strftime('%H:%M')} {left[0].folder}: {result['val_bpb']:.4f}", flush=True)
 
     with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:

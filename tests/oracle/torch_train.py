@@ -45,6 +45,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "golden"
 import model  # noqa: E402
 
 FIRST_STEPS = 20
+SAVE_EVERY = 50
 SLACK = 10  # the shadow is one sample of what rounding may do
 PROVEN = 3
 # Kind of device: rounding of the shadow's weights, floor of the loss in nats, floor of the norm (relative), and what
@@ -269,7 +270,7 @@ class Twin:
         self.cfg, self.config, o = cfg, config["optimizer"], config["optimizer"]
         self.weights = {name: value.clone().requires_grad_() for name, value in weights.items()}
         by_muon = {n for n in self.weights if o["kind"] == "muon" and kind_of(n) == "matrix"}
-        self.muon = [Muon(self.weights[name], o["muon"], plant) for name in by_muon]
+        self.muon = {name: Muon(self.weights[name], o["muon"], plant) for name in by_muon}
         own = {group["kind"]: group for group in o.get("groups", [])}
         beta2 = 0.99 if plant == "beta2" else o["beta2"]
         groups = []
@@ -302,12 +303,25 @@ class Twin:
             group["lr"], group["weight_decay"] = lr * group["factor"], group["decay"] * left
         self.optimizer.step()
         base = self.config["lr"]
-        for muon in self.muon:
+        for muon in self.muon.values():
             muon.step(lr / base * self.config["muon"]["lr"] * self.muon_factor, self.muon_decay * left)
         self.optimizer.zero_grad(set_to_none=True)
         for value in self.weights.values():
             value.grad = None
         return total, norm
+
+    def state(self):
+        muon = {name: (m.momentum, m.second, m.number) for name, m in self.muon.items()}
+        return {"weights": self.weights, "adamw": self.optimizer.state_dict(), "muon": muon}
+
+    @torch.no_grad()
+    def restore(self, state):
+        for name, value in state["weights"].items():
+            self.weights[name].copy_(value)
+        self.optimizer.load_state_dict(state["adamw"])
+        for name, (momentum, second, number) in state["muon"].items():
+            m = self.muon[name]
+            m.momentum, m.second, m.number = momentum, second, number
 
 
 def window(tokens, start, length):
@@ -367,8 +381,14 @@ def train(run, args):
     validations = {e["step"]: e for e in events if e["event"] == "validation"}
     measure = lambda count: evaluate(planted, sound.weights, valid_tokens, table, count, B)  # noqa: E731
     T, B, records, bpb, begun = cfg.seq_len, config["batch"], [], {}, time.perf_counter()
-    next_window = 1 if plant == "order" else 0
-    for step in range(steps):
+    first = 0
+    if args.save and args.save.is_file():
+        kept = torch.load(args.save)
+        sound.restore(kept["twin"])
+        first, records, bpb = kept["step"], kept["records"], kept["bpb"]
+        print(f"goes on after step {first}", flush=True)
+    next_window = (1 if plant == "order" else 0) + first * config["accum"] * B
+    for step in range(first, steps):
         progress = run.progress(step)
         lr = run.lr(progress)
         batches = []
@@ -385,8 +405,12 @@ def train(run, args):
         if step + 1 in validations:
             bpb[step + 1] = measure(validations[step + 1]["windows"])
         if (step + 1) % args.print_every == 0 or step + 1 == steps:
-            speed = (step + 1) * run.step_tokens / (time.perf_counter() - begun)
+            speed = (step + 1 - first) * run.step_tokens / (time.perf_counter() - begun)
             print(f"step {step + 1:6} loss {loss:.5f} norm {norm:.4f} lr {lr:.3e} {speed:.0f} tok/s", flush=True)
+        if args.save and (step + 1) % SAVE_EVERY == 0:
+            saved = {"twin": sound.state(), "step": step + 1, "records": records, "bpb": bpb}
+            torch.save(saved, args.save.with_suffix(".tmp"))
+            args.save.with_suffix(".tmp").replace(args.save)
     final = None
     if steps == run.steps:
         # The run may not have ended, and have no validation here.
@@ -475,7 +499,10 @@ def main():
     parser.add_argument("--plant", choices=FAULTS, help="; ".join(f"{k}: {v}" for k, v in FAULTS.items()))
     parser.add_argument("--threads", type=int, default=0, help="0: torch's choice")
     parser.add_argument("--print-every", type=int, default=20)
+    parser.add_argument("--save", type=pathlib.Path, help=f"keep the state here every {SAVE_EVERY} steps, and go on from it")
     args = parser.parse_args()
+    if args.save and (args.compare or args.plant):
+        parser.error("--save goes with neither --compare nor --plant")
     if args.threads:
         torch.set_num_threads(args.threads)
     try:

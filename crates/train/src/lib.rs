@@ -64,8 +64,9 @@ pub use checkpoint::{Checkpoint, Checkpoints, TrainerState};
 pub use clock::{Clock, MachineClock, NAP};
 pub use config::{
     Auto, BatchRampConfig, CheckpointConfig, DEFAULT_PRESET, DEFAULT_STEP_TOKENS, DataConfig, EmaConfig,
-    EvalConfig, GroupConfig, LossScaleConfig, Multipliers, OnDeviceFailure, OptimizerConfig, OptimizerKind,
-    REFERENCE_LAYERS, REFERENCE_LR, REFERENCE_WIDTH, RunConfig, ScheduleConfig,
+    EvalConfig, GroupConfig, LossScaleConfig, MUON_STEP_TOKENS, MUON_TOKENS_PER_CHANNEL, Multipliers,
+    OnDeviceFailure, OptimizerConfig, OptimizerKind, REFERENCE_LAYERS, REFERENCE_LR, REFERENCE_WIDTH,
+    RunConfig, ScheduleConfig,
 };
 pub use ema::Ema;
 pub use error::{Error, Result};

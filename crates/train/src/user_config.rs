@@ -8,7 +8,7 @@ use toml::de::{DeTable, DeValue};
 use toml::{Spanned, Table, Value};
 
 use crate::check::Problem;
-use crate::config::{DEFAULT_PRESET, default_batch, default_lr};
+use crate::config::{DEFAULT_PRESET, default_accum, default_batch, default_lr};
 use crate::{Error, Result, RunConfig, recipes};
 
 /// Settings as they were written: any part of a [`RunConfig`], each value with its place.
@@ -200,6 +200,9 @@ impl UserConfig {
         if !self.has("batch") {
             config.batch = default_batch(&config.model);
         }
+        if !self.has("accum") {
+            config.accum = default_accum(&config.model, config.optimizer.kind, config.batch);
+        }
         config.check().map_err(|Problem { key, value, problem }| Error::Value {
             place: self.place(&key),
             key,
@@ -341,6 +344,19 @@ mod tests {
         // What a run keeps says both.
         let kept = resolve("[optimizer]\nlr = 0.01").unwrap();
         assert_eq!(resolve(&kept.to_toml()).unwrap(), kept);
+    }
+
+    /// Or an update of wide matrices takes longer than the tokens that it comes from.
+    #[test]
+    fn steps_by_muon_are_longer_and_grow_with_the_width() {
+        let step = |text: &str| resolve(text).unwrap().step_tokens();
+        assert_eq!((step(""), step("preset = 'gpt-48m'")), (2048, 8 * 768));
+        assert_eq!(step("[model]\nwidth = 256"), 2048);
+        assert_eq!(step("batch = 3"), 3 * 3 * 256, "the fewest of three sequences each");
+        assert_eq!(step("batch = 64"), 64 * 256);
+        assert_eq!(step("accum = 1"), 512);
+        assert_eq!((step("recipe = ''"), step("[optimizer]\nkind = 'adamw'")), (512, 512));
+        assert_eq!(step("recipe = ''\n[optimizer]\nkind = 'muon'"), 2048);
     }
 
     #[test]
