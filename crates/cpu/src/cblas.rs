@@ -5,12 +5,12 @@
 //! there is no Mac. Source of the interface: the BLAS Technical Forum Standard, 2001, appendix B.
 //!
 //! BLAS knows matrices whose elements lie next to each other along one axis. What does not is left to
-//! the library that other machines use, by [`product`] returning false.
+//! the kernels of other machines, by [`product`] returning false.
 
 use std::ffi::c_int;
 
 use crate::Write;
-use crate::matmul::{Block, BlockMut};
+use crate::gemm::{Block, BlockMut};
 
 const ROW_MAJOR: c_int = 101;
 const NO_TRANS: c_int = 111;

@@ -33,6 +33,7 @@ mod conv;
 mod cpu_device;
 pub mod cross_entropy;
 pub mod elementwise;
+mod gemm;
 pub mod math;
 pub mod matmul;
 pub mod matvec;

@@ -1,19 +1,13 @@
-//! f32 matrix products.
+//! f32 matrix products, divided among threads.
 //!
-//! On macOS products go to Accelerate ([`crate::cblas`]). Elsewhere the product of a block is the library
-//! `gemm` (AVX-512, AVX2, NEON micro-kernels, picked at run time), single-threaded; the pool runs one
-//! block of the output per task. Measured on Zen 4 (peak 112 GFLOP/s per core) against `faer` 0.24 on the
-//! shapes of `benches/kernels.rs`: the two are within 3% of one another at 95 to 108 GFLOP/s per core,
-//! and `gemm` is a tenth of the code to build.
-//!
-//! Bits and threads: an element of the output is a chain of multiply-adds over K, cut where the
-//! library's depth block ends. That cut depends on K alone as long as a block is more than 64 wide
-//! ([`MIN_PIECE`]), so how the output is divided does not show in the result. This is a property of
-//! the library, not a promise of it: `same_bits_for_any_number_of_threads` holds it to it.
+//! On macOS products go to Accelerate ([`crate::cblas`]), elsewhere to kernels of our own (`gemm`). The pool runs one
+//! block of the output per task; how it is divided does not show in the result. Of a product that is symmetric because
+//! its operands are, half is computed and mirrored: with the same bits, as element (j, i) is the same chain of
+//! multiply-adds as (i, j).
 
 use crate::Write;
-use crate::pool::{Pool, SharedMut, with_scratch};
-use crate::simd::dispatch;
+use crate::gemm::{self, Block, BlockMut};
+use crate::pool::{Pool, SharedMut};
 
 /// A matrix `[rows, cols]` in borrowed memory: element (i, j) is at `i * row_stride + j * col_stride`.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +49,16 @@ impl<'a> Mat<'a> {
             col_stride: self.row_stride,
             ..self
         }
+    }
+
+    /// Whether the product with `rhs` is known to be symmetric: with its own transpose, or of equal symmetric matrices.
+    fn is_mirrored_by(&self, rhs: &Mat<'_>) -> bool {
+        if self.rows != rhs.cols || self.data.as_ptr() != rhs.data.as_ptr() {
+            return false;
+        }
+        let (ours, theirs) = ((self.row_stride, self.col_stride), (rhs.row_stride, rhs.col_stride));
+        ours == (theirs.1, theirs.0)
+            || ours == theirs && self.rows == self.cols && gemm::is_symmetric(self.data, self.rows, ours)
     }
 
     /// The number of rows.
@@ -125,6 +129,11 @@ const MIN_PIECE: usize = 128;
 /// outputs are cut into more pieces than threads, which evens out threads of unequal speed.
 const AMPLE_PIECE: usize = 1024;
 
+/// A symmetric product of fewer rows is computed whole: the mirror would save little.
+const LEAST_MIRRORED: usize = 2 * MIRROR_UNIT;
+/// Pieces of a symmetric product end on multiples of the widest tile.
+const MIRROR_UNIT: usize = 64;
+
 /// Whether products go to the system's BLAS (see [`crate::cblas`]).
 const BLAS: bool = cfg!(any(target_os = "macos", feature = "openblas"));
 
@@ -142,26 +151,10 @@ pub fn matmul(pool: &Pool, dst: MatMut<'_>, write: Write, alpha: f32, lhs: Mat<'
         rhs.rows,
         rhs.cols
     );
-    // dW = dY · Xᵀ: both operands run along K, and the library would gather each packed panel from
-    // as many rows as it is wide. Transposing one of them first, in tiles, is cheaper.
-    if !BLAS
-        && rhs.row_stride == 1
-        && rhs.col_stride > 1
-        && lhs.col_stride == 1
-        && n >= MIN_PIECE
-        && m >= MIN_PIECE
-        && k >= MIN_PIECE
-    {
-        return with_scratch(k * n, |packed| {
-            transpose(pool, rhs, packed);
-            divided(pool, dst, write, alpha, lhs, Mat::new(packed, k, n));
-        });
+    let is_dense = dst.col_stride == 1 && dst.row_stride >= n;
+    if !BLAS && is_dense && write == Write::Store && m >= LEAST_MIRRORED && lhs.is_mirrored_by(&rhs) {
+        return mirrored(pool, dst, alpha, lhs, rhs);
     }
-    divided(pool, dst, write, alpha, lhs, rhs);
-}
-
-fn divided(pool: &Pool, dst: MatMut<'_>, write: Write, alpha: f32, lhs: Mat<'_>, rhs: Mat<'_>) {
-    let (m, n, k) = (dst.rows, dst.cols, lhs.cols);
     let by_rows = m >= n;
     let long = if by_rows { m } else { n };
     let pieces = match pool.threads() {
@@ -171,7 +164,7 @@ fn divided(pool: &Pool, dst: MatMut<'_>, write: Write, alpha: f32, lhs: Mat<'_>,
         threads => (threads * (long / (threads * AMPLE_PIECE)).clamp(1, 4)).min(long / MIN_PIECE).max(1),
     };
     // Pieces end on multiples of a micro-kernel's side, and none is shorter than the others' share.
-    let unit = if by_rows { 12 } else { 64 };
+    let unit = if by_rows { 6 } else { 64 };
     let cut = |i: usize| if i == pieces { long } else { long / unit * i / pieces * unit };
     let (row_stride, col_stride) = (dst.row_stride, dst.col_stride);
     let out = SharedMut::new(dst.data);
@@ -193,63 +186,36 @@ fn divided(pool: &Pool, dst: MatMut<'_>, write: Write, alpha: f32, lhs: Mat<'_>,
     });
 }
 
-/// `out [K, N]` row-major from `from [K, N]` whose rows run along memory's second axis.
-fn transpose(pool: &Pool, from: Mat<'_>, out: &mut [f32]) {
-    const STRIP: usize = 64;
-    let (k, n) = (from.rows, from.cols);
-    let shared = SharedMut::new(out);
-    pool.run(k.div_ceil(STRIP), |i| {
-        let k0 = i * STRIP;
-        let rows = STRIP.min(k - k0);
-        // SAFETY: each task has its own rows of `out`.
-        let out = unsafe { shared.slice(k0 * n, rows * n) };
-        transpose_strip(&from.data[k0..], from.col_stride, n, rows, out);
-    });
-}
-
-dispatch! {
-    /// `out [rows, n]` from `x [n, rows]` with row stride `stride`.
-    fn transpose_strip(x: &[f32], stride: usize, n: usize, rows: usize, out: &mut [f32]) {
-        let _ = FMA;
-        const TILE: usize = 16;
-        let mut tile = [[0f32; TILE]; TILE];
-        let mut j = 0;
-        while j < n {
-            let wide = TILE.min(n - j);
-            let mut i = 0;
-            while i < rows {
-                let high = TILE.min(rows - i);
-                if wide == TILE && high == TILE {
-                    for jj in 0..TILE {
-                        let row = &x[(j + jj) * stride + i..][..TILE];
-                        for ii in 0..TILE {
-                            tile[ii][jj] = row[ii];
-                        }
-                    }
-                    for ii in 0..TILE {
-                        out[(i + ii) * n + j..][..TILE].copy_from_slice(&tile[ii]);
-                    }
-                } else {
-                    for ii in 0..high {
-                        for jj in 0..wide {
-                            out[(i + ii) * n + j + jj] = x[(j + jj) * stride + i + ii];
-                        }
-                    }
-                }
-                i += high;
-            }
-            j += wide;
+/// A symmetric product: what lies above the diagonal is computed, then copied below it.
+fn mirrored(pool: &Pool, dst: MatMut<'_>, alpha: f32, lhs: Mat<'_>, rhs: Mat<'_>) {
+    let (m, k) = (dst.rows, lhs.cols);
+    // Rows for each thread, so that all have as much above the diagonal: with a share s of it above row r of m,
+    // (1 - r / m)² = 1 - s.
+    let pieces = pool.threads().min(m / MIRROR_UNIT);
+    let cut = |i: usize| {
+        let row = m as f64 * (1.0 - (1.0 - i as f64 / pieces as f64).sqrt());
+        if i == pieces { m } else { row as usize / MIRROR_UNIT * MIRROR_UNIT }
+    };
+    let stride = dst.row_stride;
+    let out = SharedMut::new(dst.data);
+    pool.run(pieces, |i| {
+        let (start, end) = (cut(i), cut(i + 1));
+        // SAFETY: as for a block in `matmul`; rows of different tasks share no element.
+        unsafe {
+            gemm::product_above_diagonal(
+                [end - start, m - start, k],
+                (out.at(start * stride + start), stride, 1),
+                alpha,
+                (lhs.data.as_ptr().wrapping_add(start * lhs.row_stride), lhs.row_stride, lhs.col_stride),
+                (rhs.data.as_ptr().wrapping_add(start * rhs.col_stride), rhs.row_stride, rhs.col_stride),
+            );
         }
-    }
+    });
+    gemm::mirror(dst.data, m, stride);
 }
 
-/// A strided block in memory: address, row stride, column stride.
-pub(crate) type Block = (*const f32, usize, usize);
-/// A strided block to be written.
-pub(crate) type BlockMut = (*mut f32, usize, usize);
-
-/// One block's product: `dst [m, n] (+)= alpha * lhs [m, k] · rhs [k, n]`. The only place where a
-/// library is called, which works on the calling thread, but for BLAS, which may use threads of its own.
+/// One block's product: `dst [m, n] (+)= alpha * lhs [m, k] · rhs [k, n]`, on the calling thread, but for BLAS, which
+/// may use threads of its own.
 ///
 /// # Safety
 /// Every element of the three blocks must be in bounds of live memory, the elements of `dst` must be
@@ -268,29 +234,7 @@ pub(crate) unsafe fn product(
         return;
     }
     // SAFETY: passed on from this function's contract.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            dst.0,
-            dst.2 as isize,
-            dst.1 as isize,
-            write == Write::Accumulate,
-            lhs.0,
-            lhs.2 as isize,
-            lhs.1 as isize,
-            rhs.0,
-            rhs.2 as isize,
-            rhs.1 as isize,
-            1.0,
-            alpha,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
-    }
+    unsafe { gemm::product([m, n, k], dst, write, alpha, lhs, rhs) }
 }
 
 #[cfg(test)]
@@ -377,6 +321,38 @@ mod tests {
                 for run in &runs[1..] {
                     assert!(run == &runs[0], "[{m}, {k}] · [{k}, {n}] depends on the number of threads");
                 }
+            }
+        }
+    }
+
+    /// Oracle: the same product of operands that are not known to be the same.
+    #[test]
+    fn symmetric_products_have_the_bits_of_any_other() {
+        for (m, k) in [(128, 40), (200, 333), (257, 600), (129, 1)] {
+            let x = random(1, m * k);
+            let y = x.clone();
+            let product = |threads, lhs: Mat<'_>, rhs: Mat<'_>| {
+                let mut dst = vec![7.0; m * m];
+                matmul(&Pool::new(threads), MatMut::new(&mut dst, m, m), Write::Store, 0.5, lhs, rhs);
+                dst
+            };
+            let wide = product(1, Mat::new(&x, m, k), Mat::new(&y, m, k).t());
+            let tall = product(1, Mat::new(&x, k, m).t(), Mat::new(&y, k, m));
+            let again = wide.clone();
+            let square = product(1, Mat::new(&wide, m, m), Mat::new(&again, m, m));
+            for threads in [1, 2, 3, 7] {
+                assert!(product(threads, Mat::new(&x, m, k), Mat::new(&x, m, k).t()) == wide, "{m} {k}");
+                assert!(product(threads, Mat::new(&x, k, m).t(), Mat::new(&x, k, m)) == tall, "{m} {k}");
+                assert!(product(threads, Mat::new(&wide, m, m), Mat::new(&wide, m, m)) == square, "{m} {k}");
+            }
+            // One value off the diagonal makes it any product again: in a square that is compared as a whole, and in one
+            // that the diagonal crosses.
+            for (i, j) in [(40, 3), (m - 1, m - 2)] {
+                let mut odd = wide.clone();
+                odd[i * m + j] += 1.0;
+                let copy = odd.clone();
+                let whole = product(1, Mat::new(&odd, m, m), Mat::new(&copy, m, m));
+                assert!(product(2, Mat::new(&odd, m, m), Mat::new(&odd, m, m)) == whole, "{m} {k}");
             }
         }
     }
