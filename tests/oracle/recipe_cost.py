@@ -48,9 +48,9 @@ def cost(args, recipe, scratch):
     settings |= {"model.ffn_hidden": HIDDEN[ffn], "eval.every": 0, "eval.final_windows": 1, "checkpoint.every": 0}
     # One step prepares the data, which costs memory of its own, and shows the recipe's size.
     probe = scratch / f"{recipe}-first"
-    train(args, recipe, probe, 1, {**settings, "accum": 1})
+    train(args, recipe, probe, 1, {**settings, "accum": 1} if "accum" in written else settings)
     config = run_files.config_of(probe)
-    whole = written.get("accum", 1)
+    whole = written.get("accum", config["accum"])
     accum = min(whole, args.most)
     memory, metrics = train(args, recipe, scratch / recipe, args.steps, {**settings, "accum": accum})
     parts = [(line["ms"]["total"], line["ms"]["update"]) for line in metrics[1:]]
