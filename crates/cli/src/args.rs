@@ -571,8 +571,10 @@ pub(crate) enum RouteName {
 /// What to measure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum BenchKind {
-    /// Whole training steps on made-up tokens: forward, backward, clipping, AdamW
+    /// Whole training steps on made-up tokens: forward, backward, clipping, the optimizer
     Step,
+    /// The ops of one layer and of the classifier, each beside what the machine allows (device cpu only)
+    Layer,
     /// The best rate, in the device's floats and in int8: stacked 1x1 convolutions of 512 channels over 64 x 64
     Peak,
     /// How long the smallest program takes
@@ -594,7 +596,7 @@ pub(crate) struct BenchArgs {
     /// What to measure
     #[arg(value_enum)]
     pub(crate) kind: BenchKind,
-    /// The model
+    /// The model; `--set recipe=NAME` trains it by a recipe
     #[arg(long, short, value_name = "NAME", default_value = train::DEFAULT_PRESET)]
     pub(crate) preset: String,
     /// Tokens in a sequence [default: the preset's]

@@ -412,6 +412,38 @@ fn a_step_is_measured() {
     let share = number("gflops") / number("peak_gflops");
     assert!((number("share_of_peak") / share - 1.0).abs() < 1e-9 && share > 0.0, "{object}");
     assert!(number("peak_rss_bytes") > 1e6);
+    // A preset as others measure it, unless a recipe is asked for.
+    let step = |more: &[&str]| {
+        let args = ["bench", "step", "--preset", "tiny", "--steps", "1", "--device", "cpu", "--json"];
+        place.ok(&[&args[..], more].concat()).json()[0]["step_tokens"].as_f64()
+    };
+    assert_eq!((step(&[]), step(&["--set", "recipe=anneal"])), (Some(512.0), Some(2048.0)));
+}
+
+#[test]
+fn the_ops_of_a_layer_are_held_against_the_machine() {
+    let place = Place::new();
+    let args = ["bench", "layer", "--preset", "odd", "--steps", "2", "--threads", "1", "--device", "cpu"];
+    let text = place.ok(&args).stdout;
+    assert!(text.contains("one layer of odd") && text.contains("arithmetic"), "{text}");
+    let object = &place.ok(&[&args[..], &["--json"]].concat()).json()[0];
+    let ops = object["ops"].as_array().expect("ops");
+    // y [F, N] = w [F, C] x [C, N] of the preset's 56 hidden channels, 40 channels, 4 sequences of 21 each.
+    let product = ops
+        .iter()
+        .find(|op| op["program"] == "forward" && op["op"].as_str().unwrap_or("").starts_with("matmul 56x40x"))
+        .unwrap_or_else(|| panic!("{object}"));
+    let number = |key: &str| product[key].as_f64().unwrap_or_else(|| panic!("{key} in {product}"));
+    assert_eq!(number("runs_per_step"), 1.0);
+    let columns: f64 = product["op"].as_str().unwrap()["matmul 56x40x".len()..].parse().expect("columns");
+    let (flops, bytes) = (2.0 * 56.0 * 40.0 * columns, 4.0 * (56.0 * 40.0 + 96.0 * columns));
+    let seconds = number("ms") / 1e3;
+    assert!((number("gflops") * 1e9 * seconds / flops - 1.0).abs() < 1e-6, "{product}");
+    assert!((number("gbytes") * 1e9 * seconds / bytes - 1.0).abs() < 1e-6, "{product}");
+    let of = |key: &str| object[key].as_f64().expect("a wall") * 1e9;
+    let least = (flops / of("peak_gflops")).max(bytes / of("peak_gbytes"));
+    assert!((number("share_of_wall") * seconds / least - 1.0).abs() < 1e-6, "{object}");
+    place.fails(&["bench", "layer", "--device", "sim"], &["bench layer", "--device cpu"]);
 }
 
 #[test]

@@ -22,6 +22,8 @@ const NAME: &str = "cpu";
 pub struct StepProfile {
     /// The program's name.
     pub program: String,
+    /// Its place among the program's steps.
+    pub index: usize,
     /// The op, or the ops of a fused pass.
     pub label: String,
     /// How often it ran.
@@ -30,6 +32,18 @@ pub struct StepProfile {
     pub time: Duration,
     /// Floating-point operations of matrix products in all runs.
     pub flops: f64,
+    /// Bytes that all runs move at the least: every operand read once, every result written once, and read where it is
+    /// added to.
+    pub bytes: f64,
+}
+
+/// What a device's threads can do at most, measured: see [`crate::probe`].
+#[derive(Debug, Clone, Copy)]
+pub struct Walls {
+    /// Multiply-adds in f32 on registers, in FLOP/s.
+    pub flops: f64,
+    /// Traffic with memory by STREAM's triad, in bytes/s.
+    pub bytes: f64,
 }
 
 #[derive(Default)]
@@ -79,6 +93,12 @@ impl CpuDevice {
             self.shared.lane().profile.take().unwrap_or_default().into_values().collect();
         steps.sort_by(|a, b| b.time.cmp(&a.time).then_with(|| a.label.cmp(&b.label)));
         steps
+    }
+
+    /// Measures the walls of this machine for the device's threads; takes a second.
+    pub fn walls(&self) -> Walls {
+        let pool = &self.shared.pool;
+        Walls { flops: crate::probe::peak_flops(pool), bytes: crate::probe::triad_bytes(pool) }
     }
 }
 
@@ -222,14 +242,17 @@ impl RawInvocation for CpuInvocation {
             let step = &self.plan.steps[index];
             let entry = profile.entry((self.name.to_string(), index)).or_insert_with(|| StepProfile {
                 program: self.name.to_string(),
+                index,
                 label: step.label.clone(),
                 runs: 0,
                 time: Duration::ZERO,
                 flops: 0.0,
+                bytes: 0.0,
             });
             entry.runs += 1;
             entry.time += start.elapsed();
             entry.flops += step.flops;
+            entry.bytes += step.bytes(&memory);
         });
         self.shared.counters.ran(start.elapsed());
         Ok(Ticket::done())

@@ -48,7 +48,7 @@ pub mod rope;
 pub mod simd;
 pub mod softmax;
 
-pub use cpu_device::{CpuDevice, StepProfile};
+pub use cpu_device::{CpuDevice, StepProfile, Walls};
 pub use pool::Pool;
 
 /// Whether a kernel replaces what its output holds or adds to it.

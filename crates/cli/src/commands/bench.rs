@@ -1,5 +1,5 @@
-//! `anneal bench`: how fast this machine trains, in whole steps of the real trainer; what single programs
-//! reach is in [`bench_engine`].
+//! `anneal bench`: how fast this machine trains, in whole steps of the real trainer. What the ops of a layer
+//! reach is in [`bench_layer`], what single programs reach in [`bench_engine`].
 
 use std::io::Write;
 use std::path::Path;
@@ -10,13 +10,13 @@ use std::time::Duration;
 use data::random::Stream;
 use data::{Dataset, DatasetInfo, SplitInfo, TokenShard, Tokenizer};
 use serde_json::json;
-use train::{Trainer, UserConfig};
+use train::{RunConfig, Trainer, UserConfig};
 
 use crate::args::{BenchArgs, BenchKind};
-use crate::commands::bench_engine;
 use crate::commands::train::toml_value;
+use crate::commands::{bench_engine, bench_layer};
 use crate::machine::{matmul_peak, peak_rss_bytes};
-use crate::{Result, device_choice, units};
+use crate::{Result, device_choice, device_choice::Choice, units};
 
 /// How long the rate of matrix products is measured, before the steps and once more after them: on
 /// a machine that does other things as well the better of the two is nearer to the truth.
@@ -26,10 +26,18 @@ const WARM_UP: u32 = 1;
 
 pub(crate) fn run(args: &BenchArgs, out: &mut dyn Write) -> Result {
     let choice = device_choice::open(&args.device, None)?;
-    if args.kind != BenchKind::Step {
-        return bench_engine::run(args, &choice, out);
+    match args.kind {
+        BenchKind::Step => step(args, &choice, out),
+        BenchKind::Layer => bench_layer::run(args, &choice, out),
+        BenchKind::Peak | BenchKind::Dispatch | BenchKind::Sram => bench_engine::run(args, &choice, out),
     }
+}
+
+/// What the options ask for, for [`WARM_UP`] steps and those that are measured.
+pub(super) fn config(args: &BenchArgs) -> train::Result<RunConfig> {
     let mut user = UserConfig::default();
+    // A preset as it is: what others measure, too.
+    user.set("recipe", "", "the default");
     for (key, value) in &args.set {
         user.set(key, toml_value(value), "--set");
     }
@@ -40,15 +48,24 @@ pub(crate) fn run(args: &BenchArgs, out: &mut dyn Write) -> Result {
             user.set(key, i64::from(value), option);
         }
     }
-    let config = user.resolve()?;
-    let folder = tempfile::tempdir()?;
-    let dataset = synthetic(folder.path(), config.model.vocab_size, 64 * config.model.seq_len + 1)?;
+    user.resolve()
+}
 
-    let peak_before = matmul_peak(choice.device.as_ref(), MEASURE)?;
+/// A trainer on made-up tokens that has taken its first steps. Its tokens are in `folder`.
+pub(super) fn warm_trainer(config: &RunConfig, choice: &Choice, folder: &Path) -> Result<Trainer> {
+    let dataset = synthetic(folder, config.model.vocab_size, 64 * config.model.seq_len + 1)?;
     let mut trainer = Trainer::new(config.clone(), dataset, choice.device.clone())?;
     for _ in 0..WARM_UP {
         trainer.step()?;
     }
+    Ok(trainer)
+}
+
+fn step(args: &BenchArgs, choice: &Choice, out: &mut dyn Write) -> Result {
+    let config = config(args)?;
+    let folder = tempfile::tempdir()?;
+    let peak_before = matmul_peak(choice.device.as_ref(), MEASURE)?;
+    let mut trainer = warm_trainer(&config, choice, folder.path())?;
     if let (true, Some(cpu)) = (args.profile, &choice.cpu) {
         cpu.start_profile();
     }
@@ -112,9 +129,10 @@ pub(crate) fn run(args: &BenchArgs, out: &mut dyn Write) -> Result {
     writeln!(out, "{tok_s:.0} tokens/s, {ms_step:.1} ms per step (median of {})", args.steps)?;
     writeln!(
         out,
-        "  of these {:.1} ms in programs, {:.1} ms in gradient norm and AdamW, {:.1} ms in copies",
+        "  of these {:.1} ms in programs, {:.1} ms in gradient norm and {}, {:.1} ms in copies",
         median(|ms| ms.programs),
         median(|ms| ms.update),
+        config.optimizer.kind,
         median(|ms| ms.copies)
     )?;
     writeln!(

@@ -44,6 +44,11 @@ impl Memory {
         self.modes[id.0]
     }
 
+    /// How many values the storage has.
+    pub(crate) fn len(&self, id: StorageId) -> usize {
+        self.runs[id.0].1
+    }
+
     /// The storage's values.
     ///
     /// # Safety

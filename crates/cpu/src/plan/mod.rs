@@ -21,6 +21,7 @@ use std::collections::HashMap;
 
 use mil::{DType, Op, Program, Stmt, ValueId};
 
+use crate::Write;
 use crate::pool::Pool;
 use groups::Groups;
 use memory::{Memory, Storage, StorageId};
@@ -64,6 +65,18 @@ pub(crate) struct Planner<'a> {
     homes: HashMap<ValueId, usize>,
     /// Statements that read a value, and outputs that are it.
     uses: Vec<Vec<usize>>,
+}
+
+impl Step {
+    /// The bytes that it moves at the least.
+    pub(crate) fn bytes(&self, memory: &Memory) -> f64 {
+        let read: usize = self.reads.iter().map(|id| memory.len(*id)).sum();
+        let written = self.writes.iter().map(|id| match memory.mode(*id) {
+            Write::Store => memory.len(*id),
+            Write::Accumulate => 2 * memory.len(*id),
+        });
+        ((read + written.sum::<usize>()) * size_of::<f32>()) as f64
+    }
 }
 
 impl Plan {
