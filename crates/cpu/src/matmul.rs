@@ -100,10 +100,14 @@ impl<'a> MatMut<'a> {
         col_stride: usize,
     ) -> MatMut<'a> {
         check_bounds(data.len(), rows, cols, row_stride, col_stride);
-        let apart = rows <= 1
-            || cols <= 1
-            || row_stride > (cols - 1) * col_stride && col_stride > 0
-            || col_stride > (rows - 1) * row_stride && row_stride > 0;
+        let apart = rows == 0
+            || cols == 0
+            || (rows == 1 || row_stride > 0)
+                && (cols == 1 || col_stride > 0)
+                && (rows == 1
+                    || cols == 1
+                    || row_stride > (cols - 1) * col_stride
+                    || col_stride > (rows - 1) * row_stride);
         assert!(
             apart,
             "matmul: destination [{rows}, {cols}] with strides ({row_stride}, {col_stride}) overlaps itself"
@@ -114,15 +118,16 @@ impl<'a> MatMut<'a> {
 
 fn check_bounds(len: usize, rows: usize, cols: usize, row_stride: usize, col_stride: usize) {
     if rows > 0 && cols > 0 {
-        let last = (rows - 1) * row_stride + (cols - 1) * col_stride;
+        let along = |count: usize, stride: usize| (count - 1).checked_mul(stride);
+        let last = along(rows, row_stride).zip(along(cols, col_stride)).and_then(|(i, j)| i.checked_add(j));
         assert!(
-            last < len,
-            "matmul: [{rows}, {cols}] with strides ({row_stride}, {col_stride}) reaches element {last} of {len}"
+            last.is_some_and(|last| last < len),
+            "matmul: [{rows}, {cols}] with strides ({row_stride}, {col_stride}) reaches beyond {len} elements"
         );
     }
 }
 
-/// Pieces of the output are at least this long on the side that is divided (see the module's head).
+/// An output is divided into pieces of about this length at least: shorter ones repack too much for their arithmetic.
 const MIN_PIECE: usize = 128;
 
 /// A piece of this many rows or columns repacks its other operand at a cost of about 1%, so longer
@@ -151,6 +156,9 @@ pub fn matmul(pool: &Pool, dst: MatMut<'_>, write: Write, alpha: f32, lhs: Mat<'
         rhs.rows,
         rhs.cols
     );
+    if m == 0 || n == 0 {
+        return;
+    }
     let is_dense = dst.col_stride == 1 && dst.row_stride >= n;
     if !BLAS && is_dense && write == Write::Store && m >= LEAST_MIRRORED && lhs.is_mirrored_by(&rhs) {
         return mirrored(pool, dst, alpha, lhs, rhs);
@@ -163,9 +171,9 @@ pub fn matmul(pool: &Pool, dst: MatMut<'_>, write: Write, alpha: f32, lhs: Mat<'
         1 => 1,
         threads => (threads * (long / (threads * AMPLE_PIECE)).clamp(1, 4)).min(long / MIN_PIECE).max(1),
     };
-    // Pieces end on multiples of a micro-kernel's side, and none is shorter than the others' share.
+    // Equal but for ending on multiples of a tile's side.
     let unit = if by_rows { 6 } else { 64 };
-    let cut = |i: usize| if i == pieces { long } else { long / unit * i / pieces * unit };
+    let cut = |i: usize| (i * long / pieces).next_multiple_of(unit).min(long);
     let (row_stride, col_stride) = (dst.row_stride, dst.col_stride);
     let out = SharedMut::new(dst.data);
     pool.run(pieces, |i| {
@@ -189,12 +197,12 @@ pub fn matmul(pool: &Pool, dst: MatMut<'_>, write: Write, alpha: f32, lhs: Mat<'
 /// A symmetric product: what lies above the diagonal is computed, then copied below it.
 fn mirrored(pool: &Pool, dst: MatMut<'_>, alpha: f32, lhs: Mat<'_>, rhs: Mat<'_>) {
     let (m, k) = (dst.rows, lhs.cols);
-    // Rows for each thread, so that all have as much above the diagonal: with a share s of it above row r of m,
+    // Rows for each thread, so that all have about as much above the diagonal: with a share s of it above row r of m,
     // (1 - r / m)² = 1 - s.
     let pieces = pool.threads().min(m / MIRROR_UNIT);
     let cut = |i: usize| {
         let row = m as f64 * (1.0 - (1.0 - i as f64 / pieces as f64).sqrt());
-        if i == pieces { m } else { row as usize / MIRROR_UNIT * MIRROR_UNIT }
+        if i == pieces { m } else { (row / MIRROR_UNIT as f64).round() as usize * MIRROR_UNIT }
     };
     let stride = dst.row_stride;
     let out = SharedMut::new(dst.data);
@@ -218,8 +226,9 @@ fn mirrored(pool: &Pool, dst: MatMut<'_>, alpha: f32, lhs: Mat<'_>, rhs: Mat<'_>
 /// may use threads of its own.
 ///
 /// # Safety
-/// Every element of the three blocks must be in bounds of live memory, the elements of `dst` must be
-/// distinct, and nothing else may access them during the call.
+/// Every element of the three blocks must be in bounds of live memory, and the elements of `dst` distinct. During the
+/// call nothing may write between the first and the last element of `lhs` or of `rhs`, and nothing else may access
+/// those of `dst`.
 pub(crate) unsafe fn product(
     [m, n, k]: [usize; 3],
     dst: BlockMut,
@@ -355,6 +364,32 @@ mod tests {
                 assert!(product(2, Mat::new(&odd, m, m), Mat::new(&odd, m, m)) == whole, "{m} {k}");
             }
         }
+    }
+
+    #[test]
+    fn an_empty_output_is_none_for_any_number_of_threads() {
+        let x = random(1, 3000);
+        for threads in [1, 2] {
+            let (lhs, rhs) = (Mat::new(&[], 0, 3), Mat::new(&x, 3, 1000));
+            matmul(&Pool::new(threads), MatMut::new(&mut [], 0, 1000), Write::Store, 1.0, lhs, rhs);
+            // With nothing to add up there are zeros.
+            let mut dst = vec![1.0; 300 * 200];
+            let (lhs, rhs) = (Mat::new(&[], 0, 300).t(), Mat::new(&[], 0, 200));
+            matmul(&Pool::new(threads), MatMut::new(&mut dst, 300, 200), Write::Store, 1.0, lhs, rhs);
+            assert!(dst.iter().all(|&x| x == 0.0));
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "overlaps itself")]
+    fn a_destination_all_in_one_place() {
+        MatMut::strided(&mut [0.0], 1, 1000, 1000, 0);
+    }
+
+    #[test]
+    #[should_panic(expected = "reaches beyond 4 elements")]
+    fn strides_that_wrap_around() {
+        Mat::strided(&[0.0; 4], 4, 1, usize::MAX / 3 * 2 + 1, 1);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Kernels cut their work into tasks whose number and shape follow from the problem alone, never
 //! from the number of threads; which thread runs which task is left to chance. So a result is the
-//! same for any pool.
+//! same for any pool. Matrix products are cut by the number of threads, but where they are cut does not show.
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicUsize, Ordering};

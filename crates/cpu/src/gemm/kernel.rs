@@ -146,11 +146,11 @@ macro_rules! micro_kernels {
                 }
                 let mut sums = [[zero(); V]; R];
                 let mut a: [*const f32; 2] =
-                    array::from_fn(|half| if BY_ROWS { a.wrapping_add(REACH * half * a_stride) } else { a });
+                    array::from_fn(|half| if BY_ROWS { a.wrapping_add((REACH * half).wrapping_mul(a_stride)) } else { a });
                 for _ in 0..k {
                     let right: [_; V] = array::from_fn(|v| load(b.add(v * LANES)));
                     for v in 0..V {
-                        prefetch(b.wrapping_add(AHEAD * b_stride + v * LANES));
+                        prefetch(b.wrapping_add(AHEAD.wrapping_mul(b_stride).wrapping_add(v * LANES)));
                     }
                     for (i, sums) in sums.iter_mut().enumerate() {
                         let left =

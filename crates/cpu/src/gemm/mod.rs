@@ -1,14 +1,15 @@
 //! f32 products of blocks, on the calling thread: cache blocks, packing and micro-kernels of our own.
 //!
 //! The order of loops, from the outside: columns of the output, as many as [`RIGHT_FLOATS`] has room for; K by pieces of
-//! [`DEPTH`]; rows by tiles of 6; columns by tiles of 64. So a block of the right operand is packed once, in panels as
-//! wide as a tile, stays in the second-level cache, and streams past a strip of the left operand that the first level
-//! holds. The left operand is read where it is; only columns that lie far apart are packed. Tiles are evened out: 256 rows are 40 tiles of 6 and 5 and not 42 of 6 and one of 4, which would
-//! take as long.
+//! [`DEPTH`]; rows by tiles; columns by tiles, of 6 rows and 64 columns with AVX-512. So a block of the right operand is
+//! packed once, in panels as wide as a tile, stays in the second-level cache, and streams past a strip of the left operand
+//! that the first level holds. What would cost more to pack than it saves is read where it is: the left operand by rows, by
+//! columns that lie close or are read by few tiles, and the right one for few rows. Tiles are evened out: 64 rows are 11
+//! tiles of 6 and 5, not 10 of 6 and one of 4, which would take as long.
 //!
 //! Bits: an element of the output is one chain of multiply-adds along each piece of K, and the pieces are added in order.
 //! Where K is cut depends on K alone, so how the output is divided, or which operand is called the left one, does not
-//! show in the result.
+//! show in the result. (Of two NaNs it may be the one or the other: their payloads carry nothing.)
 //!
 //! On a core of an Intel Xeon at 2.5 GHz with a peak of 150 GFLOP/s, a micro-kernel makes 145 to 149 of them on packed
 //! operands in the second-level cache, and the library `gemm` is behind on nearly all shapes of `benches/products.rs`,
@@ -42,8 +43,9 @@ const MOST_SQUARE: usize = 16 * 16;
 /// `dst [m, n] (+)= alpha * lhs [m, k] · rhs [k, n]`.
 ///
 /// # Safety
-/// Every element of the three blocks must be in bounds of live memory, the elements of `dst` must be
-/// distinct, and nothing else may access them during the call.
+/// Every element of the three blocks must be in bounds of live memory, and the elements of `dst` distinct. During the
+/// call nothing may write between the first and the last element of `lhs` or of `rhs`, and nothing else may access
+/// those of `dst`.
 pub(crate) unsafe fn product(
     [m, n, k]: [usize; 3],
     dst: BlockMut,
@@ -243,7 +245,8 @@ impl Product<'_> {
             let (at, row_stride, col_stride) = self.rhs;
             // SAFETY: the block lies within the right operand.
             unsafe {
-                let from = (at.add(along.start * row_stride + j * col_stride), row_stride, col_stride);
+                let from =
+                    (at.wrapping_add(along.start * row_stride + j * col_stride), row_stride, col_stride);
                 let out = &mut scratch[(j - first) * along.len()..];
                 pack::right(self.kernels, from, along.len(), cols, width, out);
             }
@@ -265,11 +268,11 @@ impl Product<'_> {
         for strip in 0..strips {
             let (top, bottom) = (strip * m / strips, (strip + 1) * m / strips);
             let rows = bottom - top;
-            // SAFETY: the strip lies within the left operand.
-            let from = unsafe { (lhs.0.add(top * lhs.1 + along.start * lhs.2), lhs.1, lhs.2) };
+            // With K = 0 there is nothing there, and nothing is read.
+            let from = (lhs.0.wrapping_add(top * lhs.1 + along.start * lhs.2), lhs.1, lhs.2);
             let (a, a_stride) = match &mut packed.left {
                 Some(left) => {
-                    // SAFETY: as above.
+                    // SAFETY: the strip lies within the left operand.
                     unsafe { pack::left(from, rows, k, left) };
                     (left.as_ptr(), rows)
                 }
@@ -288,7 +291,7 @@ impl Product<'_> {
                 unsafe {
                     let (b, b_stride) = match packed.right.panel(j, k) {
                         Some(panel) => (panel.as_ptr(), width),
-                        None => (rhs.0.add(along.start * rhs.1 + j), rhs.1),
+                        None => (rhs.0.wrapping_add(along.start * rhs.1 + j), rhs.1),
                     };
                     let c = dst.0.add(top * dst.1 + j * dst.2);
                     let (c_stride, alpha) = (dst.1, self.alpha);
