@@ -38,8 +38,8 @@ pub const DEFAULT_STEP_TOKENS: usize = 512;
 pub const MUON_STEP_TOKENS: usize = 2048;
 /// Tokens in a step by Muon for each channel of the width, at least. The five iterations that make a matrix `[m, n]`,
 /// m <= n, orthogonal take 5 (4 m² n + 2 m³) multiply-adds times 2, a token's forward and backward pass 3 m n times 2:
-/// an update costs as much as some 3 tokens a channel (700 tokens were measured at a width of 256, 2,700 at 768).
-/// With 8 of them it takes a quarter of the time.
+/// an update costs as much as some 3 tokens a channel (on the device cpu, before symmetric products were computed by
+/// halves, 700 tokens at a width of 256 and 2,700 at 768). With 8 of them it takes some quarter of the time.
 pub const MUON_TOKENS_PER_CHANNEL: usize = 8;
 /// The preset of those who name none.
 pub const DEFAULT_PRESET: &str = "tiny";

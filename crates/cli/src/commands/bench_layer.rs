@@ -15,6 +15,7 @@ use crate::args::BenchArgs;
 use crate::commands::bench;
 use crate::device_choice::Choice;
 use crate::table::Table;
+use crate::units;
 
 /// An op's time and the least that it could be.
 struct Line<'a> {
@@ -93,10 +94,10 @@ pub(crate) fn run(args: &BenchArgs, choice: &Choice, out: &mut dyn Write) -> Res
     }
     writeln!(
         out,
-        "one layer of {} on {}: {} sequences of {}",
+        "one layer of {} on {}: {} of {} tokens",
         config.preset,
         choice.device.describe(),
-        config.batch,
+        units::counted(config.batch as u64, "sequence"),
         config.model.seq_len
     )?;
     writeln!(
