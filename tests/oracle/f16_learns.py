@@ -2,6 +2,7 @@
 
     python f16_learns.py TEXT --out TABLE.md              2 presets, 3 devices, 3 seeds, 1 Mtok each: hours
     python f16_learns.py TEXT --out TABLE.md --quick      tiny on sim:m4 and cpu, seed 1, 100 ktok: minutes
+    python f16_learns.py TEXT --out TABLE.md --devices cpu:bf16       the same for products in bf16 on the CPU
 
 Needs the `anneal` binary (--anneal, by default target/release/anneal) and Python, no packages. Runs are kept in
 --runs; what is finished is not run again, and what was interrupted goes on, so this script can be stopped at
@@ -89,7 +90,7 @@ def table(args, results, presets, devices, seeds):
     """-> Markdown, and whether every row is within the noise"""
     names = ", ".join(f"seed {s}" for s in seeds)
     lines = [
-        "# f16 learns",
+        "# " + " and ".join(f"`{device}`" for device in devices[1:]) + " learn as `cpu` in f32",
         "",
         f"val_bpb after {args.budget} of `{args.text.name}`; {names}. Written by `tests/oracle/f16_learns.py`, whose head",
         f"states the rule. Machine: {platform.machine()}, {os.cpu_count()} cores.",
@@ -122,11 +123,14 @@ def main():
     parser.add_argument("--budget", help="of each run [default: 1Mtok, with --quick 100ktok]")
     parser.add_argument("--seeds", type=int, default=3, help="seeds 1 to N")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time [default: one a core]")
+    parser.add_argument("--devices", help="instead of sim:m1 and sim:m4, with commas between them")
     parser.add_argument("--quick", action="store_true", help="tiny, sim:m4 and cpu, seed 1, 100ktok")
     args = parser.parse_args()
     presets, devices, seeds = ["tiny", "deep-5m"], [REFERENCE, "sim:m1", "sim:m4"], range(1, args.seeds + 1)
     if args.quick:
         presets, devices, seeds = ["tiny"], [REFERENCE, "sim:m4"], [1]
+    if args.devices:
+        devices = [REFERENCE, *args.devices.split(",")]
     args.budget = args.budget or ("100ktok" if args.quick else "1Mtok")
     args.runs, args.text = args.runs / args.budget, args.text.resolve()
     try:
@@ -146,7 +150,7 @@ def main():
     args.out.write_text(text)
     print(text)
     if not right:
-        raise SystemExit("f16 does not learn as f32 does")
+        raise SystemExit("it does not learn as f32 does")
 
 
 if __name__ == "__main__":

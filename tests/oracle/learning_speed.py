@@ -87,6 +87,7 @@ ABLATIONS = {
     "x0 and its factors": {"model.x0_residual": False},
     "QK-norm": {"model.qk_norm": False},
     "the gate in the feed-forward part (squared ReLU, as many parameters)": {"model.ffn": "relu2", "model.ffn_hidden": 1024},
+    "sight of everything in every layer (of half a sequence in three of four)": {"model.window_pattern": "SSSL"},
     "normed embeddings": {"model.embed_norm": False},
     "softcap": {"model.softcap": 0.0},
     "zero-initialised output projections": {"model.init.zero_output_projections": False},

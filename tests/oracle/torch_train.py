@@ -423,7 +423,7 @@ def train(run, args):
 
 
 def precision_of(config):
-    return "f32" if config["device"].split(":")[0] in ("cpu", "bnns") else "f16"
+    return {"cpu": "f32", "bnns": "f32", "cpu:bf16": "bf16"}.get(config["device"], "f16")
 
 
 def compare(run, metrics, records, bpb, validations, final):

@@ -140,6 +140,15 @@ pub(crate) enum NewSchedule {
     Decay,
 }
 
+/// What matrix products read; sums, weights and the optimiser are in f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Precision {
+    /// As it is
+    F32,
+    /// Rounded to 8 bits: faster where the processor multiplies such numbers (AVX512-BF16), slower elsewhere
+    Bf16,
+}
+
 /// Where programs run.
 #[derive(Debug, Clone, Default, ClapArgs)]
 pub(crate) struct DeviceArgs {
@@ -149,6 +158,9 @@ pub(crate) struct DeviceArgs {
     /// The chip that `sim` computes like, or that `ane` is taken for: m1, m2, m3, m4, m5; sim: exact
     #[arg(long, value_name = "CHIP")]
     pub(crate) chip: Option<String>,
+    /// What `cpu` rounds the operands of matrix products to [default: f32; a run's own]
+    #[arg(long, value_name = "PRECISION")]
+    pub(crate) precision: Option<Precision>,
     /// Threads to compute with [default: one for each core]
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<u16>,

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ane::{Backend, ChildCommand, E5rtDevice, Machine};
-use cpu::CpuDevice;
+use cpu::{CpuDevice, Precision};
 use device::Device;
 use mil::lint::Chip;
 use sim::{Profile, SimDevice};
 
-use crate::args::DeviceArgs;
+use crate::args::{self, DeviceArgs};
 use crate::cache;
 
 /// A library with Espresso's `e5rt` symbols, to be used in place of the system's.
@@ -29,6 +29,9 @@ const DEFAULT_CHIP: &str = "m4";
 
 /// The older route to the engine.
 const IN_MEMORY: &str = "ane-inmem";
+
+/// The host's cores.
+const CPU: &str = "cpu";
 
 /// The name that leaves the choice to us.
 const AUTO: &str = "auto";
@@ -49,7 +52,7 @@ pub(crate) const ENTRIES: [Entry; 6] = [
     Entry { name: IN_MEMORY, what: "the Neural Engine, through _ANEInMemoryModel", apple: true },
     Entry { name: "gpu", what: "the Mac's GPU, through the same e5rt interface", apple: true },
     Entry { name: "bnns", what: "the Mac's CPU, through the same e5rt interface", apple: true },
-    Entry { name: "cpu", what: "all cores, fused kernels, f32", apple: false },
+    Entry { name: "cpu", what: "all cores, fused kernels, in f32 or with products in bf16", apple: false },
     Entry { name: "sim", what: "the engine's arithmetic, interpreted; for checking", apple: false },
 ];
 
@@ -147,6 +150,21 @@ pub(crate) fn name(args: &DeviceArgs, written: Option<&str>) -> Result<(String, 
         let problem = format!("{missing}; on this machine there are {}", here.join(" and "));
         return Err(unavailable(&format!("device `{base}`"), problem));
     }
+    if args.precision.is_some() && base != CPU {
+        let problem = "it has no choice of precision; only cpu has: --device cpu --precision bf16";
+        return Err(unavailable(&format!("device `{base}`"), problem.to_owned()));
+    }
+    if base == CPU && args.chip.is_none() {
+        let precision = match (args.precision, chip) {
+            (Some(args::Precision::F32), _) | (None, None | Some("f32")) => Precision::F32,
+            (Some(args::Precision::Bf16), _) | (None, Some("bf16")) => Precision::Bf16,
+            (None, Some(other)) => {
+                let problem = format!("there is no precision `{other}`; there are f32 and bf16");
+                return Err(unavailable(&format!("device `{base}`"), problem));
+            }
+        };
+        return Ok((cpu_in(precision).to_owned(), why));
+    }
     let chip = args.chip.as_deref().or(chip);
     let (chip, known) = match (base, chip) {
         ("sim", chip) => {
@@ -179,11 +197,20 @@ pub(crate) fn name(args: &DeviceArgs, written: Option<&str>) -> Result<(String, 
 fn asked_for<'a>(args: &'a DeviceArgs, written: Option<&'a str>) -> Option<(&'a str, String)> {
     let asked = args.device.as_deref().filter(|name| *name != AUTO);
     let written = written.filter(|name| *name != AUTO && args.device.is_none());
-    match (asked, written, &args.chip) {
+    match (asked, written, &args.chip, args.precision) {
         (Some(name), ..) => Some((name, "asked for by --device".to_owned())),
-        (None, Some(name), _) => Some((name, "the configuration names it".to_owned())),
-        (None, None, Some(_)) => Some(("sim", "--chip is a choice of sim's".to_owned())),
-        (None, None, None) => None,
+        (None, Some(name), ..) => Some((name, "the configuration names it".to_owned())),
+        (None, None, Some(_), _) => Some(("sim", "--chip is a choice of sim's".to_owned())),
+        (None, None, None, Some(_)) => Some((CPU, "--precision is a choice of cpu's".to_owned())),
+        (None, None, None, None) => None,
+    }
+}
+
+/// The whole name of the device `cpu` with products in this precision.
+fn cpu_in(precision: Precision) -> &'static str {
+    match precision {
+        Precision::F32 => CPU,
+        Precision::Bf16 => "cpu:bf16",
     }
 }
 
@@ -198,7 +225,7 @@ fn best() -> (String, String) {
         Some(missing) if cfg!(target_os = "macos") => format!("the best device present; ane: {missing}"),
         _ => "the best device present; on a Mac it is ane".to_owned(),
     };
-    ("cpu".to_owned(), why)
+    (CPU.to_owned(), why)
 }
 
 /// Opens one of Espresso's engines, with the limits and rules of the chip `chip` or of this machine's.
@@ -285,7 +312,7 @@ fn or_cpu(
 ) -> Result<Choice, device::Error> {
     match opened {
         Err(error) if !is_asked_for => {
-            open_named(("cpu".to_owned(), format!("the best device that works; {error}")), threads)
+            open_named((CPU.to_owned(), format!("the best device that works; {error}")), threads)
         }
         opened => opened,
     }
@@ -311,7 +338,8 @@ fn open_named((name, why): (String, String), threads: usize) -> Result<Choice, d
         let device = open_in_memory(of_chip.and_then(chip))?;
         return Ok(Choice { device, cpu: None, name, why });
     }
-    let cpu = Arc::new(CpuDevice::new(threads));
+    let precision = if name == cpu_in(Precision::Bf16) { Precision::Bf16 } else { Precision::F32 };
+    let cpu = Arc::new(CpuDevice::with_precision(threads, precision));
     Ok(Choice { device: cpu.clone(), cpu: Some(cpu), name, why })
 }
 
@@ -320,8 +348,11 @@ mod tests {
     use super::*;
 
     fn ask(device: Option<&str>, chip: Option<&str>, written: Option<&str>) -> Result<String, String> {
-        let args =
-            DeviceArgs { device: device.map(str::to_owned), chip: chip.map(str::to_owned), threads: None };
+        let args = DeviceArgs {
+            device: device.map(str::to_owned),
+            chip: chip.map(str::to_owned),
+            ..DeviceArgs::default()
+        };
         name(&args, written).map(|(name, _)| name).map_err(|e| e.to_string())
     }
 
@@ -342,6 +373,42 @@ mod tests {
         ] {
             assert_eq!(ask(device, chip, written).as_deref(), Ok(expected));
         }
+    }
+
+    #[test]
+    fn precision_is_a_choice_of_cpu() {
+        use args::Precision::{Bf16, F32};
+        let ask = |device: Option<&str>, precision, written| {
+            let args = DeviceArgs { device: device.map(str::to_owned), precision, ..DeviceArgs::default() };
+            name(&args, written).map(|(name, _)| name).map_err(|e| e.to_string())
+        };
+        for (device, precision, written, expected) in [
+            (None, Some(Bf16), None, "cpu:bf16"),
+            (Some("cpu:bf16"), None, None, "cpu:bf16"),
+            (Some("cpu:f32"), None, None, "cpu"),
+            (Some("cpu"), Some(Bf16), Some("sim:m1"), "cpu:bf16"),
+            // A run's own, unless another is asked for.
+            (None, None, Some("cpu:bf16"), "cpu:bf16"),
+            (None, Some(F32), Some("cpu:bf16"), "cpu"),
+            (Some("cpu"), None, Some("cpu:bf16"), "cpu"),
+        ] {
+            assert_eq!(ask(device, precision, written).as_deref(), Ok(expected));
+        }
+        for (device, precision, expected) in [
+            ("sim", Some(Bf16), "device `sim` cannot be used: it has no choice of precision; only cpu has"),
+            (
+                "cpu:f16",
+                None,
+                "device `cpu` cannot be used: there is no precision `f16`; there are f32 and bf16",
+            ),
+        ] {
+            let error = ask(Some(device), precision, None).expect_err(device);
+            assert!(error.starts_with(expected), "{error}");
+        }
+        let choice =
+            open(&DeviceArgs { precision: Some(Bf16), threads: Some(1), ..DeviceArgs::default() }, None);
+        let cpu = choice.map_err(|e| e.to_string()).expect("it is there").cpu.expect("it is cpu");
+        assert_eq!(cpu.precision(), Precision::Bf16);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use cpu::matmul::{Mat, MatMut, matmul};
 use cpu::matvec::matvec;
 use cpu::rms_norm::RmsNorm;
 use cpu::rope::{Pairing, RopeTables, Turn, rope_in_place};
-use cpu::{Pool, Write, probe};
+use cpu::{Pool, Precision, Write, probe};
 use criterion::{Criterion, Throughput};
 use mil::Op;
 
@@ -70,6 +70,7 @@ fn products(name: [&'static str; 3], out: usize, channels: usize, per_layer: usi
     let forward = move |pool: &Pool| {
         matmul(
             pool,
+            Precision::F32,
             MatMut::new(&mut y, out, S),
             Write::Store,
             1.0,
@@ -79,12 +80,21 @@ fn products(name: [&'static str; 3], out: usize, channels: usize, per_layer: usi
     };
     let input_gradient = move |pool: &Pool| {
         let lhs = Mat::new(&w2, out, channels).t();
-        matmul(pool, MatMut::new(&mut dx, channels, S), Write::Store, 1.0, lhs, Mat::new(&dy, out, S));
+        matmul(
+            pool,
+            Precision::F32,
+            MatMut::new(&mut dx, channels, S),
+            Write::Store,
+            1.0,
+            lhs,
+            Mat::new(&dy, out, S),
+        );
     };
     let weight_gradient = move |pool: &Pool| {
         let rhs = Mat::new(&x2, channels, S).t();
         matmul(
             pool,
+            Precision::F32,
             MatMut::new(&mut dw, out, channels),
             Write::Accumulate,
             1.0,
@@ -175,6 +185,7 @@ fn step() -> Vec<Kernel> {
         first: 0,
         softcap: None,
         grad_scale: 1.0 / S as f32,
+        precision: Precision::F32,
     };
     let (h, w) = (values(C * S), values(V * C));
     let targets: Vec<i32> = (0..S).map(|t| (t * 37 % V) as i32).collect();
@@ -283,10 +294,10 @@ fn median(mut work: impl FnMut()) -> f64 {
 
 /// The machine's walls, then a step's cost by kernel.
 fn summary(pool: &Pool) {
-    let peak = probe::peak_flops(pool) / 1e9;
+    let peak = probe::peak_flops(pool, Precision::F32) / 1e9;
     println!("{} threads, {:?}", pool.threads(), cpu::simd::level());
     println!("peak            {peak:8.1} GFLOP/s");
-    println!("matmul 1536^3   {:8.1} GFLOP/s", probe::matmul_flops(pool) / 1e9);
+    println!("matmul 1536^3   {:8.1} GFLOP/s", probe::matmul_flops(pool, Precision::F32) / 1e9);
     println!("triad           {:8.1} GB/s", probe::triad_bytes(pool) / 1e9);
     println!("read            {:8.1} GB/s", probe::read_bytes(pool) / 1e9);
     println!(
@@ -333,7 +344,15 @@ fn benches(criterion: &mut Criterion, pool: &Pool) {
     let mut group = criterion.benchmark_group("baselines");
     let (w, x) = (values(C * C), values(C * S));
     let (mut fast, mut naive) = (vec![0.0; C * S], vec![0.0; C * S]);
-    matmul(pool, MatMut::new(&mut fast, C, S), Write::Store, 1.0, Mat::new(&w, C, C), Mat::new(&x, C, S));
+    matmul(
+        pool,
+        Precision::F32,
+        MatMut::new(&mut fast, C, S),
+        Write::Store,
+        1.0,
+        Mat::new(&w, C, C),
+        Mat::new(&x, C, S),
+    );
     naive_matmul(&w, &x, C, C, S, &mut naive);
     // Two f32 sums of 768 products below 1/4, each off by about sqrt(768) eps.
     assert_close("matmul", &fast, &naive, 56.0 * f32::EPSILON * 4.0);

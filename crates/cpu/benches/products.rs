@@ -1,12 +1,13 @@
-//! Our products beside those of the library `gemm`, on one thread, in alternation.
+//! Our products beside those of the library `gemm`, and in bf16 beside those in f32, on one thread, in alternation.
 //!
 //! `cargo bench -p anneal-cpu --bench products [-- WORD]`: only the shapes whose name has the word in it. Prints the
-//! median rate of each, the median ratio of neighbouring runs, and the share of the arithmetic peak.
+//! median rate of each, the best rates in f32, the median ratios of neighbouring runs, and the share of the arithmetic
+//! peak.
 
 use std::time::Instant;
 
 use cpu::matmul::{Mat, MatMut, matmul};
-use cpu::{Pool, Write, probe};
+use cpu::{Pool, Precision, Write, probe};
 
 /// Runs of each side.
 const ROUNDS: usize = 41;
@@ -54,11 +55,23 @@ fn main() {
     let test = std::env::args().any(|arg| arg == "--test");
     let only = std::env::args().skip(1).find(|arg| !arg.starts_with('-')).unwrap_or_default();
     let pool = Pool::new(1);
-    let peak = if test { 1.0 } else { probe::peak_flops(&pool) };
-    println!("peak {:.1} GFLOP/s, {:?}", peak / 1e9, cpu::simd::level());
+    let peak = if test { 1.0 } else { probe::peak_flops(&pool, Precision::F32) };
+    let peak_bf16 = if test { 1.0 } else { probe::peak_flops(&pool, Precision::Bf16) };
+    let how = if cpu::simd::has_bf16() { "an instruction" } else { "made of f32" };
+    println!("peak {:.1} GFLOP/s, {:?}; bf16, {how}: {:.1}", peak / 1e9, cpu::simd::level(), peak_bf16 / 1e9);
     println!(
-        "{:12} {:>15} {:>9} {:>9} {:>6} {:>6}",
-        "product", "M N K", "ours", "library", "ratio", "of peak"
+        "{:12} {:>15} {:>9} {:>9} {:>6} {:>9} {:>9} {:>7} {:>9} {:>6} {:>7}",
+        "product",
+        "M N K",
+        "ours",
+        "library",
+        "ratio",
+        "best",
+        "library",
+        "of peak",
+        "bf16",
+        "to f32",
+        "of peak"
     );
     for Shape { name, sizes: [m, n, k], transposed, write } in shapes() {
         if !name.contains(&only) {
@@ -73,9 +86,10 @@ fn main() {
         };
         let ((ar, ac), (br, bc)) = (strides(transposed[0], m, k), strides(transposed[1], k, n));
         let (mut of_ours, mut of_theirs, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut rounded, mut of_bf16, mut gains) = (vec![0f32; m * n], Vec::new(), Vec::new());
         for _ in 0..if test { 1 } else { ROUNDS } {
             let start = Instant::now();
-            matmul(&pool, MatMut::new(&mut ours, m, n), write, 1.0, lhs, rhs);
+            matmul(&pool, Precision::F32, MatMut::new(&mut ours, m, n), write, 1.0, lhs, rhs);
             let first = start.elapsed().as_secs_f64();
             let start = Instant::now();
             // SAFETY: the strides are those of dense matrices of these sizes.
@@ -103,12 +117,18 @@ fn main() {
                 );
             }
             let second = start.elapsed().as_secs_f64();
+            let start = Instant::now();
+            matmul(&pool, Precision::Bf16, MatMut::new(&mut rounded, m, n), write, 1.0, lhs, rhs);
+            let third = start.elapsed().as_secs_f64();
+            of_bf16.push(third);
+            gains.push(first / third);
             of_ours.push(first);
             of_theirs.push(second);
             ratios.push(second / first);
         }
         assert!(
-            ours.iter().zip(&theirs).all(|(a, b)| (a - b).abs() <= 1e-4 * b.abs()),
+            // The operands are powers of two, which bf16 holds.
+            ours.iter().zip(&theirs).all(|(a, b)| (a - b).abs() <= 1e-4 * b.abs()) && ours == rounded,
             "{name}: they differ"
         );
         let rate = |seconds: f64| (2 * m * n * k) as f64 / seconds / 1e9;
@@ -116,13 +136,16 @@ fn main() {
         let bests = (best(&of_ours), best(&of_theirs));
         let rates = (rate(median(of_ours)), rate(median(of_theirs)));
         println!(
-            "{name:12} {m:5}{n:5}{k:5} {:9.1} {:9.1} {:6.2} {:9.1} {:9.1} {:5.0}%",
+            "{name:12} {m:5}{n:5}{k:5} {:9.1} {:9.1} {:6.2} {:9.1} {:9.1} {:6.0}% {:9.1} {:6.2} {:6.0}%",
             rates.0,
             rates.1,
             median(ratios),
             bests.0,
             bests.1,
-            1e11 * bests.0 / peak
+            1e11 * bests.0 / peak,
+            rate(median(of_bf16.clone())),
+            median(gains),
+            1e11 * best(&of_bf16) / peak_bf16
         );
     }
 }

@@ -8,11 +8,11 @@
 
 use std::ops::Range;
 
-use crate::Write;
 use crate::math::{exp, log};
 use crate::matmul::product;
 use crate::pool::{Pool, SharedMut, with_scratch};
 use crate::simd::{dispatch, mul_add};
+use crate::{Precision, Write};
 
 /// Queries per block of the forward pass: the width of the product's micro-kernel. Wider blocks
 /// compute more of the masked triangle, narrower ones starve the product.
@@ -133,6 +133,7 @@ impl Attention {
                 // assertion above compared; only this task writes this head's columns of o.
                 unsafe {
                     product(
+                        Precision::F32,
                         [d, wide, keys],
                         (o.at(o_at), n, 1),
                         Write::Store,
@@ -216,6 +217,7 @@ impl Attention {
                         unsafe {
                             // dv [D, keys] += dout [D, wide] · pᵀ [wide, keys].
                             product(
+                                Precision::F32,
                                 [d, keys, wide],
                                 (dv.at(kv_at), n, 1),
                                 Write::Accumulate,
@@ -229,6 +231,7 @@ impl Attention {
                         unsafe {
                             // dk [D, keys] += scale q [D, wide] · dsᵀ [wide, keys].
                             product(
+                                Precision::F32,
                                 [d, keys, wide],
                                 (dk.at(kv_at), n, 1),
                                 Write::Accumulate,
@@ -238,6 +241,7 @@ impl Attention {
                             );
                             // dq [D, wide] = scale k [D, keys] · ds [keys, wide].
                             product(
+                                Precision::F32,
                                 [d, wide, keys],
                                 (dq.at(q_at), n, 1),
                                 Write::Store,
@@ -263,6 +267,7 @@ impl Attention {
         // SAFETY: in bounds by the assertion; `s` is exclusive.
         unsafe {
             product(
+                Precision::F32,
                 [keys, wide, d],
                 (s.as_mut_ptr(), wide, 1),
                 Write::Store,

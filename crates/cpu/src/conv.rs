@@ -4,9 +4,9 @@
 use mil::Op;
 use mil::ops::conv::window;
 
-use crate::Write;
 use crate::matmul::{Mat, MatMut, matmul};
 use crate::pool::{Pool, with_scratch};
+use crate::{Precision, Write};
 
 /// x `[B, C, H, W]`, weight `[O, C/groups, KH, KW]` -> y `[B, O, OH, OW]`.
 #[derive(Debug, Clone)]
@@ -32,7 +32,14 @@ impl Conv {
         2.0 * (outputs * self.weight[1]) as f64 * (self.weight[2] * self.weight[3]) as f64
     }
 
-    pub(crate) fn forward(&self, pool: &Pool, x: &[f32], weight: &[f32], y: &mut [f32]) {
+    pub(crate) fn forward(
+        &self,
+        pool: &Pool,
+        precision: Precision,
+        x: &[f32],
+        weight: &[f32],
+        y: &mut [f32],
+    ) {
         let [batch, _, height, width] = self.x;
         let [out, per_group, kh, kw] = self.weight;
         let [(oh, top, sh, dh), (ow, left, sw, dw)] = self.sides;
@@ -55,6 +62,7 @@ impl Conv {
                     let weight = &weight[group * out_per_group * rows..][..out_per_group * rows];
                     matmul(
                         pool,
+                        precision,
                         MatMut::new(y, out_per_group, cols),
                         Write::Store,
                         1.0,

@@ -10,10 +10,10 @@ use device::{
 };
 use mil::{Element, Program};
 
-use crate::Write;
 use crate::plan::Plan;
 use crate::plan::memory::{Memory, Storage};
 use crate::pool::{Line, Pool};
+use crate::{Precision, Write};
 
 const NAME: &str = "cpu";
 
@@ -40,7 +40,7 @@ pub struct StepProfile {
 /// What a device's threads can do at most, measured: see [`crate::probe`].
 #[derive(Debug, Clone, Copy)]
 pub struct Walls {
-    /// Multiply-adds in f32 on registers, in FLOP/s.
+    /// Multiply-adds on registers in the device's precision, in FLOP/s.
     pub flops: f64,
     /// Traffic with memory by STREAM's triad, in bytes/s.
     pub bytes: f64,
@@ -64,6 +64,7 @@ struct Shared {
 /// Runs programs of `f32` on a fixed pool of threads.
 pub struct CpuDevice {
     limits: Limits,
+    precision: Precision,
     shared: Arc<Shared>,
 }
 
@@ -71,10 +72,21 @@ impl CpuDevice {
     /// A device of `threads` threads; 0 means one for each available core. Results do not depend on
     /// the number.
     pub fn new(threads: usize) -> Self {
+        CpuDevice::with_precision(threads, Precision::F32)
+    }
+
+    /// The same, with the operands of matrix products rounded to `precision`. Attention's products stay in f32: between
+    /// them stands a softmax, and rounding anew what each reads would cost what it saves.
+    pub fn with_precision(threads: usize, precision: Precision) -> Self {
         let limits =
             Limits { max_axis: usize::MAX, max_programs: None, accumulate: true, inout: false, int8: false };
         let shared = Shared { pool: Pool::new(threads), counters: Arc::default(), lane: Mutex::default() };
-        CpuDevice { limits, shared: Arc::new(shared) }
+        CpuDevice { limits, precision, shared: Arc::new(shared) }
+    }
+
+    /// What matrix products round their operands to.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// The pool that its kernels run on, for host work between runs.
@@ -98,7 +110,10 @@ impl CpuDevice {
     /// Measures the walls of this machine for the device's threads; takes a second.
     pub fn walls(&self) -> Walls {
         let pool = &self.shared.pool;
-        Walls { flops: crate::probe::peak_flops(pool), bytes: crate::probe::triad_bytes(pool) }
+        Walls {
+            flops: crate::probe::peak_flops(pool, self.precision),
+            bytes: crate::probe::triad_bytes(pool),
+        }
     }
 }
 
@@ -115,8 +130,13 @@ impl Device for CpuDevice {
 
     fn describe(&self) -> String {
         let threads = self.shared.pool.threads();
+        let precision = match self.precision {
+            Precision::F32 => "f32",
+            Precision::Bf16 if crate::simd::has_bf16() => "bf16",
+            Precision::Bf16 => "bf16 made of f32",
+        };
         format!(
-            "cpu ({threads} thread{}, {:?}, f32)",
+            "cpu ({threads} thread{}, {:?}, {precision})",
             if threads == 1 { "" } else { "s" },
             crate::simd::level()
         )
@@ -137,7 +157,7 @@ impl Device for CpuDevice {
         if program.element() != Element::F32 {
             return Err(fail("it is built for f16; this device computes in f32".to_owned()));
         }
-        let plan = Plan::new(program).map_err(fail)?;
+        let plan = Plan::new(program, self.precision).map_err(fail)?;
         self.shared.counters.compiled();
         let program = Arc::new(program.clone());
         let raw = CpuExecutable {

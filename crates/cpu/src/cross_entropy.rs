@@ -7,11 +7,11 @@
 //! A vocabulary larger than one program can hold comes in tiles: [`CrossEntropy::stats`] for each,
 //! [`mil::composites::cross_entropy::Statistics::join`] over them, then [`CrossEntropy::backward_tile`] for each.
 
-use crate::Write;
 use crate::math::{exp, log, tanh};
 use crate::matmul::{Mat, MatMut, matmul};
 use crate::pool::{Pool, SharedMut, with_scratch};
 use crate::simd::dispatch;
+use crate::{Precision, Write};
 
 /// The target of a token that counts for nothing: no loss, no gradient.
 pub const NO_TARGET: i32 = -1;
@@ -44,6 +44,8 @@ pub struct CrossEntropy {
     pub softcap: Option<f32>,
     /// Multiplies every token's gradient, e.g. loss scale / tokens.
     pub grad_scale: f32,
+    /// Of the three products.
+    pub precision: Precision,
 }
 
 /// Where gradients go: `dh [C, N]` and `dw [V, C]`, each stored or accumulated.
@@ -212,6 +214,7 @@ impl CrossEntropy {
         let h = Mat::strided(&h[n0..], self.channels, tokens, self.tokens, 1);
         matmul(
             pool,
+            self.precision,
             MatMut::new(logits, self.vocab, tokens),
             Write::Store,
             1.0,
@@ -322,6 +325,7 @@ impl CrossEntropy {
             let write = if n0 == 0 { *write } else { Write::Accumulate };
             matmul(
                 pool,
+                self.precision,
                 MatMut::new(dw, self.vocab, self.channels),
                 write,
                 1.0,
@@ -332,6 +336,7 @@ impl CrossEntropy {
         let (dh, write) = &mut gradients.dh;
         matmul(
             pool,
+            self.precision,
             MatMut::strided(&mut dh[n0..], self.channels, tokens, self.tokens, 1),
             *write,
             1.0,
@@ -473,8 +478,15 @@ mod tests {
     }
 
     fn shapes() -> Vec<CrossEntropy> {
-        let base =
-            CrossEntropy { channels: 24, tokens: 130, vocab: 300, first: 0, softcap: None, grad_scale: 0.5 };
+        let base = CrossEntropy {
+            channels: 24,
+            tokens: 130,
+            vocab: 300,
+            first: 0,
+            softcap: None,
+            grad_scale: 0.5,
+            precision: Precision::F32,
+        };
         vec![
             base,
             CrossEntropy { softcap: Some(3.0), ..base },

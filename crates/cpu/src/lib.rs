@@ -1,8 +1,8 @@
 //! The host's cores: a device that plans a program and runs it on fused kernels.
 //!
 //! What lives here: [`CpuDevice`], the planner that turns a program into a list of steps over
-//! planned memory, and the kernels, one file each, on plain slices. Everything is f32. A result
-//! does not depend on the number of threads, to the last bit.
+//! planned memory, and the kernels, one file each, on plain slices. Everything is f32, but for the operands of matrix
+//! products where [`Precision::Bf16`] is asked for. A result does not depend on the number of threads, to the last bit.
 //!
 //! What it refuses: programs built for f16 (that is `sim`), and knowledge of models or training.
 //!
@@ -50,6 +50,17 @@ pub mod softmax;
 
 pub use cpu_device::{CpuDevice, StepProfile, Walls};
 pub use pool::Pool;
+
+/// What the operands of matrix products are rounded to. Sums are in f32 in any case, and so is everything else.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// Not at all.
+    #[default]
+    F32,
+    /// To bf16, 8 bits of precision and the exponents of f32, to nearest with ties to even: twice as fast where it is an
+    /// instruction ([`simd::has_bf16`]).
+    Bf16,
+}
 
 /// Whether a kernel replaces what its output holds or adds to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,9 +5,9 @@
 //! its operands are, half is computed and mirrored: with the same bits, as element (j, i) is the same chain of
 //! multiply-adds as (i, j).
 
-use crate::Write;
 use crate::gemm::{self, Block, BlockMut};
 use crate::pool::{Pool, SharedMut};
+use crate::{Precision, Write};
 
 /// A matrix `[rows, cols]` in borrowed memory: element (i, j) is at `i * row_stride + j * col_stride`.
 #[derive(Clone, Copy, Debug)]
@@ -146,7 +146,15 @@ const BLAS: bool = cfg!(any(target_os = "macos", feature = "openblas"));
 ///
 /// # Panics
 /// When the shapes do not fit.
-pub fn matmul(pool: &Pool, dst: MatMut<'_>, write: Write, alpha: f32, lhs: Mat<'_>, rhs: Mat<'_>) {
+pub fn matmul(
+    pool: &Pool,
+    precision: Precision,
+    dst: MatMut<'_>,
+    write: Write,
+    alpha: f32,
+    lhs: Mat<'_>,
+    rhs: Mat<'_>,
+) {
     let (m, n, k) = (dst.rows, dst.cols, lhs.cols);
     assert!(
         lhs.rows == m && rhs.rows == k && rhs.cols == n,
@@ -160,14 +168,15 @@ pub fn matmul(pool: &Pool, dst: MatMut<'_>, write: Write, alpha: f32, lhs: Mat<'
         return;
     }
     let is_dense = dst.col_stride == 1 && dst.row_stride >= n;
-    if !BLAS && is_dense && write == Write::Store && m >= LEAST_MIRRORED && lhs.is_mirrored_by(&rhs) {
-        return mirrored(pool, dst, alpha, lhs, rhs);
+    let is_blas = BLAS && precision == Precision::F32;
+    if !is_blas && is_dense && write == Write::Store && m >= LEAST_MIRRORED && lhs.is_mirrored_by(&rhs) {
+        return mirrored(pool, precision, dst, alpha, lhs, rhs);
     }
     let by_rows = m >= n;
     let long = if by_rows { m } else { n };
     let pieces = match pool.threads() {
         // BLAS cuts a product itself, and where is none of our business: the same call always.
-        _ if BLAS => 1,
+        _ if is_blas => 1,
         1 => 1,
         threads => (threads * (long / (threads * AMPLE_PIECE)).clamp(1, 4)).min(long / MIN_PIECE).max(1),
     };
@@ -183,6 +192,7 @@ pub fn matmul(pool: &Pool, dst: MatMut<'_>, write: Write, alpha: f32, lhs: Mat<'
         // them, blocks of different tasks share no element, and `dst` is borrowed exclusively.
         unsafe {
             product(
+                precision,
                 [rows, cols, k],
                 (out.at(i0 * row_stride + j0 * col_stride), row_stride, col_stride),
                 write,
@@ -195,7 +205,7 @@ pub fn matmul(pool: &Pool, dst: MatMut<'_>, write: Write, alpha: f32, lhs: Mat<'
 }
 
 /// A symmetric product: what lies above the diagonal is computed, then copied below it.
-fn mirrored(pool: &Pool, dst: MatMut<'_>, alpha: f32, lhs: Mat<'_>, rhs: Mat<'_>) {
+fn mirrored(pool: &Pool, precision: Precision, dst: MatMut<'_>, alpha: f32, lhs: Mat<'_>, rhs: Mat<'_>) {
     let (m, k) = (dst.rows, lhs.cols);
     // Rows for each thread, so that all have about as much above the diagonal: with a share s of it above row r of m,
     // (1 - r / m)² = 1 - s.
@@ -211,6 +221,7 @@ fn mirrored(pool: &Pool, dst: MatMut<'_>, alpha: f32, lhs: Mat<'_>, rhs: Mat<'_>
         // SAFETY: as for a block in `matmul`; rows of different tasks share no element.
         unsafe {
             gemm::product_above_diagonal(
+                precision,
                 [end - start, m - start, k],
                 (out.at(start * stride + start), stride, 1),
                 alpha,
@@ -230,6 +241,7 @@ fn mirrored(pool: &Pool, dst: MatMut<'_>, alpha: f32, lhs: Mat<'_>, rhs: Mat<'_>
 /// call nothing may write between the first and the last element of `lhs` or of `rhs`, and nothing else may access
 /// those of `dst`.
 pub(crate) unsafe fn product(
+    precision: Precision,
     [m, n, k]: [usize; 3],
     dst: BlockMut,
     write: Write,
@@ -238,12 +250,17 @@ pub(crate) unsafe fn product(
     rhs: Block,
 ) {
     #[cfg(any(target_os = "macos", feature = "openblas"))]
-    // SAFETY: passed on from this function's contract.
-    if m > 0 && n > 0 && k > 0 && unsafe { crate::cblas::product([m, n, k], dst, write, alpha, lhs, rhs) } {
+    if precision == Precision::F32
+        && m > 0
+        && n > 0
+        && k > 0
+        // SAFETY: passed on from this function's contract.
+        && unsafe { crate::cblas::product([m, n, k], dst, write, alpha, lhs, rhs) }
+    {
         return;
     }
     // SAFETY: passed on from this function's contract.
-    unsafe { gemm::product([m, n, k], dst, write, alpha, lhs, rhs) }
+    unsafe { gemm::product(precision, [m, n, k], dst, write, alpha, lhs, rhs) }
 }
 
 #[cfg(test)]
@@ -277,25 +294,51 @@ mod tests {
         ]
     }
 
-    /// Oracle: f64 sums. Values lie in [-1, 1], so a chain of K multiply-adds is off by at most about
-    /// K * K/2 * eps / sqrt(K) in the worst likely case; sqrt(K) * K^(1/2) * 2^-23 = K * 2^-23 bounds it.
+    /// Oracle: f64 sums of operands that the crate `half` rounds. Values lie in [-1, 1], and products of bf16 are exact in
+    /// f32, so a chain of K multiply-adds is off by at most about K * K/2 * eps / sqrt(K) in the worst likely case;
+    /// sqrt(K) * K^(1/2) * 2^-23 = K * 2^-23 bounds it.
     #[test]
     fn agrees_with_the_definition() {
         for (m, n, k) in
             [(1, 1, 1), (1, 70, 33), (70, 1, 33), (5, 7, 2), (33, 130, 65), (200, 131, 600), (130, 257, 96)]
         {
             let (a, b) = (random(1, m * k), random(2, k * n));
-            for write in [Write::Store, Write::Accumulate] {
-                for (lhs, rhs) in forms(&a, &b, m, n, k) {
+            let rounded = [&a, &b].map(|x| x.iter().map(|x| half::bf16::from_f32(*x).to_f32()).collect());
+            let of: [(Precision, [Vec<f32>; 2]); 2] =
+                [(Precision::F32, [a.clone(), b.clone()]), (Precision::Bf16, rounded)];
+            for (write, (precision, [c, d])) in [Write::Store, Write::Accumulate]
+                .into_iter()
+                .flat_map(|write| of.iter().map(move |of| (write, of)))
+            {
+                for ((lhs, rhs), (c, d)) in forms(&a, &b, m, n, k).into_iter().zip(forms(c, d, m, n, k)) {
                     let mut fast = random(3, m * n);
                     let mut want = fast.clone();
-                    matmul(&Pool::new(2), MatMut::new(&mut fast, m, n), write, 0.5, lhs, rhs);
-                    slow(&mut want, write, 0.5, lhs, rhs);
+                    matmul(&Pool::new(2), *precision, MatMut::new(&mut fast, m, n), write, 0.5, lhs, rhs);
+                    slow(&mut want, write, 0.5, c, d);
                     let tolerance = (k + 1) as f32 * f32::EPSILON;
                     let off = worst_difference(&fast, &want);
-                    assert!(off <= tolerance, "[{m}, {k}] · [{k}, {n}]: {off} > {tolerance}");
+                    assert!(off <= tolerance, "{precision:?} [{m}, {k}] · [{k}, {n}]: {off} > {tolerance}");
                 }
             }
+        }
+    }
+
+    /// Rounding to bf16 where it is not a matter of the nearest one: ties, what overflows, what is no number. Oracle: the
+    /// crate `half`.
+    #[test]
+    fn rounds_as_bf16_is_defined() {
+        let odd =
+            [0x3f80_8000u32, 0x3f81_8000, 0x3f80_7fff, 0x7f7f_ffff, 0xff7f_8000, 0x7f80_0000, 0x7f80_0001]
+                .into_iter()
+                .chain([0xffff_ffff, 0x0080_0000, 0x8000_0000, 0x7f7f_7fff, 0xbf80_8000])
+                .map(f32::from_bits);
+        for x in odd {
+            let mut got = [0.0];
+            let (x_alone, one) = ([x], [1.0]);
+            let (lhs, rhs) = (Mat::new(&x_alone, 1, 1), Mat::new(&one, 1, 1));
+            matmul(&Pool::new(1), Precision::Bf16, MatMut::new(&mut got, 1, 1), Write::Store, 1.0, lhs, rhs);
+            let want = half::bf16::from_f32(x).to_f32();
+            assert!(got[0] == want || got[0].is_nan() && want.is_nan(), "{x}: {} for {want}", got[0]);
         }
     }
 
@@ -313,22 +356,25 @@ mod tests {
         ] {
             let (a, b) = (random(1, m * k), random(2, k * n));
             for (lhs, rhs) in forms(&a, &b, m, n, k) {
-                let runs: Vec<Vec<f32>> = [1, 2, 3, 7]
-                    .map(|threads| {
-                        let mut dst = vec![0.25; m * n];
-                        matmul(
-                            &Pool::new(threads),
-                            MatMut::new(&mut dst, m, n),
-                            Write::Accumulate,
-                            1.0,
-                            lhs,
-                            rhs,
-                        );
-                        dst
-                    })
-                    .to_vec();
-                for run in &runs[1..] {
-                    assert!(run == &runs[0], "[{m}, {k}] · [{k}, {n}] depends on the number of threads");
+                for precision in [Precision::F32, Precision::Bf16] {
+                    let runs: Vec<Vec<f32>> = [1, 2, 3, 7]
+                        .map(|threads| {
+                            let mut dst = vec![0.25; m * n];
+                            matmul(
+                                &Pool::new(threads),
+                                precision,
+                                MatMut::new(&mut dst, m, n),
+                                Write::Accumulate,
+                                1.0,
+                                lhs,
+                                rhs,
+                            );
+                            dst
+                        })
+                        .to_vec();
+                    for run in &runs[1..] {
+                        assert!(run == &runs[0], "[{m}, {k}] · [{k}, {n}] depends on the number of threads");
+                    }
                 }
             }
         }
@@ -337,12 +383,22 @@ mod tests {
     /// Oracle: the same product of operands that are not known to be the same.
     #[test]
     fn symmetric_products_have_the_bits_of_any_other() {
-        for (m, k) in [(128, 40), (200, 333), (257, 600), (129, 1)] {
+        for (precision, (m, k)) in [Precision::F32, Precision::Bf16].into_iter().flat_map(|precision| {
+            [(128, 40), (200, 333), (257, 600), (129, 1)].map(|sizes| (precision, sizes))
+        }) {
             let x = random(1, m * k);
             let y = x.clone();
             let product = |threads, lhs: Mat<'_>, rhs: Mat<'_>| {
                 let mut dst = vec![7.0; m * m];
-                matmul(&Pool::new(threads), MatMut::new(&mut dst, m, m), Write::Store, 0.5, lhs, rhs);
+                matmul(
+                    &Pool::new(threads),
+                    precision,
+                    MatMut::new(&mut dst, m, m),
+                    Write::Store,
+                    0.5,
+                    lhs,
+                    rhs,
+                );
                 dst
             };
             let wide = product(1, Mat::new(&x, m, k), Mat::new(&y, m, k).t());
@@ -371,11 +427,27 @@ mod tests {
         let x = random(1, 3000);
         for threads in [1, 2] {
             let (lhs, rhs) = (Mat::new(&[], 0, 3), Mat::new(&x, 3, 1000));
-            matmul(&Pool::new(threads), MatMut::new(&mut [], 0, 1000), Write::Store, 1.0, lhs, rhs);
+            matmul(
+                &Pool::new(threads),
+                Precision::F32,
+                MatMut::new(&mut [], 0, 1000),
+                Write::Store,
+                1.0,
+                lhs,
+                rhs,
+            );
             // With nothing to add up there are zeros.
             let mut dst = vec![1.0; 300 * 200];
             let (lhs, rhs) = (Mat::new(&[], 0, 300).t(), Mat::new(&[], 0, 200));
-            matmul(&Pool::new(threads), MatMut::new(&mut dst, 300, 200), Write::Store, 1.0, lhs, rhs);
+            matmul(
+                &Pool::new(threads),
+                Precision::F32,
+                MatMut::new(&mut dst, 300, 200),
+                Write::Store,
+                1.0,
+                lhs,
+                rhs,
+            );
             assert!(dst.iter().all(|&x| x == 0.0));
         }
     }
@@ -398,6 +470,7 @@ mod tests {
         let x = [0.0; 6];
         matmul(
             &Pool::new(1),
+            Precision::F32,
             MatMut::new(&mut [0.0; 4], 2, 2),
             Write::Store,
             1.0,

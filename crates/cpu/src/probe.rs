@@ -3,10 +3,10 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use crate::Write;
 use crate::matmul::{Mat, MatMut, matmul};
 use crate::pool::{Pool, SharedMut};
-use crate::simd::{dispatch, mul_add};
+use crate::simd::{self, dispatch, mul_add};
+use crate::{Precision, Write};
 
 /// Seconds per probe: long enough to reach the sustained clock.
 const SECONDS: f64 = 0.3;
@@ -29,16 +29,40 @@ const ROUNDS: usize = 200_000;
 /// Independent accumulators: 12 vectors of 16 lanes cover latency times issue width.
 const ACCUMULATORS: usize = 12 * 16;
 
-/// The arithmetic peak in f32 over all of the pool's threads, in FLOP/s: multiply-adds on registers,
-/// nothing else.
-pub fn peak_flops(pool: &Pool) -> f64 {
+/// The arithmetic peak over all of the pool's threads, in FLOP/s: multiply-adds on registers, nothing else. Where there
+/// is no instruction for bf16 its peak is that of f32.
+pub fn peak_flops(pool: &Pool, precision: Precision) -> f64 {
     let tasks = pool.threads();
+    let in_pairs = precision == Precision::Bf16 && simd::has_bf16();
     let seconds = best(|| {
         pool.run(tasks, |_| {
-            black_box(multiply_adds(black_box(1.000_000_1), black_box(-1e-9)));
+            if in_pairs {
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: `has_bf16` says that the instruction exists.
+                black_box(unsafe { multiply_add_pairs(black_box(1.0), black_box(-1e-9)) });
+            } else {
+                black_box(multiply_adds(black_box(1.000_000_1), black_box(-1e-9)));
+            }
         });
     });
-    (2 * ACCUMULATORS * ROUNDS * tasks) as f64 / seconds
+    let per_sum = if in_pairs { 4 } else { 2 };
+    (per_sum * ACCUMULATORS * ROUNDS * tasks) as f64 / seconds
+}
+
+/// As `multiply_adds`, two products to a sum, of pairs of bf16 whose bits are those of `a` and `b`.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn multiply_add_pairs(a: f32, b: f32) -> f32 {
+    use std::arch::x86_64::{__m512, __m512bh, _mm512_dpbf16_ps, _mm512_reduce_add_ps, _mm512_set1_ps};
+    // SAFETY: vectors of 512 bits, of which every pattern is one of bf16.
+    let [a, b] = [a, b].map(|x| unsafe { std::mem::transmute::<__m512, __m512bh>(_mm512_set1_ps(x)) });
+    let mut sums = [_mm512_set1_ps(1.0); ACCUMULATORS / 16];
+    for _ in 0..ROUNDS {
+        for sum in &mut sums {
+            *sum = _mm512_dpbf16_ps(*sum, a, b);
+        }
+    }
+    sums.into_iter().map(|sum| _mm512_reduce_add_ps(sum)).sum()
 }
 
 dispatch! {
@@ -54,13 +78,13 @@ dispatch! {
 }
 
 /// The best rate of [`matmul`] on a large product, in FLOP/s.
-pub fn matmul_flops(pool: &Pool) -> f64 {
+pub fn matmul_flops(pool: &Pool, precision: Precision) -> f64 {
     const SIDE: usize = 1536;
     let (a, b) = (vec![0.5f32; SIDE * SIDE], vec![0.25f32; SIDE * SIDE]);
     let mut c = vec![0f32; SIDE * SIDE];
     let seconds = best(|| {
         let dst = MatMut::new(&mut c, SIDE, SIDE);
-        matmul(pool, dst, Write::Store, 1.0, Mat::new(&a, SIDE, SIDE), Mat::new(&b, SIDE, SIDE));
+        matmul(pool, precision, dst, Write::Store, 1.0, Mat::new(&a, SIDE, SIDE), Mat::new(&b, SIDE, SIDE));
     });
     (2 * SIDE * SIDE * SIDE) as f64 / seconds
 }

@@ -58,6 +58,14 @@ fn detect() -> Level {
     Level::Baseline
 }
 
+/// Whether products of bf16 are an instruction here (AVX512-BF16); elsewhere they are made of those of f32.
+pub fn has_bf16() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return level() == Level::Avx512 && is_x86_feature_detected!("avx512bf16");
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
 /// `a * b + c`, fused where `FMA` says that the instruction exists.
 #[inline(always)]
 pub(crate) fn mul_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {

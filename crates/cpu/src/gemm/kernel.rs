@@ -1,4 +1,4 @@
-//! The micro-kernels: a tile of the output in registers, for each instruction set.
+//! The micro-kernels: a tile of the output in registers, for each instruction set and precision.
 //!
 //! A tile is R rows of V vectors. For every step along K a kernel loads V vectors of the right operand and, for each
 //! row, spreads one value of the left one over a vector: R V multiply-adds for R + V loads. With AVX-512 six rows of
@@ -6,12 +6,26 @@
 //! cycles for the ones and 5 for the others. Twelve rows of two vectors need 7, and were slower wherever two threads
 //! share a core. With AVX2 six rows of two vectors fill 12 of 16 registers.
 //!
+//! A step along K is one f32 of an operand, or a pair of bf16 in as many bytes: the even position of K in the lower half,
+//! the odd one in the upper. AVX512-BF16 multiplies both and adds them to a sum in one instruction. Elsewhere a pair is
+//! taken apart, which is exact, and multiplied by two multiply-adds in the order of that instruction, the upper half
+//! first: a machine without it computes the same numbers, but for denormal ones, somewhat slower than in f32. What is
+//! taken apart needs registers, so that those tiles are smaller.
+//!
 //! Two things made up a quarter of the time when they were missing: a right operand that lies at a multiple of 64 bytes,
 //! so that no vector straddles two cache lines, and its prefetch, as it streams from the second-level cache.
 
 use std::array;
 
-/// What one call of a micro-kernel does: `c [R, V * lanes] = alpha * a [R, k] · b [k, V * lanes]`, or `+=`.
+use crate::Precision;
+#[cfg(target_arch = "x86_64")]
+use crate::simd::{self, Level};
+
+/// The bits of the upper half of a pair.
+pub(super) const UPPER: u32 = 0xffff_0000;
+
+/// What one call of a micro-kernel does: `c [R, V * lanes] = alpha * a [R, k] · b [k, V * lanes]`, or `+=`. Where the
+/// operands are pairs of bf16, `k` counts pairs, and what `a` and `b` point at are their bits.
 ///
 /// Value (i, p) of the left operand is at `a + i * a_stride + p` for a kernel that reads by rows, at
 /// `a + i + p * a_stride` for one that reads by columns; row p of the right operand begins at `b + p * b_stride`, row
@@ -41,10 +55,12 @@ pub(super) type Kernel = unsafe fn(&Call);
 /// Both squares must lie in live memory, and the machine must have the instruction set.
 pub(super) type Square = unsafe fn(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize);
 
-/// The micro-kernels of an instruction set.
+/// The micro-kernels of an instruction set and a precision.
 pub(super) struct Kernels {
-    /// Values in a vector.
+    /// Values of the output in a vector.
     pub(super) lanes: usize,
+    /// Values of an operand in a step along K: an f32, or two bf16.
+    pub(super) per_step: usize,
     /// The transposition of a square of vectors.
     pub(super) square: Square,
     /// By vectors in a row, then by rows, both from one on.
@@ -54,28 +70,45 @@ pub(super) struct Kernels {
 
 impl Kernels {
     /// Those of this machine.
-    pub(super) fn of_machine() -> &'static Kernels {
+    pub(super) fn of_machine(precision: Precision) -> &'static Kernels {
         #[cfg(target_arch = "x86_64")]
-        match crate::simd::level() {
-            crate::simd::Level::Avx512 => return &avx512::KERNELS,
-            crate::simd::Level::Avx2 => return &avx2::KERNELS,
-            crate::simd::Level::Baseline => {}
+        match (simd::level(), precision) {
+            (Level::Avx512, Precision::F32) => return &avx512::F32,
+            (Level::Avx512, Precision::Bf16) if simd::has_bf16() => return &avx512::BF16,
+            (Level::Avx512, Precision::Bf16) => return &avx512::BF16_APART,
+            (Level::Avx2, Precision::F32) => return &avx2::F32,
+            (Level::Avx2, Precision::Bf16) => return &avx2::BF16_APART,
+            (Level::Baseline, _) => {}
         }
-        &portable::KERNELS
+        match precision {
+            Precision::F32 => &portable::F32,
+            Precision::Bf16 => &portable::BF16_APART,
+        }
     }
 
     /// All that this machine can run.
     #[cfg(test)]
     pub(super) fn all() -> Vec<&'static Kernels> {
         #[allow(unused_mut)]
-        let mut all = vec![&portable::KERNELS];
+        let mut all = vec![&portable::F32, &portable::BF16_APART];
         #[cfg(target_arch = "x86_64")]
         {
-            let level = crate::simd::level();
-            all.extend((level >= crate::simd::Level::Avx2).then_some(&avx2::KERNELS));
-            all.extend((level >= crate::simd::Level::Avx512).then_some(&avx512::KERNELS));
+            if simd::level() >= Level::Avx2 {
+                all.extend([&avx2::F32, &avx2::BF16_APART]);
+            }
+            if simd::level() >= Level::Avx512 {
+                all.extend([&avx512::F32, &avx512::BF16_APART]);
+                all.extend(simd::has_bf16().then_some(&avx512::BF16));
+            }
         }
         all
+    }
+
+    /// For who reads of a failed test.
+    #[cfg(test)]
+    pub(super) fn describe(&self) -> String {
+        let Kernels { lanes, per_step, .. } = self;
+        format!("{lanes} lanes, {per_step} to a step, tiles of {} vectors", self.most_vectors())
     }
 
     /// The most vectors in a row of a tile.
@@ -127,14 +160,14 @@ fn opaque(pointer: *const f32) -> *const f32 {
 const REACH: usize = 4;
 
 /// The body of the kernels and their table. Where it is used there are `LANES`, `AHEAD`, `square` and the operations on
-/// vectors.
+/// vectors; `$add(left, right, sum)` adds the products of a step.
 macro_rules! micro_kernels {
-    (@tiles [$($rows:literal)*] $vectors:literal $by_rows:literal) => {
-        &[$(tile::<$rows, $vectors, $by_rows>),*]
+    (@tiles $tile:ident [$($rows:literal)*] $vectors:literal $by_rows:literal) => {
+        &[$($tile::<$rows, $vectors, $by_rows>),*]
     };
-    ($rows:tt of [$($vectors:literal)*] $(with $features:literal)?) => {
+    ($table:ident, $tile:ident: $rows:tt of [$($vectors:literal)*], $per_step:literal by $add:ident $(with $features:literal)?) => {
         $(#[target_feature(enable = $features)])?
-        unsafe fn tile<const R: usize, const V: usize, const BY_ROWS: bool>(call: &Call) {
+        unsafe fn $tile<const R: usize, const V: usize, const BY_ROWS: bool>(call: &Call) {
             const { assert!(R <= 2 * REACH) };
             let Call { k, a, a_stride, mut b, b_stride, c, c_stride, alpha, accumulate } = *call;
             // SAFETY: the caller's, for all that follows.
@@ -157,7 +190,7 @@ macro_rules! micro_kernels {
                             if BY_ROWS { a[i / REACH].add(i % REACH * a_stride) } else { a[0].add(i) };
                         let left = spread(*left);
                         for v in 0..V {
-                            sums[v] = multiply_add(left, right[v], sums[v]);
+                            sums[v] = $add(left, right[v], sums[v]);
                         }
                     }
                     b = b.wrapping_add(b_stride);
@@ -174,29 +207,62 @@ macro_rules! micro_kernels {
             }
         }
 
-        pub(super) static KERNELS: Kernels = Kernels {
+        pub(super) static $table: Kernels = Kernels {
             lanes: LANES,
+            per_step: $per_step,
             square,
-            by_rows: &[$(micro_kernels! { @tiles $rows $vectors true }),*],
-            by_columns: &[$(micro_kernels! { @tiles $rows $vectors false }),*],
+            by_rows: &[$(micro_kernels! { @tiles $tile $rows $vectors true }),*],
+            by_columns: &[$(micro_kernels! { @tiles $tile $rows $vectors false }),*],
         };
     };
 }
 
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
-    use super::{Call, Kernels, REACH, array, opaque, prefetch};
+    use super::{Call, Kernels, REACH, UPPER, array, opaque, prefetch};
     use std::arch::x86_64::{
-        __m512, _mm512_castpd_ps, _mm512_castps_pd, _mm512_fmadd_ps as multiply_add, _mm512_loadu_ps as load,
-        _mm512_set1_ps as spread, _mm512_setzero_ps as zero, _mm512_shuffle_f32x4, _mm512_storeu_ps as store,
-        _mm512_unpackhi_pd, _mm512_unpackhi_ps, _mm512_unpacklo_pd, _mm512_unpacklo_ps,
+        __m512, __m512bh, _mm512_and_si512, _mm512_castpd_ps, _mm512_castps_pd, _mm512_castps_si512,
+        _mm512_castsi512_ps, _mm512_dpbf16_ps, _mm512_fmadd_ps as multiply_add, _mm512_loadu_ps as load,
+        _mm512_set1_epi32, _mm512_set1_ps as spread, _mm512_setzero_ps as zero, _mm512_shuffle_f32x4,
+        _mm512_slli_epi32, _mm512_storeu_ps as store, _mm512_unpackhi_pd, _mm512_unpackhi_ps,
+        _mm512_unpacklo_pd, _mm512_unpacklo_ps,
     };
 
     const LANES: usize = 16;
     /// Rows of the right operand that are asked for ahead: 6 take some 70 cycles, a miss of the first-level cache 14.
     const AHEAD: usize = 6;
 
-    micro_kernels! { [1 2 3 4 5 6] of [1 2 3 4] with "avx512f,avx2,fma" }
+    micro_kernels! { F32, tile: [1 2 3 4 5 6] of [1 2 3 4], 1 by multiply_add with "avx512f,avx2,fma" }
+    micro_kernels! { BF16, bf16_tile: [1 2 3 4 5 6] of [1 2 3 4], 2 by multiply_add_pairs with "avx512f,avx512bf16,avx2,fma" }
+    micro_kernels! { BF16_APART, apart_tile: [1 2 3 4 5 6] of [1 2 3], 2 by multiply_add_apart with "avx512f,avx2,fma" }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    fn multiply_add_pairs(left: __m512, right: __m512, sum: __m512) -> __m512 {
+        // SAFETY: vectors of 512 bits, of which every pattern is one of bf16.
+        let [left, right] =
+            [left, right].map(|pairs| unsafe { std::mem::transmute::<__m512, __m512bh>(pairs) });
+        _mm512_dpbf16_ps(sum, left, right)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn multiply_add_apart(left: __m512, right: __m512, sum: __m512) -> __m512 {
+        let sum = multiply_add(upper(left), upper(right), sum);
+        multiply_add(lower(left), lower(right), sum)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn upper(pairs: __m512) -> __m512 {
+        _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(pairs), _mm512_set1_epi32(UPPER as i32)))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn lower(pairs: __m512) -> __m512 {
+        _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_castps_si512(pairs)))
+    }
 
     /// By halves: pairs of rows interleaved by values, then by pairs of values, then quarters of vectors by quarters.
     #[target_feature(enable = "avx512f,avx2,fma")]
@@ -240,18 +306,39 @@ mod avx512 {
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
-    use super::{Call, Kernels, REACH, array, opaque, prefetch};
+    use super::{Call, Kernels, REACH, UPPER, array, opaque, prefetch};
     use std::arch::x86_64::{
-        __m256, _mm256_castpd_ps, _mm256_castps_pd, _mm256_fmadd_ps as multiply_add, _mm256_loadu_ps as load,
-        _mm256_permute2f128_ps, _mm256_set1_ps as spread, _mm256_setzero_ps as zero,
-        _mm256_storeu_ps as store, _mm256_unpackhi_pd, _mm256_unpackhi_ps, _mm256_unpacklo_pd,
-        _mm256_unpacklo_ps,
+        __m256, _mm256_and_si256, _mm256_castpd_ps, _mm256_castps_pd, _mm256_castps_si256,
+        _mm256_castsi256_ps, _mm256_fmadd_ps as multiply_add, _mm256_loadu_ps as load,
+        _mm256_permute2f128_ps, _mm256_set1_epi32, _mm256_set1_ps as spread, _mm256_setzero_ps as zero,
+        _mm256_slli_epi32, _mm256_storeu_ps as store, _mm256_unpackhi_pd, _mm256_unpackhi_ps,
+        _mm256_unpacklo_pd, _mm256_unpacklo_ps,
     };
 
     const LANES: usize = 8;
     const AHEAD: usize = 8;
 
-    micro_kernels! { [1 2 3 4 5 6] of [1 2] with "avx2,fma" }
+    micro_kernels! { F32, tile: [1 2 3 4 5 6] of [1 2], 1 by multiply_add with "avx2,fma" }
+    micro_kernels! { BF16_APART, apart_tile: [1 2 3 4] of [1 2], 2 by multiply_add_apart with "avx2,fma" }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    fn multiply_add_apart(left: __m256, right: __m256, sum: __m256) -> __m256 {
+        let sum = multiply_add(upper(left), upper(right), sum);
+        multiply_add(lower(left), lower(right), sum)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn upper(pairs: __m256) -> __m256 {
+        _mm256_castsi256_ps(_mm256_and_si256(_mm256_castps_si256(pairs), _mm256_set1_epi32(UPPER as i32)))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn lower(pairs: __m256) -> __m256 {
+        _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_castps_si256(pairs)))
+    }
 
     /// As with AVX-512, by halves of vectors in the end.
     #[target_feature(enable = "avx2,fma")]
@@ -280,7 +367,7 @@ mod avx2 {
 
 /// Plain arrays, which LLVM makes SSE2 of, or NEON.
 mod portable {
-    use super::{Call, Kernels, REACH, array, opaque, prefetch};
+    use super::{Call, Kernels, REACH, UPPER, array, opaque, prefetch};
 
     const LANES: usize = 4;
     const AHEAD: usize = 8;
@@ -312,11 +399,23 @@ mod portable {
         array::from_fn(|i| crate::simd::mul_add::<{ cfg!(target_arch = "aarch64") }>(a[i], b[i], c[i]))
     }
 
+    #[inline(always)]
+    fn multiply_add_apart(left: [f32; LANES], right: [f32; LANES], sum: [f32; LANES]) -> [f32; LANES] {
+        let upper = |pairs: [f32; LANES]| pairs.map(|pair| f32::from_bits(pair.to_bits() & UPPER));
+        let lower = |pairs: [f32; LANES]| pairs.map(|pair| f32::from_bits(pair.to_bits() << 16));
+        let sum = multiply_add(upper(left), upper(right), sum);
+        multiply_add(lower(left), lower(right), sum)
+    }
+
     // 24 of NEON's 32 registers, 12 of SSE2's 16.
     #[cfg(target_arch = "aarch64")]
-    micro_kernels! { [1 2 3 4 5 6] of [1 2 3 4] }
+    micro_kernels! { F32, tile: [1 2 3 4 5 6] of [1 2 3 4], 1 by multiply_add }
     #[cfg(not(target_arch = "aarch64"))]
-    micro_kernels! { [1 2 3 4 5 6] of [1 2] }
+    micro_kernels! { F32, tile: [1 2 3 4 5 6] of [1 2], 1 by multiply_add }
+    #[cfg(target_arch = "aarch64")]
+    micro_kernels! { BF16_APART, apart_tile: [1 2 3 4 5 6] of [1 2 3], 2 by multiply_add_apart }
+    #[cfg(not(target_arch = "aarch64"))]
+    micro_kernels! { BF16_APART, apart_tile: [1 2 3 4] of [1 2], 2 by multiply_add_apart }
 
     unsafe fn square(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
         // SAFETY: the caller's.

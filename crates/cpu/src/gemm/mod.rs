@@ -1,9 +1,10 @@
-//! f32 products of blocks, on the calling thread: cache blocks, packing and micro-kernels of our own.
+//! Products of blocks, on the calling thread: cache blocks, packing and micro-kernels of our own.
 //!
 //! The order of loops, from the outside: columns of the output, as many as [`RIGHT_FLOATS`] has room for; K by pieces of
 //! [`DEPTH`]; rows by tiles; columns by tiles, of 6 rows and 64 columns with AVX-512. So a block of the right operand is
 //! packed once, in panels as wide as a tile, stays in the second-level cache, and streams past a strip of the left operand
-//! that the first level holds. What would cost more to pack than it saves is read where it is: the left operand by rows, by
+//! that the first level holds. In bf16 both operands are packed, since that is where their values are rounded, and all
+//! that follows counts pairs of them along K. In f32, what would cost more to pack than it saves is read where it is: the left operand by rows, by
 //! columns that lie close or are read by few tiles, and the right one for few rows. Tiles are evened out, since
 //! one of a row or two has too few sums to keep the multiply-adds busy.
 //!
@@ -19,8 +20,8 @@ mod kernel;
 mod pack;
 
 use self::kernel::{Call, Kernel, Kernels};
-use crate::Write;
 use crate::pool::with_scratch;
+use crate::{Precision, Write};
 use std::ops::Range;
 
 /// A strided block in memory: address, row stride, column stride.
@@ -28,23 +29,29 @@ pub(crate) type Block = (*const f32, usize, usize);
 /// A strided block to be written.
 pub(crate) type BlockMut = (*mut f32, usize, usize);
 
-/// The longest piece of K: a strip of the left operand has 6 KiB, and C is read and written once for 256 multiply-adds.
+/// The longest piece of K, in f32 or pairs of bf16: a strip of the left operand has 6 KiB, and C is read and written once
+/// for 256 steps.
 const DEPTH: usize = 256;
-/// Of the right operand, how many values are packed at once: half of a second-level cache of a megabyte.
+/// Of the right operand, how many values or pairs are packed at once: half of a second-level cache of a megabyte.
 const RIGHT_FLOATS: usize = 1 << 17;
 /// Rows of the right operand that lie further apart than this, in values, are packed: they share too few sets of the
 /// first-level cache. So are columns of the left one.
 const NEAR: usize = 128;
-/// The largest tile: 6 rows of four vectors of 16.
-const MOST_TILE: usize = 6 * 64;
-/// The largest square that is transposed: of the longest vectors.
-const MOST_SQUARE: usize = 16 * 16;
+/// The longest vector.
+const MOST_SIDE: usize = 16;
+/// The widest tile: of four of them.
+const MOST_COLS: usize = 4 * MOST_SIDE;
+/// The largest tile.
+const MOST_TILE: usize = 6 * MOST_COLS;
+/// The largest square that is transposed.
+const MOST_SQUARE: usize = MOST_SIDE * MOST_SIDE;
 
 /// `dst [m, n] (+)= alpha * lhs [m, k] · rhs [k, n]`.
 ///
 /// # Safety
 /// As [`crate::matmul::product`].
 pub(crate) unsafe fn product(
+    precision: Precision,
     [m, n, k]: [usize; 3],
     dst: BlockMut,
     write: Write,
@@ -52,7 +59,7 @@ pub(crate) unsafe fn product(
     lhs: Block,
     rhs: Block,
 ) {
-    let kernels = Kernels::of_machine();
+    let kernels = Kernels::of_machine(precision);
     // SAFETY: passed on from this function's contract.
     unsafe { Product { kernels, m, n, k, dst, write, alpha, lhs, rhs, part: Part::Whole }.run() }
 }
@@ -63,6 +70,7 @@ pub(crate) unsafe fn product(
 /// # Safety
 /// As for [`product`].
 pub(crate) unsafe fn product_above_diagonal(
+    precision: Precision,
     [m, n, k]: [usize; 3],
     dst: BlockMut,
     alpha: f32,
@@ -70,7 +78,7 @@ pub(crate) unsafe fn product_above_diagonal(
     rhs: Block,
 ) {
     assert!(dst.2 == 1, "the diagonal of a product is that of its rows");
-    let (kernels, write, part) = (Kernels::of_machine(), Write::Store, Part::AboveDiagonal);
+    let (kernels, write, part) = (Kernels::of_machine(precision), Write::Store, Part::AboveDiagonal);
     // SAFETY: passed on from this function's contract.
     unsafe { Product { kernels, m, n, k, dst, write, alpha, lhs, rhs, part }.by_blocks() }
 }
@@ -82,7 +90,7 @@ pub(crate) fn is_symmetric(values: &[f32], side: usize, strides: (usize, usize))
         _ => return false,
     };
     assert!(side == 0 || (side - 1) * stride + side <= values.len(), "a matrix must lie in its values");
-    let kernels = Kernels::of_machine();
+    let kernels = Kernels::of_machine(Precision::F32);
     let unit = kernels.lanes;
     let mut square = [0f32; MOST_SQUARE];
     let same = |a: f32, b: f32| a.to_bits() == b.to_bits();
@@ -106,7 +114,7 @@ pub(crate) fn is_symmetric(values: &[f32], side: usize, strides: (usize, usize))
 pub(crate) fn mirror(dst: &mut [f32], side: usize, stride: usize) {
     assert!(side <= stride, "rows overlap");
     assert!(side == 0 || (side - 1) * stride + side <= dst.len(), "a matrix must lie in its values");
-    let kernels = Kernels::of_machine();
+    let kernels = Kernels::of_machine(Precision::F32);
     let unit = kernels.lanes;
     by_squares(side, unit, |i, j, is_whole| {
         if is_whole {
@@ -191,15 +199,17 @@ impl Product<'_> {
             return;
         }
         let tile_cols = kernels.lanes * kernels.most_vectors();
-        let depths = pieces(k, DEPTH);
-        let deepest = k.div_ceil(depths);
+        let is_f32 = kernels.per_step == 1;
+        let steps = k.div_ceil(kernels.per_step);
+        let depths = pieces(steps, DEPTH);
+        let deepest = steps.div_ceil(depths);
         // Tiles side by side, in all and in a block.
         let tiles = n.div_ceil(tile_cols);
         let blocks = pieces(tiles, RIGHT_FLOATS / deepest.max(1) / tile_cols);
         let columns_apart = lhs.1 == 1 && lhs.2 > NEAR && tiles > 2;
-        let pack_left = lhs.2 != 1 && (lhs.1 != 1 || columns_apart);
-        let pack_right = rhs.2 != 1 || (rhs.1 > NEAR && m > 2 * kernels.most_rows());
-        let left_floats = if pack_left { kernels.most_rows() * deepest } else { 0 };
+        let pack_left = !is_f32 || lhs.2 != 1 && (lhs.1 != 1 || columns_apart);
+        let pack_right = !is_f32 || rhs.2 != 1 || (rhs.1 > NEAR && m > 2 * kernels.most_rows());
+        let left_floats = if pack_left { self.strips_packed() * kernels.most_rows() * deepest } else { 0 };
         let right_floats = if pack_right { tiles.div_ceil(blocks) } else { 1 } * tile_cols * deepest;
         with_scratch(right_floats + left_floats, |scratch| {
             // The right one first: scratch is aligned as its vectors are to be.
@@ -208,7 +218,7 @@ impl Product<'_> {
                 let columns =
                     tiles * block / blocks * tile_cols..(tiles * (block + 1) / blocks * tile_cols).min(n);
                 for depth in 0..depths {
-                    let along = depth * k / depths..(depth + 1) * k / depths;
+                    let along = depth * steps / depths..(depth + 1) * steps / depths;
                     // SAFETY: passed on from this function's contract.
                     unsafe {
                         let packed = Packed {
@@ -222,8 +232,21 @@ impl Product<'_> {
         });
     }
 
-    /// Packs what is to be packed of a block of the right operand: all of it, or the columns of the last tile when it is
-    /// no full one, since a kernel reads as many as it is wide.
+    /// How many strips of the left operand are packed at once. Pairs of what lies by columns are made of two columns side
+    /// by side, in whole vectors: three of them are whole strips as well.
+    fn strips_packed(&self) -> usize {
+        let is_across = self.kernels.per_step > 1 && self.lhs.2 != 1;
+        if is_across { 3 * self.kernels.lanes / self.kernels.most_rows() } else { 1 }
+    }
+
+    /// The values along K of the steps `along`.
+    fn values(&self, along: &Range<usize>) -> Range<usize> {
+        let of = |step: usize| (step * self.kernels.per_step).min(self.k);
+        of(along.start)..of(along.end)
+    }
+
+    /// Packs what is to be packed of a block of the right operand, some steps along K: all of it, or the columns of the
+    /// last tile when it is no full one, since a kernel reads as many as it is wide.
     ///
     /// # Safety
     /// As for [`Product::run`].
@@ -235,6 +258,8 @@ impl Product<'_> {
         scratch: &'s mut [f32],
     ) -> Right<'s> {
         let tile_cols = self.kernels.lanes * self.kernels.most_vectors();
+        let values = self.values(&along);
+        let pack = if self.kernels.per_step == 1 { pack::right } else { pack::right_pairs };
         let last = columns.end - columns.len() % tile_cols;
         let first = if all { columns.start } else { last };
         for j in (first..columns.end).step_by(tile_cols) {
@@ -244,37 +269,49 @@ impl Product<'_> {
             // SAFETY: the block lies within the right operand.
             unsafe {
                 let from =
-                    (at.wrapping_add(along.start * row_stride + j * col_stride), row_stride, col_stride);
+                    (at.wrapping_add(values.start * row_stride + j * col_stride), row_stride, col_stride);
                 let out = &mut scratch[(j - first) * along.len()..];
-                pack::right(self.kernels, from, along.len(), cols, width, out);
+                pack(self.kernels, from, values.len(), cols, width, out);
             }
         }
         Right { panels: scratch, first }
     }
 
-    /// One block: all rows, some columns, a piece of K.
+    /// One block: all rows, some columns, some steps along K.
     ///
     /// # Safety
     /// As for [`Product::run`].
     unsafe fn by_tiles(&self, columns: Range<usize>, along: Range<usize>, mut packed: Packed<'_>) {
         let Product { kernels, m, dst, lhs, rhs, .. } = *self;
         let tile_cols = kernels.lanes * kernels.most_vectors();
-        let k = along.len();
+        let (k, values) = (along.len(), self.values(&along));
         let accumulate = self.write == Write::Accumulate || along.start > 0;
         let by_rows = lhs.2 == 1;
         let strips = pieces(m, kernels.most_rows());
+        let row_of = |strip: usize| strip.min(strips) * m / strips;
         for strip in 0..strips {
-            let (top, bottom) = (strip * m / strips, (strip + 1) * m / strips);
+            let (top, bottom) = (row_of(strip), row_of(strip + 1));
             let rows = bottom - top;
             // With K = 0 there is nothing there, and nothing is read.
-            let from = (lhs.0.wrapping_add(top * lhs.1 + along.start * lhs.2), lhs.1, lhs.2);
+            let at = |row: usize| (lhs.0.wrapping_add(row * lhs.1 + values.start * lhs.2), lhs.1, lhs.2);
             let (a, a_stride) = match &mut packed.left {
                 Some(left) => {
-                    // SAFETY: the strip lies within the left operand.
-                    unsafe { pack::left(from, rows, k, left) };
-                    (left.as_ptr(), rows)
+                    let first = strip - strip % self.strips_packed();
+                    let (first_row, end) = (row_of(first), row_of(first + self.strips_packed()));
+                    if strip == first {
+                        // SAFETY: the strips lie within the left operand.
+                        unsafe {
+                            if kernels.per_step == 1 {
+                                pack::left(at(top), rows, k, left);
+                            } else {
+                                pack::left_pairs(kernels, at(top), end - top, values.len(), left);
+                            }
+                        }
+                    }
+                    // By rows there is but one strip.
+                    (left.as_ptr().wrapping_add(top - first_row), if by_rows { k } else { end - first_row })
                 }
-                None => (from.0, if by_rows { lhs.1 } else { lhs.2 }),
+                None => (at(top).0, if by_rows { lhs.1 } else { lhs.2 }),
             };
             let first = match self.part {
                 Part::Whole => columns.start,
@@ -289,7 +326,7 @@ impl Product<'_> {
                 unsafe {
                     let (b, b_stride) = match packed.right.panel(j, k) {
                         Some(panel) => (panel.as_ptr(), width),
-                        None => (rhs.0.wrapping_add(along.start * rhs.1 + j), rhs.1),
+                        None => (rhs.0.wrapping_add(values.start * rhs.1 + j), rhs.1),
                     };
                     let c = dst.0.add(top * dst.1 + j * dst.2);
                     let (c_stride, alpha) = (dst.1, self.alpha);
@@ -452,7 +489,7 @@ mod tests {
                     for j in 0..n {
                         let sum: i64 = (0..k).map(|p| a.get(i, p) * b.get(p, j)).sum();
                         let before = if accumulate { old.get(i, j) } else { 0 };
-                        prop_assert_eq!(c.get(i, j), before + 2 * sum, "({}, {}) with {} lanes", i, j, kernels.lanes);
+                        prop_assert_eq!(c.get(i, j), before + 2 * sum, "({}, {}) with {}", i, j, kernels.describe());
                     }
                 }
                 let touched = c.values.iter().filter(|&&x| x != ELSEWHERE).count();
@@ -478,7 +515,7 @@ mod tests {
             for i in 0..m {
                 for j in 0..n {
                     let sum: i64 = (0..k).map(|p| a.get(i, p) * b.get(p, j)).sum();
-                    assert_eq!(c.get(i, j), sum, "({i}, {j}) with {} lanes", kernels.lanes);
+                    assert_eq!(c.get(i, j), sum, "({i}, {j}) with {}", kernels.describe());
                 }
             }
         }

@@ -316,6 +316,7 @@ impl Planner<'_> {
             first: 0,
             softcap: (softcap > 0.0).then_some(softcap),
             grad_scale: 1.0,
+            precision: self.precision,
         }
     }
 
@@ -391,6 +392,7 @@ impl Planner<'_> {
         } else {
             format!("matmul {batches}x{m}x{k}x{n}")
         };
+        let precision = self.precision;
         let is_matvec = batches == 1 && n == 1 && x_col == 1 && x_row == k && (y_row == 1 || k == 1);
         self.step(label, flops, &[xs, ys], &[out], move |pool, memory| {
             // SAFETY: declared above.
@@ -405,7 +407,7 @@ impl Planner<'_> {
             if batches == 1 {
                 let x = mat(xs, x_at[0], m, k, x_row, x_col);
                 let y = mat(ys, y_at[0], k, n, y_row, y_col);
-                return matmul(pool, MatMut::new(out_run, m, n), write, 1.0, x, y);
+                return matmul(pool, precision, MatMut::new(out_run, m, n), write, 1.0, x, y);
             }
             // Many small products: one thread each.
             let shared = SharedMut::new(out_run);
@@ -416,6 +418,7 @@ impl Planner<'_> {
                 unsafe {
                     let out = shared.slice(at * m * n, m * n);
                     product(
+                        precision,
                         [m, n, k],
                         (out.as_mut_ptr(), n, 1),
                         write,
@@ -469,10 +472,10 @@ impl Planner<'_> {
         let conv = crate::conv::Conv::new(&stmt.op, &x_shape, &w_shape).map_err(|e| e.to_string())?;
         let [x, w] = self.all_dense(stmt)?;
         let y = self.place(stmt.results[0]);
-        let flops = conv.flops();
+        let (flops, precision) = (conv.flops(), self.precision);
         self.step("conv", flops, &[x, w], &[y], move |pool, memory| {
             // SAFETY: declared above.
-            unsafe { memory.put(y, |out| conv.forward(pool, memory.read(x), memory.read(w), out)) }
+            unsafe { memory.put(y, |out| conv.forward(pool, precision, memory.read(x), memory.read(w), out)) }
         });
         Ok(())
     }

@@ -21,8 +21,8 @@ use std::collections::HashMap;
 
 use mil::{DType, Op, Program, Stmt, ValueId};
 
-use crate::Write;
 use crate::pool::Pool;
+use crate::{Precision, Write};
 use groups::Groups;
 use memory::{Memory, Storage, StorageId};
 use view::View;
@@ -54,6 +54,7 @@ pub(crate) struct Plan {
 /// What planning knows while it goes through the program.
 pub(crate) struct Planner<'a> {
     program: &'a Program,
+    precision: Precision,
     producers: Vec<Option<usize>>,
     groups: Groups,
     storages: Vec<Storage>,
@@ -80,11 +81,11 @@ impl Step {
 }
 
 impl Plan {
-    /// Plans `program`.
+    /// Plans `program`, with matrix products in `precision`.
     ///
     /// # Errors
     /// What the planner cannot carry out, naming the op.
-    pub(crate) fn new(program: &Program) -> Result<Plan, String> {
+    pub(crate) fn new(program: &Program, precision: Precision) -> Result<Plan, String> {
         if let Some(stmt) = program.stmts().iter().find(|stmt| !in_f32(program, stmt)) {
             let (result, op) = (program.value(stmt.results[0]), stmt.op.name());
             return Err(format!(
@@ -93,7 +94,7 @@ impl Plan {
                 result.name, result.ty
             ));
         }
-        let mut planner = Planner::new(program);
+        let mut planner = Planner::new(program, precision);
         for index in 0..program.stmts().len() {
             planner.emit_statement(index)?;
         }
@@ -118,7 +119,7 @@ impl Plan {
 }
 
 impl<'a> Planner<'a> {
-    fn new(program: &'a Program) -> Planner<'a> {
+    fn new(program: &'a Program, precision: Precision) -> Planner<'a> {
         let count = program.values().len();
         let mut uses = vec![Vec::new(); count];
         for (index, stmt) in program.stmts().iter().enumerate() {
@@ -126,6 +127,7 @@ impl<'a> Planner<'a> {
         }
         let mut planner = Planner {
             program,
+            precision,
             producers: program.producers(),
             groups: Groups::of(program),
             storages: Vec::new(),
