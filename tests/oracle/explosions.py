@@ -20,9 +20,10 @@ The small scale, and what follows from it (autoresearch-ANE, recipes/v1.toml -> 
   the share of warm-up follows.
 
 What counts: the first update at which the largest magnitude in the residual stream passes 5, 20, 50 and 200 (the
-original's: 233, 714, 921, 1,379), the largest of all, and val_bpb: its best and its last. A run has exploded when
-activations passed 50 ("stop" in the original's health bands) and the last val_bpb is above the best by more than
-WORSE, or when it ended because nothing it computed was a number.
+original's: 233, 714, 921, 1,379), the largest of all, and val_bpb: its best, its last, and how far it ever rose above
+the best before (a run that heals has exploded all the same: where it happens to be stopped must not decide). A run has
+exploded when activations passed 50 ("stop" in the original's health bands) and val_bpb rose by more than WORSE, or when
+it ended because nothing it computed was a number.
 """
 
 import argparse
@@ -35,8 +36,8 @@ import sys
 import run_files
 from run_files import Problem
 
-# The original's health band, and how much worse than at its best a run must end: twice what a validation of 64 windows
-# of 128 tokens is uncertain by.
+# The original's health bands, and how much worse than at its best a run must become: twice what a validation of 64
+# windows of 128 tokens is uncertain by.
 BANDS = (5, 20, 50, 200)
 STOP = 50
 WORSE = 0.03
@@ -120,23 +121,24 @@ def read(folder):
     largest = [max(line["act_max"]) for line in steps]
     validations = [e["val_bpb"] for e in run_files.json_lines(folder / "events.jsonl") if e["event"] == "validation"]
     passed = {band: next((line["step"] for line, x in zip(steps, largest) if x > band), None) for band in BANDS}
+    rises = [after - min(validations[:at]) for at, after in enumerate(validations) if at]
     norms = [line["grad_norm"] for line in steps]
     tenth = max(1, len(norms) // 10)
     return {
-        "passed": passed, "largest": max(largest), "best": min(validations), "last": validations[-1],
+        "passed": passed, "largest": max(largest), "best": min(validations), "last": validations[-1], "rise": max(rises, default=0.0),
         "norm_first": sorted(norms[:tenth])[tenth // 2], "norm_last": sorted(norms[-tenth:])[tenth // 2],
         "steps": len(steps), "gave_up": gave_up(folder),
     }  # fmt: skip
 
 
 def exploded(figures):
-    return figures["gave_up"] or (figures["passed"][STOP] is not None and figures["last"] > figures["best"] + WORSE)
+    return figures["gave_up"] or (figures["passed"][STOP] is not None and figures["rise"] > WORSE)
 
 
 def table(results, seeds, updates):
     lines = [
-        f"| run, {updates} updates | seed | \\|x\\| > " + " | > ".join(map(str, BANDS)) + " | largest | gradient norm, first and last tenth | best val_bpb | last | exploded |",
-        "| --- | --- |" + " --- |" * (len(BANDS) + 5),
+        f"| run, {updates} updates | seed | \\|x\\| > " + " | > ".join(map(str, BANDS)) + " | largest | gradient norm, first and last tenth | best val_bpb | last | largest rise | exploded |",
+        "| --- | --- |" + " --- |" * (len(BANDS) + 6),
     ]  # fmt: skip
     for name, (words, _, device) in VARIANTS.items():
         for seed in seeds:
@@ -147,7 +149,7 @@ def table(results, seeds, updates):
             what = f"{words}" if seed == seeds[0] else ""
             lines.append(
                 f"| {what} | {seed} | {' | '.join(bands)} | {f['largest']:.1f} | {f['norm_first']:.2f}, {f['norm_last']:.2f} "
-                f"| {f['best']:.3f} | {f['last']:.3f} | {'**yes**' if exploded(f) else 'no'} |"
+                f"| {f['best']:.3f} | {f['last']:.3f} | {f['rise']:.3f} | {'**yes**' if exploded(f) else 'no'} |"
             )
     return "\n".join(lines) + "\n"
 
