@@ -50,8 +50,10 @@ SLACK = 10  # the shadow is one sample of what rounding may do
 PROVEN = 3
 # Kind of device: rounding of the shadow's weights, floor of the loss in nats, floor of the norm (relative), and what
 # bound of the loss is called tight. Two f32 evaluations of a loss of 7 differ by some 1e-6, of a norm by 3e-5 where
-# gradients are nearly rounding noise; f16 devices round each value on the way to 2^-11.
-PRECISION = {"f32": (2**-24, 1e-5, 2e-4, 1e-3), "f16": (2**-11, 5e-3, 3e-2, 3e-2)}
+# gradients are nearly rounding noise; f16 devices round each value on the way to 2^-11; bf16 is four times as coarse.
+PRECISION = {
+    "f32": (2**-24, 1e-5, 2e-4, 1e-3), "f16": (2**-11, 5e-3, 3e-2, 3e-2), "bf16": (2**-9, 2e-2, 1.2e-1, 1.2e-1),
+}  # fmt: skip
 BPB_LIMIT = 0.02
 
 # What --plant changes, to show that the comparison notices.
