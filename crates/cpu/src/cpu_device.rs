@@ -76,7 +76,8 @@ impl CpuDevice {
     }
 
     /// The same, with the operands of matrix products rounded to `precision`. Attention's products stay in f32: between
-    /// them stands a softmax, and rounding anew what each reads would cost what it saves.
+    /// them stands a softmax, and rounding anew what each reads would cost what it saves. So does a matrix times a vector
+    /// that is stored: it is bound by memory, and rounding saves none.
     pub fn with_precision(threads: usize, precision: Precision) -> Self {
         let limits =
             Limits { max_axis: usize::MAX, max_programs: None, accumulate: true, inout: false, int8: false };

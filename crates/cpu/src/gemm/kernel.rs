@@ -8,9 +8,9 @@
 //!
 //! A step along K is one f32 of an operand, or a pair of bf16 in as many bytes: the even position of K in the lower half,
 //! the odd one in the upper. AVX512-BF16 multiplies both and adds them to a sum in one instruction. Elsewhere a pair is
-//! taken apart, which is exact, and multiplied by two multiply-adds in the order of that instruction, the upper half
-//! first: a machine without it computes the same numbers, but for denormal ones, somewhat slower than in f32. What is
-//! taken apart needs registers, so that those tiles are smaller.
+//! taken apart, which is exact, and multiplied by two multiply-adds in the order that is documented for that
+//! instruction, the upper half first; the two were not compared on a machine that has it. That is somewhat slower than
+//! f32. What is taken apart needs registers, so that those tiles are smaller.
 //!
 //! Two things made up a quarter of the time when they were missing: a right operand that lies at a multiple of 64 bytes,
 //! so that no vector straddles two cache lines, and its prefetch, as it streams from the second-level cache.

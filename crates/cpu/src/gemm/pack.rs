@@ -190,7 +190,8 @@ pub(super) unsafe fn right_pairs(
         }
         // Columns whose values lie side by side: pairs of as many as a square has, then squares of them transposed.
         let side = kernels.lanes;
-        let (deep, wide) = if row_stride == 1 { (pairs / side * side, cols / side * side) } else { (0, 0) };
+        let in_squares = row_stride == 1 && pairs >= side;
+        let (deep, wide) = if in_squares { (pairs / side * side, cols / side * side) } else { (0, 0) };
         let mut columns = [0f32; MOST_SIDE * DEPTH];
         for j in (0..wide).step_by(side) {
             for (i, column) in columns.chunks_exact_mut(deep.max(1)).take(side).enumerate() {
