@@ -149,6 +149,15 @@ pub(crate) enum Precision {
     Bf16,
 }
 
+impl From<Precision> for cpu::Precision {
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::F32 => Self::F32,
+            Precision::Bf16 => Self::Bf16,
+        }
+    }
+}
+
 /// Where programs run.
 #[derive(Debug, Clone, Default, ClapArgs)]
 pub(crate) struct DeviceArgs {

@@ -151,19 +151,27 @@ pub(crate) fn name(args: &DeviceArgs, written: Option<&str>) -> Result<(String, 
         return Err(unavailable(&format!("device `{base}`"), problem));
     }
     if args.precision.is_some() && base != CPU {
-        let problem = "it has no choice of precision; only cpu has: --device cpu --precision bf16";
+        let problem = "it has no choice of precision; only cpu has: --device cpu";
         return Err(unavailable(&format!("device `{base}`"), problem.to_owned()));
     }
-    if base == CPU && args.chip.is_none() {
-        let precision = match (args.precision, chip) {
-            (Some(args::Precision::F32), _) | (None, None | Some("f32")) => Precision::F32,
-            (Some(args::Precision::Bf16), _) | (None, Some("bf16")) => Precision::Bf16,
-            (None, Some(other)) => {
+    let is_chip = |name: &str| self::chip(name).is_some();
+    if base == CPU && args.chip.is_none() && !chip.is_some_and(is_chip) {
+        let named = match chip {
+            None => None,
+            Some("f32") => Some(Precision::F32),
+            Some("bf16") => Some(Precision::Bf16),
+            Some(other) => {
                 let problem = format!("there is no precision `{other}`; there are f32 and bf16");
                 return Err(unavailable(&format!("device `{base}`"), problem));
             }
         };
-        return Ok((cpu_in(precision).to_owned(), why));
+        let asked = args.precision.map(Precision::from);
+        let both_typed = args.device.is_some() && named.is_some() && asked.is_some();
+        if both_typed && named != asked {
+            let problem = "--device and --precision name different ones";
+            return Err(unavailable(&format!("device `{name}`"), problem.to_owned()));
+        }
+        return Ok((asked.or(named).unwrap_or_default().device_name().to_owned(), why));
     }
     let chip = args.chip.as_deref().or(chip);
     let (chip, known) = match (base, chip) {
@@ -203,14 +211,6 @@ fn asked_for<'a>(args: &'a DeviceArgs, written: Option<&'a str>) -> Option<(&'a 
         (None, None, Some(_), _) => Some(("sim", "--chip is a choice of sim's".to_owned())),
         (None, None, None, Some(_)) => Some((CPU, "--precision is a choice of cpu's".to_owned())),
         (None, None, None, None) => None,
-    }
-}
-
-/// The whole name of the device `cpu` with products in this precision.
-fn cpu_in(precision: Precision) -> &'static str {
-    match precision {
-        Precision::F32 => CPU,
-        Precision::Bf16 => "cpu:bf16",
     }
 }
 
@@ -338,7 +338,7 @@ fn open_named((name, why): (String, String), threads: usize) -> Result<Choice, d
         let device = open_in_memory(of_chip.and_then(chip))?;
         return Ok(Choice { device, cpu: None, name, why });
     }
-    let precision = if name == cpu_in(Precision::Bf16) { Precision::Bf16 } else { Precision::F32 };
+    let precision = if name == Precision::Bf16.device_name() { Precision::Bf16 } else { Precision::F32 };
     let cpu = Arc::new(CpuDevice::with_precision(threads, precision));
     Ok(Choice { device: cpu.clone(), cpu: Some(cpu), name, why })
 }
@@ -396,6 +396,13 @@ mod tests {
         }
         for (device, precision, expected) in [
             ("sim", Some(Bf16), "device `sim` cannot be used: it has no choice of precision; only cpu has"),
+            ("cpu:f16", Some(F32), "device `cpu` cannot be used: there is no precision `f16`"),
+            (
+                "cpu:f32",
+                Some(Bf16),
+                "device `cpu:f32` cannot be used: --device and --precision name different",
+            ),
+            ("cpu:m4", None, "device `cpu` cannot be used: it cannot compute like chip `m4`; only sim can"),
             (
                 "cpu:f16",
                 None,
@@ -408,7 +415,7 @@ mod tests {
         let choice =
             open(&DeviceArgs { precision: Some(Bf16), threads: Some(1), ..DeviceArgs::default() }, None);
         let cpu = choice.map_err(|e| e.to_string()).expect("it is there").cpu.expect("it is cpu");
-        assert_eq!(cpu.precision(), Precision::Bf16);
+        assert_eq!((cpu.precision(), cpu.name()), (Precision::Bf16, "cpu:bf16"));
     }
 
     #[test]

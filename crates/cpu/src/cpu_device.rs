@@ -15,8 +15,6 @@ use crate::plan::memory::{Memory, Storage};
 use crate::pool::{Line, Pool};
 use crate::{Precision, Write};
 
-const NAME: &str = "cpu";
-
 /// Time and work of one step of a program, summed over runs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StepProfile {
@@ -126,7 +124,7 @@ impl Shared {
 
 impl Device for CpuDevice {
     fn name(&self) -> &str {
-        NAME
+        self.precision.device_name()
     }
 
     fn describe(&self) -> String {
@@ -153,8 +151,11 @@ impl Device for CpuDevice {
 
     fn compile(&self, name: &str, program: &Program) -> Result<Executable> {
         let start = Instant::now();
-        let fail =
-            |problem: String| Error::Compile { device: NAME.to_owned(), program: name.to_owned(), problem };
+        let fail = |problem: String| Error::Compile {
+            device: self.name().to_owned(),
+            program: name.to_owned(),
+            problem,
+        };
         if program.element() != Element::F32 {
             return Err(fail("it is built for f16; this device computes in f32".to_owned()));
         }
@@ -162,6 +163,7 @@ impl Device for CpuDevice {
         self.shared.counters.compiled();
         let program = Arc::new(program.clone());
         let raw = CpuExecutable {
+            device: self.precision.device_name(),
             name: name.into(),
             plan: Arc::new(plan),
             program: program.clone(),
@@ -171,7 +173,7 @@ impl Device for CpuDevice {
     }
 
     fn alloc(&self, shape: &[usize]) -> Result<Buffer> {
-        HostBuffer::alloc(NAME, Element::F32, shape, self.shared.counters.clone())
+        HostBuffer::alloc(self.name(), Element::F32, shape, self.shared.counters.clone())
     }
 
     fn telemetry(&self) -> Telemetry {
@@ -180,6 +182,7 @@ impl Device for CpuDevice {
 }
 
 struct CpuExecutable {
+    device: &'static str,
     name: Arc<str>,
     plan: Arc<Plan>,
     program: Arc<Program>,
@@ -191,7 +194,7 @@ impl RawExecutable for CpuExecutable {
         for (port, (_, mode)) in bound.outputs.iter().enumerate() {
             if *mode == Mode::Accumulate && self.plan.output_is_read[port] {
                 return Err(Error::Bind {
-                    device: NAME.to_owned(),
+                    device: self.device.to_owned(),
                     program: self.name.to_string(),
                     port: self.program.value(self.program.outputs()[port]).name.clone(),
                     problem: "the program also reads this value, so its buffer cannot accumulate".to_owned(),

@@ -62,6 +62,16 @@ pub enum Precision {
     Bf16,
 }
 
+impl Precision {
+    /// What a [`CpuDevice`] of this precision is called.
+    pub fn device_name(self) -> &'static str {
+        match self {
+            Precision::F32 => "cpu",
+            Precision::Bf16 => "cpu:bf16",
+        }
+    }
+}
+
 /// Whether a kernel replaces what its output holds or adds to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Write {

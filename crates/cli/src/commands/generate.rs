@@ -67,7 +67,9 @@ pub(crate) fn run(args: &GenerateArgs, out: &mut dyn Write) -> Result {
 pub(crate) fn open_decoder(trained: &Trained, raw: bool, device: &Arc<dyn Device>) -> Result<Decoder> {
     let (config, weights) = (&trained.config.model, trained.checkpoint.model_weights(raw));
     match Decoder::new(config, device, weights) {
-        Err(model::Error::Device(refusal @ device::Error::Compile { .. })) if device.name() != "cpu" => {
+        Err(model::Error::Device(refusal @ device::Error::Compile { .. }))
+            if !device.name().starts_with("cpu") =>
+        {
             eprintln!("note: the CPU writes, because {refusal}");
             let cpu: Arc<dyn Device> = Arc::new(CpuDevice::new(0));
             Ok(Decoder::new(config, &cpu, weights)?)

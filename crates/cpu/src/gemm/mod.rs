@@ -521,25 +521,66 @@ mod tests {
         }
     }
 
-    /// What is no number must not reach other elements: not from the padding, not from the next row.
+    /// Sides that no tile divides, and a corner of one: what is on the diagonal and above it is that of the whole product,
+    /// and nothing is written beyond the matrix.
+    #[test]
+    fn is_exact_above_the_diagonal() {
+        for (kernels, side) in
+            Kernels::all().into_iter().flat_map(|all| [5, 47, 49, 97, 200].map(|side| (all, side)))
+        {
+            for (layout, k) in
+                [(Layout::Rows, 41), (Layout::Columns, 41), (Layout::Columns, 530), (Layout::Apart, 7)]
+            {
+                let (a, b) = (Matrix::new(1, [side, k], layout), Matrix::new(2, [k, side], layout));
+                let mut c = Matrix::new(3, [side, side], Layout::Rows);
+                let (dst, write) = ((c.values.as_mut_ptr(), c.strides.0, 1), Write::Store);
+                let (m, n, lhs, rhs, part) = (side, side, a.block(), b.block(), Part::AboveDiagonal);
+                // SAFETY: the blocks are those of the three matrices.
+                unsafe { Product { kernels, m, n, k, dst, write, alpha: 1.0, lhs, rhs, part }.by_blocks() };
+                for (i, j) in (0..side).flat_map(|i| (i..side).map(move |j| (i, j))) {
+                    let sum: i64 = (0..k).map(|p| a.get(i, p) * b.get(p, j)).sum();
+                    assert_eq!(c.get(i, j), sum, "({i}, {j}) of {side}, {layout:?}, {}", kernels.describe());
+                }
+                let touched = c.values.iter().filter(|&&x| x != ELSEWHERE).count();
+                assert_eq!(touched, side * side, "values between the elements were written");
+            }
+        }
+    }
+
+    /// What is no number must not reach other elements: not from the padding, not from the next row, not from the other
+    /// half of a pair.
     #[test]
     fn a_nan_stays_in_its_row_and_column() {
-        let (m, n, k) = (9, 21, 40);
-        for kernels in Kernels::all() {
-            let (mut a, mut b) = (vec![1f32; m * k], vec![1f32; k * n]);
-            (a[4 * k + 7], b[3 * n + 20]) = (f32::NAN, f32::INFINITY);
-            let mut c = vec![0f32; m * n];
-            let (dst, write, lhs, rhs) =
-                ((c.as_mut_ptr(), n, 1), Write::Store, (a.as_ptr(), k, 1), (b.as_ptr(), n, 1));
-            // SAFETY: the blocks are those of the three matrices.
-            unsafe {
-                Product { kernels, m, n, k, dst, write, alpha: 1.0, lhs, rhs, part: Part::Whole }.run()
-            };
-            for (at, &value) in c.iter().enumerate() {
-                match (at / n, at % n) {
-                    (4, _) => assert!(value.is_nan()),
-                    (_, 20) => assert_eq!(value, f32::INFINITY),
-                    _ => assert_eq!(value, k as f32),
+        let (m, n) = (9, 21);
+        let layouts = [Layout::Rows, Layout::Columns, Layout::Apart];
+        for (kernels, layout) in
+            Kernels::all().into_iter().flat_map(|all| layouts.map(|layout| (all, layout)))
+        {
+            for k in [40, 41] {
+                let (mut a, mut b) = (Matrix::new(1, [m, k], layout), Matrix::new(2, [k, n], layout));
+                let place = |of: &Matrix, i: usize, j: usize| i * of.strides.0 + j * of.strides.1;
+                for (i, p) in (0..m).flat_map(|i| (0..k).map(move |p| (i, p))) {
+                    let at = place(&a, i, p);
+                    a.values[at] = 1.0;
+                }
+                for (p, j) in (0..k).flat_map(|p| (0..n).map(move |j| (p, j))) {
+                    let at = place(&b, p, j);
+                    b.values[at] = 1.0;
+                }
+                let (nan, infinity) = (place(&a, 4, 7), place(&b, k - 1, 20));
+                (a.values[nan], b.values[infinity]) = (f32::NAN, f32::INFINITY);
+                let mut c = vec![0f32; m * n];
+                let (dst, write, lhs, rhs) = ((c.as_mut_ptr(), n, 1), Write::Store, a.block(), b.block());
+                // SAFETY: the blocks are those of the three matrices.
+                unsafe {
+                    Product { kernels, m, n, k, dst, write, alpha: 1.0, lhs, rhs, part: Part::Whole }.run()
+                };
+                for (at, &value) in c.iter().enumerate() {
+                    match (at / n, at % n) {
+                        (4, _) => assert!(value.is_nan()),
+                        (_, 20) => assert_eq!(value, f32::INFINITY),
+                        _ => assert_eq!(value, k as f32, "{layout:?}, {}", kernels.describe()),
+                    }
                 }
             }
         }
