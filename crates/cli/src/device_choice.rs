@@ -12,7 +12,7 @@ use device::Device;
 use mil::lint::Chip;
 use sim::{Profile, SimDevice};
 
-use crate::args::{self, DeviceArgs};
+use crate::args::DeviceArgs;
 use crate::cache;
 
 /// A library with Espresso's `e5rt` symbols, to be used in place of the system's.
@@ -377,7 +377,7 @@ mod tests {
 
     #[test]
     fn precision_is_a_choice_of_cpu() {
-        use args::Precision::{Bf16, F32};
+        use crate::args::Precision::{Bf16, F32};
         let ask = |device: Option<&str>, precision, written| {
             let args = DeviceArgs { device: device.map(str::to_owned), precision, ..DeviceArgs::default() };
             name(&args, written).map(|(name, _)| name).map_err(|e| e.to_string())
