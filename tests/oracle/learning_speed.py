@@ -19,7 +19,7 @@ tokens (v3b: 1,024, its own); val_bpb is over the same 128 windows of the held-o
 main       `anneal`, with all the tokens (5M) and with a third of them; `v3b`; `anneal` with AdamW instead of Muon, at its
            best rate of the sweep; and `autoresearch` as PyTorch runs it from the same weights on the same batches
            (torch_train.py). Seeds 1 to 3.
-trial      what `anneal` was chosen from: 500k tokens, seed 1.
+trial      what `anneal` was chosen from: 500k tokens or all 5M, seed 1.
 sweep      `anneal` with AdamW at four rates, 500k tokens, seed 1.
 ablation   `anneal` without one of its pieces at a time, 2M tokens, seed 1; and whole with seeds 1 to 3: the noise.
 
@@ -79,6 +79,10 @@ TRIALS = {
     "the same at 0.06, the rate falls from the first step": ("autoresearch", {
         **SQUARED, **STEP, "model.window_pattern": "", "schedule.decay": 1.0, "optimizer.muon.lr": 0.06}),
 }  # fmt: skip
+# With all the tokens, since what is best for few of them need not be for more.
+LONG_TRIALS = {
+    "anneal with squared ReLU": (ANNEAL[0], {**ANNEAL[1], "model.ffn": "relu2", "model.ffn_hidden": 1024}),
+}
 # Of the whole model, everything but Muon as `anneal` has it.
 ADAMW_RATES = (1e-3, 2e-3, 4e-3, 8e-3)
 # What `anneal` is without, and the settings that take it away.
@@ -204,6 +208,8 @@ def jobs(results):
     """Everything that can be done by now, in the order in which it is done."""
     for name, (recipe, settings) in TRIALS.items():
         yield Job("trial", name, recipe, settings, TRIAL, 1)
+    for name, (recipe, settings) in LONG_TRIALS.items():
+        yield Job("trial", name, recipe, settings, MAIN, 1)
     yield from sweep_jobs()
     found = {job.found(results): rate for job, rate in zip(sweep_jobs(), ADAMW_RATES)}
     best = None if None in found else found[min(found)]
