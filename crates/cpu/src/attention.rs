@@ -3,20 +3,29 @@
 //! Flash-style: a block of queries meets all its keys at once, so that a softmax sees complete
 //! columns and nothing is rescaled; memory is one block's scores `[keys, BLOCK]` (512 KiB at 2,048
 //! keys), never S x S. Scores are held transposed, keys down and queries across: every step of the
-//! softmax then runs along queries, without a horizontal reduction, and both products that follow
-//! read the block in its own order. Blocks of keys that no query of the block sees are not computed.
+//! softmax then runs along queries, without a horizontal reduction. Blocks of keys that no query of
+//! the block sees are not computed.
+//!
+//! Products read their left operand by rows. What would be read by columns is transposed first: keys,
+//! and in the gradient values, once for a head and all its blocks of queries; and the sums dK and dV
+//! are kept as `[S, D]`, so that P and dS are left operands as they lie. A block's own `[D, BLOCK]`
+//! of queries and of dO is transposed there too, which costs one part in S of a product.
 
 use std::ops::Range;
 
-use crate::math::{exp, log};
+use crate::gemm::transpose;
+use crate::math::{exp_nonpositive as exp, log};
 use crate::matmul::product;
-use crate::pool::{Pool, SharedMut, with_scratch};
+use crate::pool::{Pool, SharedMut, with_scratch, with_scratches};
 use crate::simd::{dispatch, mul_add};
 use crate::{Precision, Write};
 
 /// Queries per block of the forward pass: the width of the product's micro-kernel. Wider blocks
 /// compute more of the masked triangle, narrower ones starve the product.
 const BLOCK: usize = 64;
+
+/// A key's row of a block of scores; of the last block in a sequence only the first columns count.
+type Row = [f32; BLOCK];
 
 /// The shape of an attention: `q [H*D, N], k, v [KV*D, N] -> o [H*D, N]`, N = B * S.
 #[derive(Clone, Copy, Debug)]
@@ -111,44 +120,55 @@ impl Attention {
             );
             SharedMut::new(lse)
         });
-        let blocks = self.seq.div_ceil(BLOCK);
-        // One task per (sequence, head, block), the longest blocks of a causal mask first.
-        pool.run(self.batch * self.heads * blocks, |task| {
-            let (pair, block) =
-                (task % (self.batch * self.heads), blocks - 1 - task / (self.batch * self.heads));
-            let (b, h) = (pair / self.heads, pair % self.heads);
-            let view = self.view(block * BLOCK, BLOCK);
-            let (keys, wide) = (view.keys.len(), view.queries.len());
-            let q_at = h * d * n + b * self.seq + view.queries.start;
-            let kv_at = h / self.group() * d * n + b * self.seq + view.keys.start;
-            with_scratch(keys * BLOCK, |p| {
-                let p = &mut p[..keys * wide];
-                self.scores(&k[kv_at..], &q[q_at..], keys, wide, self.scale, p);
-                let (mut max, mut sum) = ([0f32; BLOCK], [0f32; BLOCK]);
-                self.mask(&view, f32::NEG_INFINITY, p);
-                softmax_columns(p, &mut max[..wide], &mut sum[..wide]);
-                let o_at = q_at;
-                // o [D, wide] = v [D, keys] · p [keys, wide].
-                // SAFETY: the blocks of v and o lie within [.., N] tensors whose sizes `check` and the
-                // assertion above compared; only this task writes this head's columns of o.
-                unsafe {
-                    product(
-                        Precision::F32,
-                        [d, wide, keys],
-                        (o.at(o_at), n, 1),
-                        Write::Store,
-                        1.0,
-                        (v[kv_at..].as_ptr(), n, 1),
-                        (p.as_ptr(), wide, 1),
-                    );
-                }
-                if let Some(lse) = lse {
-                    // SAFETY: only this task writes this head's columns of lse.
-                    let lse = unsafe { lse.slice(h * n + b * self.seq + view.queries.start, wide) };
-                    for ((l, m), s) in lse.iter_mut().zip(max).zip(sum) {
-                        *l = m + log::<false>(s);
+        let (pairs, blocks) = (self.batch * self.heads, self.seq.div_ceil(BLOCK));
+        // Keys as [B, KV, S, D].
+        with_scratch(k.len(), |keys_first| {
+            let shared = SharedMut::new(keys_first);
+            pool.run(self.batch * self.kv_heads, |task| {
+                let (b, kv) = (task / self.kv_heads, task % self.kv_heads);
+                // SAFETY: a task's own part.
+                let to = unsafe { shared.slice(task * self.seq * d, self.seq * d) };
+                transpose(&k[kv * d * n + b * self.seq..], n, [d, self.seq], to, d);
+            });
+            let keys_first = &*keys_first;
+            // One task per (sequence, head, block), the longest blocks of a causal mask first.
+            pool.run(pairs * blocks, |task| {
+                let (pair, block) = (task % pairs, blocks - 1 - task / pairs);
+                let (b, h) = (pair / self.heads, pair % self.heads);
+                let view = self.view(block * BLOCK, BLOCK);
+                let (keys, wide) = (view.keys.len(), view.queries.len());
+                let q_at = h * d * n + b * self.seq + view.queries.start;
+                let kv_at = h / self.group() * d * n + b * self.seq + view.keys.start;
+                let head = (b * self.kv_heads + h / self.group()) * self.seq * d;
+                with_scratch(keys * BLOCK, |p| {
+                    self.scores(&keys_first[head + view.keys.start * d..], &q[q_at..], &view, self.scale, p);
+                    self.mask(&view, f32::NEG_INFINITY, p);
+                    let (mut max, mut sum) = ([0f32; BLOCK], [0f32; BLOCK]);
+                    exp_of_columns(p.as_chunks_mut().0, &mut max, &mut sum);
+                    // o [D, wide] = v [D, keys] · exp(s - max) [keys, wide].
+                    // SAFETY: the blocks of v and o lie within [.., N] tensors whose sizes `check` and the
+                    // assertion above compared; only this task accesses this head's columns of o.
+                    unsafe {
+                        product(
+                            Precision::F32,
+                            [d, wide, keys],
+                            (o.at(q_at), n, 1),
+                            Write::Store,
+                            1.0,
+                            (v[kv_at..].as_ptr(), n, 1),
+                            (p.as_ptr(), BLOCK, 1),
+                        );
+                        for row in 0..d {
+                            let o = o.slice(q_at + row * n, wide);
+                            o.iter_mut().zip(&sum).for_each(|(o, sum)| *o /= sum);
+                        }
                     }
-                }
+                    if let Some(lse) = lse {
+                        // SAFETY: only this task writes this head's columns of lse.
+                        let lse = unsafe { lse.slice(h * n + b * self.seq + view.queries.start, wide) };
+                        log_sum_exp(&max, &sum, lse);
+                    }
+                });
             });
         });
     }
@@ -181,87 +201,81 @@ impl Attention {
             v.len()
         );
         let [dq, dk, dv] = [dq, dk, dv].map(SharedMut::new);
-        let most = self.most_keys(BLOCK) * BLOCK;
+        let (most, head) = (self.most_keys(BLOCK) * BLOCK, self.seq * d);
         pool.run(self.batch * self.kv_heads, |task| {
             let (b, kv) = (task / self.kv_heads, task % self.kv_heads);
-            for row in kv * d..(kv + 1) * d {
-                // SAFETY: only this task writes this head's rows in this sequence's columns.
-                unsafe {
-                    dk.slice(row * n + b * self.seq, self.seq).fill(0.0);
-                    dv.slice(row * n + b * self.seq, self.seq).fill(0.0);
-                }
-            }
-            with_scratch(2 * most, |scratch| {
-                let (p, dp) = scratch.split_at_mut(most);
+            let lens = [most, most, head, head, head, head, BLOCK * d, BLOCK * d];
+            with_scratches(lens, |[p, dp, kt, vt, dkt, dvt, qt, dot]| {
+                let first = kv * d * n + b * self.seq;
+                transpose(&k[first..], n, [d, self.seq], kt, d);
+                transpose(&v[first..], n, [d, self.seq], vt, d);
+                dkt.fill(0.0);
+                dvt.fill(0.0);
                 for h in kv * self.group()..(kv + 1) * self.group() {
                     for start in (0..self.seq).step_by(BLOCK) {
                         let view = self.view(start, BLOCK);
                         let (keys, wide) = (view.keys.len(), view.queries.len());
+                        let (p, dp) = (&mut p[..keys * BLOCK], &mut dp[..keys * BLOCK]);
                         let q_at = h * d * n + b * self.seq + view.queries.start;
-                        let kv_at = kv * d * n + b * self.seq + view.keys.start;
-                        let (p, dp) = (&mut p[..keys * wide], &mut dp[..keys * wide]);
-                        self.scores(&k[kv_at..], &q[q_at..], keys, wide, self.scale, p);
+                        let key_at = view.keys.start * d;
+                        transpose(&q[q_at..], n, [d, wide], qt, d);
+                        transpose(&dout[q_at..], n, [d, wide], dot, d);
+                        self.scores(&kt[key_at..], &q[q_at..], &view, self.scale, p);
                         self.mask(&view, f32::NEG_INFINITY, p);
+                        let rows = p.as_chunks_mut().0;
+                        let mut of_block = [0f32; BLOCK];
                         match lse {
-                            Some(lse) => {
-                                exp_columns(p, &lse[h * n + b * self.seq + view.queries.start..][..wide]);
-                            }
+                            Some(lse) => of_block[..wide]
+                                .copy_from_slice(&lse[h * n + b * self.seq + view.queries.start..][..wide]),
                             None => {
                                 let (mut max, mut sum) = ([0f32; BLOCK], [0f32; BLOCK]);
-                                softmax_columns(p, &mut max[..wide], &mut sum[..wide]);
+                                max_and_sum_of_columns(rows, &mut max, &mut sum);
+                                log_sum_exp(&max, &sum, &mut of_block);
                             }
                         }
-                        self.scores(&v[kv_at..], &dout[q_at..], keys, wide, 1.0, dp);
+                        exp_columns(rows, &of_block);
+                        self.scores(&vt[key_at..], &dout[q_at..], &view, 1.0, dp);
+                        // dvᵀ [keys, D] += p [keys, wide] · doutᵀ [wide, D].
+                        let by_key = [keys, d, wide];
+                        add_product(by_key, &mut dvt[key_at..], 1.0, p, dot);
+                        softmax_gradient(p.as_chunks().0, dp.as_chunks_mut().0);
+                        // dkᵀ [keys, D] += scale ds [keys, wide] · qᵀ [wide, D].
+                        add_product(by_key, &mut dkt[key_at..], self.scale, dp, qt);
+                        // dq [D, wide] = scale k [D, keys] · ds [keys, wide].
                         // SAFETY: blocks of tensors whose sizes were compared above; this task alone
-                        // writes the columns of this sequence in this head of dq, dk and dv.
+                        // writes the columns of this sequence in this head of dq.
                         unsafe {
-                            // dv [D, keys] += dout [D, wide] · pᵀ [wide, keys].
-                            product(
-                                Precision::F32,
-                                [d, keys, wide],
-                                (dv.at(kv_at), n, 1),
-                                Write::Accumulate,
-                                1.0,
-                                (dout[q_at..].as_ptr(), n, 1),
-                                (p.as_ptr(), 1, wide),
-                            );
-                        }
-                        softmax_gradient(p, dp, wide);
-                        // SAFETY: as above.
-                        unsafe {
-                            // dk [D, keys] += scale q [D, wide] · dsᵀ [wide, keys].
-                            product(
-                                Precision::F32,
-                                [d, keys, wide],
-                                (dk.at(kv_at), n, 1),
-                                Write::Accumulate,
-                                self.scale,
-                                (q[q_at..].as_ptr(), n, 1),
-                                (dp.as_ptr(), 1, wide),
-                            );
-                            // dq [D, wide] = scale k [D, keys] · ds [keys, wide].
                             product(
                                 Precision::F32,
                                 [d, wide, keys],
                                 (dq.at(q_at), n, 1),
                                 Write::Store,
                                 self.scale,
-                                (k[kv_at..].as_ptr(), n, 1),
-                                (dp.as_ptr(), wide, 1),
+                                (k[first + view.keys.start..].as_ptr(), n, 1),
+                                (dp.as_ptr(), BLOCK, 1),
                             );
                         }
+                    }
+                }
+                for (sum, to) in [(dkt, dk), (dvt, dv)] {
+                    let by_row = &mut *kt;
+                    transpose(sum, d, [self.seq, d], by_row, self.seq);
+                    // Row by row, since between them lie what other tasks write.
+                    for (row, by_row) in by_row.chunks_exact(self.seq).enumerate() {
+                        // SAFETY: only this task accesses this head's rows in this sequence's columns.
+                        unsafe { to.slice(first + row * n, self.seq) }.copy_from_slice(by_row);
                     }
                 }
             });
         });
     }
 
-    /// `k [D, keys], q [D, wide]` in rows of N `-> s [keys, wide] = alpha * kᵀ · q`.
-    fn scores(&self, k: &[f32], q: &[f32], keys: usize, wide: usize, alpha: f32, s: &mut [f32]) {
+    /// `kt [keys, D], q [D, wide]`, q in rows of N, `-> s [keys, BLOCK] = alpha * kt · q`, its first `wide` columns.
+    fn scores(&self, kt: &[f32], q: &[f32], view: &BlockView, alpha: f32, s: &mut [f32]) {
         let (n, d) = (self.cols(), self.head_dim);
-        let last = (d - 1) * n;
+        let (keys, wide) = (view.keys.len(), view.queries.len());
         assert!(
-            last + keys <= k.len() && last + wide <= q.len() && keys * wide <= s.len(),
+            keys * d <= kt.len() && (d - 1) * n + wide <= q.len() && keys * BLOCK <= s.len(),
             "attention: a block of {keys} keys and {wide} queries leaves its tensors"
         );
         // SAFETY: in bounds by the assertion; `s` is exclusive.
@@ -269,28 +283,28 @@ impl Attention {
             product(
                 Precision::F32,
                 [keys, wide, d],
-                (s.as_mut_ptr(), wide, 1),
+                (s.as_mut_ptr(), BLOCK, 1),
                 Write::Store,
                 alpha,
-                (k.as_ptr(), 1, n),
+                (kt.as_ptr(), d, 1),
                 (q.as_ptr(), n, 1),
             );
         }
     }
 
-    /// Puts `value` where a query of the block does not see a key: `s [keys, wide]`.
+    /// Puts `value` where a query of the block does not see a key: `s [keys, BLOCK]`.
     fn mask(&self, view: &BlockView, value: f32, s: &mut [f32]) {
         if !self.causal {
             return;
         }
         let wide = view.queries.len();
-        for (j, row) in view.keys.clone().zip(s.chunks_exact_mut(wide)) {
+        for (j, row) in view.keys.clone().zip(s.as_chunks_mut::<BLOCK>().0) {
             // Queries before j do not see it, nor do those at j + window and after.
             let first = j.saturating_sub(view.queries.start).min(wide);
             row[..first].fill(value);
             if let Some(w) = self.window {
                 let end = (j + w).saturating_sub(view.queries.start).min(wide);
-                row[end..].fill(value);
+                row[end..wide].fill(value);
             }
         }
     }
@@ -363,76 +377,121 @@ dispatch! {
     }
 }
 
+/// `sum [keys, D] += alpha * s [keys, wide] · x [wide, D]`, s in rows of BLOCK.
+fn add_product([keys, d, wide]: [usize; 3], sum: &mut [f32], alpha: f32, s: &[f32], x: &[f32]) {
+    assert!(
+        keys * d <= sum.len() && wide * d <= x.len() && keys * BLOCK <= s.len() && wide <= BLOCK,
+        "attention: the gradients of {keys} keys by {wide} queries leave their tensors"
+    );
+    // SAFETY: in bounds by the assertion; `sum` is exclusive.
+    unsafe {
+        product(
+            Precision::F32,
+            [keys, d, wide],
+            (sum.as_mut_ptr(), d, 1),
+            Write::Accumulate,
+            alpha,
+            (s.as_ptr(), BLOCK, 1),
+            (x.as_ptr(), d, 1),
+        );
+    }
+}
+
 /// Rows whose exponentials are added to one another before they join the total.
 const ROWS_PER_SUM: usize = 32;
 
-dispatch! {
-    /// `s [keys, wide]` becomes the softmax of each column; `max, sum [wide]` hold what it took.
-    fn softmax_columns(s: &mut [f32], max: &mut [f32], sum: &mut [f32]) {
-        let wide = max.len();
-        max.fill(f32::NEG_INFINITY);
-        for row in s.chunks_exact(wide) {
-            for (m, x) in max.iter_mut().zip(row) {
-                *m = if *x > *m { *x } else { *m };
-            }
+/// The largest of each column of `s [keys, BLOCK]`.
+#[inline(always)]
+fn max_of_columns(s: &[Row]) -> Row {
+    let mut max = [f32::NEG_INFINITY; BLOCK];
+    for row in s {
+        for i in 0..BLOCK {
+            max[i] = if row[i] > max[i] { row[i] } else { max[i] };
         }
-        sum.fill(0.0);
-        let mut part = [0f32; BLOCK];
-        let part = &mut part[..wide];
-        for rows in s.chunks_mut(wide * ROWS_PER_SUM) {
-            part.fill(0.0);
-            for row in rows.chunks_exact_mut(wide) {
-                for ((x, m), p) in row.iter_mut().zip(&*max).zip(&mut *part) {
-                    *x = exp::<FMA>(*x - m);
-                    *p += *x;
+    }
+    max
+}
+
+dispatch! {
+    /// `s [keys, BLOCK]` becomes exp(s - max) with `max` of each column, whose sum is `sum`.
+    fn exp_of_columns(s: &mut [Row], max: &mut Row, sum: &mut Row) {
+        let most = max_of_columns(s);
+        *max = most;
+        let mut total = [0f32; BLOCK];
+        for rows in s.chunks_mut(ROWS_PER_SUM) {
+            let mut part = [0f32; BLOCK];
+            for row in rows {
+                for i in 0..BLOCK {
+                    row[i] = exp::<FMA>(row[i] - most[i]);
+                    part[i] += row[i];
                 }
             }
-            for (total, p) in sum.iter_mut().zip(&*part) {
-                *total += p;
+            for i in 0..BLOCK {
+                total[i] += part[i];
             }
         }
-        let mut scale = [0f32; BLOCK];
-        for (scale, sum) in scale.iter_mut().zip(&*sum) {
-            *scale = 1.0 / sum;
+        *sum = total;
+    }
+}
+
+dispatch! {
+    /// As [`exp_of_columns`], but `s` stays.
+    fn max_and_sum_of_columns(s: &[Row], max: &mut Row, sum: &mut Row) {
+        let most = max_of_columns(s);
+        *max = most;
+        let mut total = [0f32; BLOCK];
+        for rows in s.chunks(ROWS_PER_SUM) {
+            let mut part = [0f32; BLOCK];
+            for row in rows {
+                for i in 0..BLOCK {
+                    part[i] += exp::<FMA>(row[i] - most[i]);
+                }
+            }
+            for i in 0..BLOCK {
+                total[i] += part[i];
+            }
         }
-        for row in s.chunks_exact_mut(wide) {
-            for (x, scale) in row.iter_mut().zip(&scale) {
-                *x *= scale;
+        *sum = total;
+    }
+}
+
+/// `lse = max + ln(sum)`, as many as there is room for.
+fn log_sum_exp(max: &Row, sum: &Row, lse: &mut [f32]) {
+    for ((lse, max), sum) in lse.iter_mut().zip(max).zip(sum) {
+        *lse = max + log::<false>(*sum);
+    }
+}
+
+dispatch! {
+    /// `s [keys, BLOCK]` becomes exp(s - lse).
+    fn exp_columns(s: &mut [Row], lse: &Row) {
+        let lse = *lse;
+        for row in s {
+            for i in 0..BLOCK {
+                row[i] = exp::<FMA>(row[i] - lse[i]);
             }
         }
     }
 }
 
 dispatch! {
-    /// `s [keys, wide]` becomes exp(s - lse), `lse [wide]`.
-    fn exp_columns(s: &mut [f32], lse: &[f32]) {
-        for row in s.chunks_exact_mut(lse.len()) {
-            for (x, lse) in row.iter_mut().zip(lse) {
-                *x = exp::<FMA>(*x - lse);
-            }
-        }
-    }
-}
-
-dispatch! {
-    /// `p, dp [keys, wide]`: dp becomes p (dp - sum over keys of p dp).
-    fn softmax_gradient(p: &[f32], dp: &mut [f32], wide: usize) {
-        let (mut delta, mut part) = ([0f32; BLOCK], [0f32; BLOCK]);
-        let (delta, part) = (&mut delta[..wide], &mut part[..wide]);
-        for (p, dp) in p.chunks(wide * ROWS_PER_SUM).zip(dp.chunks(wide * ROWS_PER_SUM)) {
-            part.fill(0.0);
-            for (p, dp) in p.chunks_exact(wide).zip(dp.chunks_exact(wide)) {
-                for ((sum, p), dp) in part.iter_mut().zip(p).zip(dp) {
-                    *sum = mul_add::<FMA>(*p, *dp, *sum);
+    /// `p, dp [keys, BLOCK]`: dp becomes p (dp - sum over keys of p dp).
+    fn softmax_gradient(p: &[Row], dp: &mut [Row]) {
+        let mut delta = [0f32; BLOCK];
+        for (p, dp) in p.chunks(ROWS_PER_SUM).zip(dp.chunks(ROWS_PER_SUM)) {
+            let mut part = [0f32; BLOCK];
+            for (p, dp) in p.iter().zip(dp) {
+                for i in 0..BLOCK {
+                    part[i] = mul_add::<FMA>(p[i], dp[i], part[i]);
                 }
             }
-            for (total, p) in delta.iter_mut().zip(&*part) {
-                *total += p;
+            for i in 0..BLOCK {
+                delta[i] += part[i];
             }
         }
-        for (p, dp) in p.chunks_exact(wide).zip(dp.chunks_exact_mut(wide)) {
-            for ((dp, p), delta) in dp.iter_mut().zip(p).zip(&*delta) {
-                *dp = p * (*dp - delta);
+        for (p, dp) in p.iter().zip(dp) {
+            for i in 0..BLOCK {
+                dp[i] = p[i] * (dp[i] - delta[i]);
             }
         }
     }

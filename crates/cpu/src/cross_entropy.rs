@@ -7,7 +7,7 @@
 //! A vocabulary larger than one program can hold comes in tiles: [`CrossEntropy::stats`] for each,
 //! [`mil::composites::cross_entropy::Statistics::join`] over them, then [`CrossEntropy::backward_tile`] for each.
 
-use crate::math::{exp, log, tanh};
+use crate::math::{exp_nonpositive as exp, log, tanh};
 use crate::matmul::{Mat, MatMut, matmul};
 use crate::pool::{Pool, SharedMut, with_scratch};
 use crate::simd::dispatch;

@@ -103,6 +103,18 @@ pub(crate) fn with_scratch<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R 
     result
 }
 
+/// As [`with_scratch`], for several blocks, each of them aligned.
+pub(crate) fn with_scratches<const N: usize, R>(lens: [usize; N], f: impl FnOnce([&mut [f32]; N]) -> R) -> R {
+    let whole = |len: usize| len.next_multiple_of(16);
+    with_scratch(lens.into_iter().map(whole).sum(), |mut rest| {
+        f(lens.map(|len| {
+            let (block, after) = std::mem::take(&mut rest).split_at_mut(whole(len));
+            rest = after;
+            &mut block[..len]
+        }))
+    })
+}
+
 /// A base pointer that tasks share, each to write its own part.
 #[derive(Clone, Copy)]
 pub(crate) struct SharedMut {
@@ -170,6 +182,8 @@ mod tests {
             a.as_ptr() as usize
         });
         assert_eq!(first % 64, 0);
+        let parts = with_scratches([5, 0, 17], |blocks| blocks.map(|b| (b.as_ptr() as usize % 64, b.len())));
+        assert_eq!(parts, [(0, 5), (0, 0), (0, 17)]);
         assert_eq!(with_scratch(100, |a| a.as_ptr() as usize), first);
     }
 }

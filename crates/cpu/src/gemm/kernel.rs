@@ -129,7 +129,7 @@ impl Kernels {
 
 /// Asks for the cache line at `at`, in bounds or not.
 #[inline(always)]
-fn prefetch(at: *const f32) {
+pub(super) fn prefetch(at: *const f32) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a prefetch touches nothing that a program can see.
     unsafe {

@@ -110,6 +110,22 @@ pub(crate) fn is_symmetric(values: &[f32], side: usize, strides: (usize, usize))
     })
 }
 
+/// `to [cols, rows]` from `from [rows, cols]`, whose rows begin `stride` and `to_stride` values apart.
+pub(crate) fn transpose(from: &[f32], stride: usize, [rows, cols]: [usize; 2], to: &mut [f32], to_stride: usize) {
+    let fits = |len: usize, stride: usize, rows: usize, cols: usize| {
+        rows == 0 || cols == 0 || cols <= stride && (rows - 1) * stride + cols <= len
+    };
+    assert!(
+        fits(from.len(), stride, rows, cols) && fits(to.len(), to_stride, cols, rows),
+        "transpose: [{rows}, {cols}] by {stride} of {} values does not fit or not into {} by {to_stride}",
+        from.len(),
+        to.len()
+    );
+    let kernels = Kernels::of_machine(Precision::F32);
+    // SAFETY: in bounds by the assertion; rows of `to` do not overlap.
+    unsafe { pack::transposed(kernels, from.as_ptr(), stride, [rows, cols], to.as_mut_ptr(), to_stride) };
+}
+
 /// Copies what is above the diagonal of `dst [side, side]` below it, transposed.
 pub(crate) fn mirror(dst: &mut [f32], side: usize, stride: usize) {
     assert!(side <= stride, "rows overlap");
@@ -232,10 +248,10 @@ impl Product<'_> {
         });
     }
 
-    /// How many strips of the left operand are packed at once. Pairs of what lies by columns are made of two columns side
-    /// by side, in whole vectors: three of them are whole strips as well.
+    /// How many strips of the left operand are packed at once. Of one that lies by columns so many that they are whole
+    /// lines of the cache, and in bf16, where pairs are made of two columns side by side, whole vectors.
     fn strips_packed(&self) -> usize {
-        let is_across = self.kernels.per_step > 1 && self.lhs.2 != 1;
+        let is_across = self.lhs.2 != 1 && (self.lhs.1 == 1 || self.kernels.per_step > 1);
         if is_across { 3 * self.kernels.lanes / self.kernels.most_rows() } else { 1 }
     }
 
@@ -302,14 +318,21 @@ impl Product<'_> {
                         // SAFETY: the strips lie within the left operand.
                         unsafe {
                             if kernels.per_step == 1 {
-                                pack::left(at(top), rows, k, left);
+                                let last = strips.min(first + self.strips_packed());
+                                let each = (first..last).map(|strip| row_of(strip + 1) - row_of(strip));
+                                pack::left(at(top), each, k, left);
                             } else {
                                 pack::left_pairs(kernels, at(top), end - top, values.len(), left);
                             }
                         }
                     }
-                    // By rows there is but one strip.
-                    (left.as_ptr().wrapping_add(top - first_row), if by_rows { k } else { end - first_row })
+                    let left = left.as_ptr();
+                    match kernels.per_step {
+                        1 => (left.wrapping_add((top - first_row) * k), rows),
+                        // By rows there is but one strip.
+                        _ if by_rows => (left, k),
+                        _ => (left.wrapping_add(top - first_row), end - first_row),
+                    }
                 }
                 None => (at(top).0, if by_rows { lhs.1 } else { lhs.2 }),
             };

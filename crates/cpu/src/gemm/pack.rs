@@ -1,42 +1,97 @@
 //! Copies of operands in the order in which the micro-kernels read them.
 
-use super::kernel::{Kernels, UPPER};
+use super::kernel::{Kernels, UPPER, prefetch};
 use super::{Block, DEPTH, MOST_COLS, MOST_SIDE};
 use crate::simd::dispatch;
 
-/// `out [k, rows]` from `from [rows, k]`, both by strides: the rows of a tile, 6 at most, side by side.
+/// Values in a line of a cache.
+const LINE: usize = 16;
+
+/// Strips of the left operand, `strips` rows each and 6 at most, one after the other: `out [k, rows]` of each from
+/// `from [all their rows, k]`.
 ///
 /// # Safety
 /// `from` must lie in live memory.
-pub(super) unsafe fn left(from: Block, rows: usize, k: usize, out: &mut [f32]) {
-    let (at, row_stride, col_stride) = from;
-    let out = &mut out[..rows * k];
+pub(super) unsafe fn left(
+    from: Block,
+    strips: impl ExactSizeIterator<Item = usize> + Clone,
+    k: usize,
+    out: &mut [f32],
+) {
+    let (mut at, row_stride, col_stride) = from;
+    let rows = strips.clone().next().unwrap_or(0);
+    let count = if row_stride == 1 && strips.clone().all(|other| other == rows) { strips.len() } else { 0 };
     // SAFETY: the caller's, for all that follows.
     unsafe {
         // By moves of a known length where the rows lie side by side.
-        match (row_stride, rows) {
-            (1, 6) => runs::<6>(at, col_stride, out),
-            (1, 5) => runs::<5>(at, col_stride, out),
-            (1, 4) => runs::<4>(at, col_stride, out),
-            _ => {
-                for (p, out) in out.chunks_exact_mut(rows).enumerate() {
-                    for (i, out) in out.iter_mut().enumerate() {
-                        *out = *at.add(i * row_stride + p * col_stride);
-                    }
+        match rows {
+            6 if count > 0 => return runs::<6>(at, col_stride, count, k, out),
+            5 if count > 0 => return runs::<5>(at, col_stride, count, k, out),
+            4 if count > 0 => return runs::<4>(at, col_stride, count, k, out),
+            _ => {}
+        }
+        let mut rest = out;
+        for rows in strips {
+            let (out, after) = rest.split_at_mut(rows * k);
+            for (p, out) in out.chunks_exact_mut(rows).enumerate() {
+                for (i, out) in out.iter_mut().enumerate() {
+                    *out = *at.add(i * row_stride + p * col_stride);
                 }
             }
+            (rest, at) = (after, at.wrapping_add(rows * row_stride));
         }
     }
 }
 
-/// Runs of `N` values, one after the other, from runs that begin `stride` values apart.
+/// Columns that are asked for ahead: each lies in another page, which no prefetcher of a processor follows.
+const COLUMNS_AHEAD: usize = 16;
+
+/// `count` strips of `N` rows that lie side by side, from columns `stride` apart: `out [count, k, N]`.
 ///
 /// # Safety
 /// They must lie in live memory.
-unsafe fn runs<const N: usize>(from: *const f32, stride: usize, out: &mut [f32]) {
-    for (p, out) in out.as_chunks_mut::<N>().0.iter_mut().enumerate() {
-        // SAFETY: the caller's; an array needs no more alignment than its values.
-        *out = unsafe { *from.wrapping_add(p * stride).cast() };
+unsafe fn runs<const N: usize>(from: *const f32, stride: usize, count: usize, k: usize, out: &mut [f32]) {
+    let out = out[..count * k * N].as_mut_ptr();
+    for p in 0..k {
+        let column = from.wrapping_add(p * stride);
+        let ahead = column.wrapping_add(COLUMNS_AHEAD * stride);
+        for line in 0..=count * N / LINE {
+            prefetch(ahead.wrapping_add(line * LINE));
+        }
+        for strip in 0..count {
+            // SAFETY: the caller's, and `out` has a place for each; an array needs no more alignment than its values.
+            unsafe { *out.add((strip * k + p) * N).cast::<[f32; N]>() = *column.add(strip * N).cast() };
+        }
+    }
+}
+
+/// `out [cols, rows]` from `from [rows, cols]`, whose rows begin `stride` and `out_stride` values apart.
+///
+/// # Safety
+/// Both must lie in live memory.
+pub(super) unsafe fn transposed(
+    kernels: &Kernels,
+    from: *const f32,
+    stride: usize,
+    [rows, cols]: [usize; 2],
+    out: *mut f32,
+    out_stride: usize,
+) {
+    // What is not made of whole squares: below them and beside them.
+    let side = kernels.lanes;
+    let (high, wide) = (rows / side * side, cols / side * side);
+    // SAFETY: the caller's, for all that follows.
+    unsafe {
+        for i in (0..high).step_by(side) {
+            for j in (0..wide).step_by(side) {
+                (kernels.square)(from.add(i * stride + j), stride, out.add(j * out_stride + i), out_stride);
+            }
+        }
+        for i in 0..rows {
+            for j in if i < high { wide } else { 0 }..cols {
+                *out.add(j * out_stride + i) = *from.add(i * stride + j);
+            }
+        }
     }
 }
 
@@ -61,18 +116,13 @@ pub(super) unsafe fn right(
     }
     // SAFETY: the caller's, for all that follows.
     unsafe {
-        // What is not made of whole squares: below them and beside them.
-        let side = kernels.lanes;
-        let (deep, wide) = if row_stride == 1 { (k / side * side, cols / side * side) } else { (0, 0) };
-        for j in (0..wide).step_by(side) {
-            for p in (0..deep).step_by(side) {
-                let to = out[p * width + j..].as_mut_ptr();
-                (kernels.square)(at.add(p + j * col_stride), col_stride, to, width);
-            }
+        if row_stride == 1 {
+            transposed(kernels, at, col_stride, [cols, k], out.as_mut_ptr(), width);
+            out.chunks_exact_mut(width).for_each(|out| out[cols..].fill(0.0));
+            return;
         }
         for (p, out) in out.chunks_exact_mut(width).enumerate() {
-            let done = if p < deep { wide } else { 0 };
-            for (j, out) in out.iter_mut().enumerate().skip(done) {
+            for (j, out) in out.iter_mut().enumerate() {
                 *out = if j < cols { *at.add(p * row_stride + j * col_stride) } else { 0.0 };
             }
         }
