@@ -120,11 +120,9 @@ fn step() -> Vec<Kernel> {
     // Causal half of S x S for each product; two forward, five backward.
     let product = 2 * H * D * S * S / 2;
     let [q, k, v, dout] = [(); 4].map(|()| values(C * S));
-    let (mut o, mut lse) = (vec![0.0; C * S], vec![0.0; H * S]);
-    attention.forward(&Pool::new(1), &q, &k, &v, &mut o, Some(&mut lse));
-    let kept = lse.clone();
+    let mut o = vec![0.0; C * S];
     let qkv = [q.clone(), k.clone(), v.clone()];
-    let forward = move |pool: &Pool| attention.forward(pool, &q, &k, &v, &mut o, Some(&mut lse));
+    let forward = move |pool: &Pool| attention.forward(pool, &q, &k, &v, &mut o);
     kernels.push(Kernel {
         name: "attention",
         per_step: LAYERS,
@@ -134,7 +132,7 @@ fn step() -> Vec<Kernel> {
     let [mut dq, mut dk, mut dv] = [(); 3].map(|()| vec![0.0; C * S]);
     let backward = move |pool: &Pool| {
         let [q, k, v] = &qkv;
-        attention.backward(pool, [q, k, v], &dout, Some(&kept), [&mut dq, &mut dk, &mut dv]);
+        attention.backward(pool, [q, k, v], &dout, [&mut dq, &mut dk, &mut dv]);
     };
     let work = Work::Flops(5 * product);
     kernels.push(Kernel { name: "attention gradient", per_step: LAYERS, work, run: Box::new(backward) });

@@ -36,10 +36,11 @@ fn shapes() -> Vec<Shape> {
         add("muon square", [c, c, c], [false, false], Write::Store);
         add("muon update", [c, f, c], [false, false], Write::Store);
     }
-    // Attention: a block of 64 queries, 320 keys.
+    // Attention: a block of 64 queries, 320 keys; of its gradient the sums of a key.
     for d in [64, 128] {
-        add("scores", [320, 64, d], [true, false], Write::Store);
+        add("scores", [320, 64, d], [false, false], Write::Store);
         add("values", [d, 64, 320], [false, false], Write::Store);
+        add("by key", [320, d, 64], [false, false], Write::Accumulate);
     }
     // A tile of the classifier.
     add("logits", [512, 512, 768], [false, false], Write::Store);

@@ -1,20 +1,21 @@
 //! Scaled dot-product attention: causal or full, windowed, with grouped key and value heads.
 //!
 //! Flash-style: a block of queries meets all its keys at once, so that a softmax sees complete
-//! columns and nothing is rescaled; memory is one block's scores `[keys, BLOCK]` (512 KiB at 2,048
-//! keys), never S x S. Scores are held transposed, keys down and queries across: every step of the
-//! softmax then runs along queries, without a horizontal reduction. Blocks of keys that no query of
-//! the block sees are not computed.
+//! columns and nothing is rescaled; a block's scores are `[keys, BLOCK]` (512 KiB at 2,048 keys),
+//! never S x S. Scores are held transposed, keys down and queries across: every step of the softmax
+//! then runs along queries, without a horizontal reduction. Blocks of keys that no query of the block
+//! sees are not computed.
 //!
-//! Products read their left operand by rows. What would be read by columns is transposed first: keys,
-//! and in the gradient values, once for a head and all its blocks of queries; and the sums dK and dV
-//! are kept as `[S, D]`, so that P and dS are left operands as they lie. A block's own `[D, BLOCK]`
-//! of queries and of dO is transposed there too, which costs one part in S of a product.
+//! Products read their left operand by rows. What would be read by columns is transposed first: keys
+//! (all of them in the forward pass, a head's in the gradient) and in the gradient values, once for all
+//! blocks of queries; and the sums dK and dV are kept as `[S, D]`, so that P and dS are left operands
+//! as they lie. The gradient also transposes a block's own `[D, BLOCK]` of queries and of dO, which
+//! costs one part in as many as the block sees keys.
 
 use std::ops::Range;
 
 use crate::gemm::transpose;
-use crate::math::{exp_nonpositive as exp, log};
+use crate::math::exp_nonpositive as exp;
 use crate::matmul::product;
 use crate::pool::{Pool, SharedMut, with_scratch, with_scratches};
 use crate::simd::{dispatch, mul_add};
@@ -96,30 +97,13 @@ impl Attention {
         self.window.map_or(self.seq, |w| (w + block).min(self.seq))
     }
 
-    /// `q [H*D, N], k, v [KV*D, N] -> o [H*D, N]`, and optionally `lse [H, N]`, the logarithm of each
-    /// query's sum of exponentials, which spares [`Attention::backward`] two passes.
-    pub fn forward(
-        &self,
-        pool: &Pool,
-        q: &[f32],
-        k: &[f32],
-        v: &[f32],
-        o: &mut [f32],
-        lse: Option<&mut [f32]>,
-    ) {
+    /// `q [H*D, N], k, v [KV*D, N] -> o [H*D, N]`. Sums are divided last: values above the largest f32
+    /// divided by the number of keys may overflow.
+    pub fn forward(&self, pool: &Pool, q: &[f32], k: &[f32], v: &[f32], o: &mut [f32]) {
         self.check(q, k, v);
         let (n, d) = (self.cols(), self.head_dim);
         assert!(o.len() == q.len(), "attention: o has {} values, expected {}", o.len(), q.len());
         let o = SharedMut::new(o);
-        let lse = lse.map(|lse| {
-            assert!(
-                lse.len() == self.heads * n,
-                "attention: lse has {} values, expected {}",
-                lse.len(),
-                self.heads * n
-            );
-            SharedMut::new(lse)
-        });
         let (pairs, blocks) = (self.batch * self.heads, self.seq.div_ceil(BLOCK));
         // Keys as [B, KV, S, D].
         with_scratch(k.len(), |keys_first| {
@@ -143,8 +127,8 @@ impl Attention {
                 with_scratch(keys * BLOCK, |p| {
                     self.scores(&keys_first[head + view.keys.start * d..], &q[q_at..], &view, self.scale, p);
                     self.mask(&view, f32::NEG_INFINITY, p);
-                    let (mut max, mut sum) = ([0f32; BLOCK], [0f32; BLOCK]);
-                    exp_of_columns(p.as_chunks_mut().0, &mut max, &mut sum);
+                    let mut sum = [0f32; BLOCK];
+                    exp_of_columns(p.as_chunks_mut().0, &mut sum);
                     // o [D, wide] = v [D, keys] · exp(s - max) [keys, wide].
                     // SAFETY: the blocks of v and o lie within [.., N] tensors whose sizes `check` and the
                     // assertion above compared; only this task accesses this head's columns of o.
@@ -163,29 +147,17 @@ impl Attention {
                             o.iter_mut().zip(&sum).for_each(|(o, sum)| *o /= sum);
                         }
                     }
-                    if let Some(lse) = lse {
-                        // SAFETY: only this task writes this head's columns of lse.
-                        let lse = unsafe { lse.slice(h * n + b * self.seq + view.queries.start, wide) };
-                        log_sum_exp(&max, &sum, lse);
-                    }
                 });
             });
         });
     }
 
-    /// `dout [H*D, N] -> dq [H*D, N], dk, dv [KV*D, N]`, all stored. Probabilities are recomputed,
-    /// from `lse [H, N]` where the forward pass kept it. With P the probabilities of one query:
+    /// `dout [H*D, N] -> dq [H*D, N], dk, dv [KV*D, N]`, all stored. Probabilities are recomputed.
+    /// With P those of one query:
     /// dV = P dO, dP = V·dO, dS = P (dP - sum of P dP), dQ = scale K dS, dK = scale Q dS.
     ///
     /// A task is one (sequence, key head); it adds up its queries' heads and blocks in order.
-    pub fn backward(
-        &self,
-        pool: &Pool,
-        [q, k, v]: [&[f32]; 3],
-        dout: &[f32],
-        lse: Option<&[f32]>,
-        [dq, dk, dv]: [&mut [f32]; 3],
-    ) {
+    pub fn backward(&self, pool: &Pool, [q, k, v]: [&[f32]; 3], dout: &[f32], [dq, dk, dv]: [&mut [f32]; 3]) {
         self.check(q, k, v);
         let (n, d) = (self.cols(), self.head_dim);
         assert!(
@@ -223,17 +195,9 @@ impl Attention {
                         self.scores(&kt[key_at..], &q[q_at..], &view, self.scale, p);
                         self.mask(&view, f32::NEG_INFINITY, p);
                         let rows = p.as_chunks_mut().0;
-                        let mut of_block = [0f32; BLOCK];
-                        match lse {
-                            Some(lse) => of_block[..wide]
-                                .copy_from_slice(&lse[h * n + b * self.seq + view.queries.start..][..wide]),
-                            None => {
-                                let (mut max, mut sum) = ([0f32; BLOCK], [0f32; BLOCK]);
-                                max_and_sum_of_columns(rows, &mut max, &mut sum);
-                                log_sum_exp(&max, &sum, &mut of_block);
-                            }
-                        }
-                        exp_columns(rows, &of_block);
+                        let mut sum = [0f32; BLOCK];
+                        exp_of_columns(rows, &mut sum);
+                        divide_columns(rows, &sum);
                         self.scores(&vt[key_at..], &dout[q_at..], &view, 1.0, dp);
                         // dvᵀ [keys, D] += p [keys, wide] · doutᵀ [wide, D].
                         let by_key = [keys, d, wide];
@@ -261,7 +225,7 @@ impl Attention {
                     let by_row = &mut *kt;
                     transpose(sum, d, [self.seq, d], by_row, self.seq);
                     // Row by row, since between them lie what other tasks write.
-                    for (row, by_row) in by_row.chunks_exact(self.seq).enumerate() {
+                    for (row, by_row) in by_row.chunks_exact(self.seq.max(1)).enumerate() {
                         // SAFETY: only this task accesses this head's rows in this sequence's columns.
                         unsafe { to.slice(first + row * n, self.seq) }.copy_from_slice(by_row);
                     }
@@ -413,16 +377,15 @@ fn max_of_columns(s: &[Row]) -> Row {
 }
 
 dispatch! {
-    /// `s [keys, BLOCK]` becomes exp(s - max) with `max` of each column, whose sum is `sum`.
-    fn exp_of_columns(s: &mut [Row], max: &mut Row, sum: &mut Row) {
-        let most = max_of_columns(s);
-        *max = most;
+    /// `s [keys, BLOCK]` becomes exp(s - max) with the largest of each column, `sum` what that adds up to.
+    fn exp_of_columns(s: &mut [Row], sum: &mut Row) {
+        let max = max_of_columns(s);
         let mut total = [0f32; BLOCK];
         for rows in s.chunks_mut(ROWS_PER_SUM) {
             let mut part = [0f32; BLOCK];
             for row in rows {
                 for i in 0..BLOCK {
-                    row[i] = exp::<FMA>(row[i] - most[i]);
+                    row[i] = exp::<FMA>(row[i] - max[i]);
                     part[i] += row[i];
                 }
             }
@@ -435,40 +398,13 @@ dispatch! {
 }
 
 dispatch! {
-    /// As [`exp_of_columns`], but `s` stays.
-    fn max_and_sum_of_columns(s: &[Row], max: &mut Row, sum: &mut Row) {
-        let most = max_of_columns(s);
-        *max = most;
-        let mut total = [0f32; BLOCK];
-        for rows in s.chunks(ROWS_PER_SUM) {
-            let mut part = [0f32; BLOCK];
-            for row in rows {
-                for i in 0..BLOCK {
-                    part[i] += exp::<FMA>(row[i] - most[i]);
-                }
-            }
-            for i in 0..BLOCK {
-                total[i] += part[i];
-            }
-        }
-        *sum = total;
-    }
-}
-
-/// `lse = max + ln(sum)`, as many as there is room for.
-fn log_sum_exp(max: &Row, sum: &Row, lse: &mut [f32]) {
-    for ((lse, max), sum) in lse.iter_mut().zip(max).zip(sum) {
-        *lse = max + log::<false>(*sum);
-    }
-}
-
-dispatch! {
-    /// `s [keys, BLOCK]` becomes exp(s - lse).
-    fn exp_columns(s: &mut [Row], lse: &Row) {
-        let lse = *lse;
+    /// `s [keys, BLOCK]` by columns divided by `by`.
+    fn divide_columns(s: &mut [Row], by: &Row) {
+        let _ = FMA;
+        let factor = by.map(|by| 1.0 / by);
         for row in s {
             for i in 0..BLOCK {
-                row[i] = exp::<FMA>(row[i] - lse[i]);
+                row[i] *= factor[i];
             }
         }
     }
@@ -539,14 +475,15 @@ mod tests {
         [o, dq, dk, dv].map(|x| x.into_iter().map(|x| x as f32).collect())
     }
 
-    /// Scores are sums of D products within [-1, 1]: an error of about sqrt(D) eps, which exp passes
-    /// on to P relatively. o averages |v| <= 1 with those weights; the gradients add up to `queries`
-    /// terms P * dP with |dP| <= D, errors that grow like their square root.
+    /// Scores are scale times sums of D products within [-1, 1], of about sqrt(D): an error of about sqrt(D) eps, or that
+    /// times their own size where they are larger than 1, which exp passes on to P relatively. o averages |v| <= 1 with
+    /// those weights; the gradients add up to `queries` terms P * dP with |dP| <= D, times the scale, errors that grow
+    /// like their square root.
     fn tolerance(s: Attention) -> (f32, f32) {
-        let eps = f32::EPSILON;
-        let forward = 4.0 * (s.head_dim as f32).sqrt() * eps + 8.0 * eps;
+        let (eps, root) = (f32::EPSILON, (s.head_dim as f32).sqrt());
+        let forward = 4.0 * root * eps * (s.scale * root).max(1.0) + 8.0 * eps;
         let terms = (s.group() * s.seq.min(s.window.unwrap_or(s.seq))) as f32;
-        (forward, forward * (s.head_dim as f32).sqrt() * terms.sqrt())
+        (forward, forward * root * terms.sqrt() * s.scale.max(1.0))
     }
 
     fn shapes() -> Vec<Attention> {
@@ -569,6 +506,12 @@ mod tests {
             Attention { causal: false, kv_heads: 1, ..base },
             Attention { seq: 1, ..base },
             Attention { seq: 200, head_dim: 80, batch: 1, scale: 0.11, ..base },
+            // A block of one query with many keys, and heads that no vector divides or that are wider than a tile.
+            Attention { seq: 65, head_dim: 1, ..base },
+            Attention { seq: 65, head_dim: 17, kv_heads: 1, ..base },
+            Attention { seq: 130, head_dim: 130, heads: 2, batch: 1, scale: 0.09, window: Some(70), ..base },
+            // Most scores far below the largest: beyond where exponentials become 0.
+            Attention { scale: 30.0, batch: 1, ..base },
         ]
     }
 
@@ -580,26 +523,39 @@ mod tests {
             let [k, v] = [3, 4].map(|seed| random(seed, s.kv_heads * d * n));
             let [o_want, dq_want, dk_want, dv_want] = slow(s, [&q, &k, &v], &dout);
             let (forward, backward) = tolerance(s);
-            let mut lse = vec![0.0; s.heads * n];
-            s.forward(&Pool::new(1), &q, &k, &v, &mut vec![0.0; q.len()], Some(&mut lse));
             let o = same_bits(|pool| {
+                poison();
                 let mut o = vec![f32::NAN; q.len()];
-                s.forward(pool, &q, &k, &v, &mut o, None);
+                s.forward(pool, &q, &k, &v, &mut o);
                 o
             });
             let off = worst_difference(&o, &o_want);
             assert!(off <= forward, "{s:?}: o is off by {off} > {forward}");
-            for lse in [None, Some(&lse[..])] {
-                let grads = same_bits(|pool| {
-                    let [mut dq, mut dk, mut dv] = [q.len(), k.len(), v.len()].map(|len| vec![f32::NAN; len]);
-                    s.backward(pool, [&q, &k, &v], &dout, lse, [&mut dq, &mut dk, &mut dv]);
-                    [dq, dk, dv].concat()
-                });
-                let want = [&dq_want[..], &dk_want, &dv_want].concat();
-                let off = worst_difference(&grads, &want);
-                assert!(off <= backward, "{s:?}: gradients are off by {off} > {backward}");
-            }
+            let grads = same_bits(|pool| {
+                poison();
+                let [mut dq, mut dk, mut dv] = [q.len(), k.len(), v.len()].map(|len| vec![f32::NAN; len]);
+                s.backward(pool, [&q, &k, &v], &dout, [&mut dq, &mut dk, &mut dv]);
+                [dq, dk, dv].concat()
+            });
+            let want = [&dq_want[..], &dk_want, &dv_want].concat();
+            let off = worst_difference(&grads, &want);
+            assert!(off <= backward, "{s:?}: gradients are off by {off} > {backward}");
         }
+    }
+
+    /// Leaves what is no number in this thread's scratch, so that whoever uses it without writing it first is seen.
+    fn poison() {
+        with_scratch(1 << 18, |a| {
+            a.fill(f32::NAN);
+            with_scratch(1 << 16, |b| b.fill(f32::NAN));
+        });
+    }
+
+    #[test]
+    fn nothing_is_no_fault() {
+        let none = Attention { seq: 0, ..shapes()[0] };
+        none.forward(&Pool::new(1), &[], &[], &[], &mut []);
+        none.backward(&Pool::new(1), [&[], &[], &[]], &[], [&mut [], &mut [], &mut []]);
     }
 
     /// Oracle: the forward pass on the whole sequence, whose last column a decode step must equal.
@@ -611,7 +567,7 @@ mod tests {
             let q = random(1, s.heads * d * n);
             let [k, v] = [3, 4].map(|seed| random(seed, s.kv_heads * d * n));
             let mut o = vec![0.0; q.len()];
-            s.forward(&Pool::new(1), &q, &k, &v, &mut o, None);
+            s.forward(&Pool::new(1), &q, &k, &v, &mut o);
             let capacity = n + 3;
             let cache =
                 |x: &[f32]| x.chunks(n).flat_map(|row| [row, &[f32::NAN; 3]].concat()).collect::<Vec<_>>();

@@ -43,8 +43,9 @@ pub fn exp<const FMA: bool>(x: f32) -> f32 {
     p * power_of_two(half) * power_of_two(n - half)
 }
 
-/// e^x for x <= 0, as softmaxes have it: 0 below -87, where it would soon have no exponent of its own; NaN stays NaN. Half
-/// the work of [`exp`], and no subnormal numbers, which take a processor a hundred times as long as others.
+/// e^x for x <= 0, as softmaxes have it, or a little above by rounding: 0 below -87, where it would soon have no exponent
+/// of its own; NaN stays NaN; nothing is said of x > 88. Half the work of [`exp`], and no subnormal numbers, which take
+/// a processor a hundred times as long as others.
 #[inline(always)]
 pub fn exp_nonpositive<const FMA: bool>(x: f32) -> f32 {
     let (shifted, p) = exp_reduced::<FMA>(x);
@@ -53,7 +54,7 @@ pub fn exp_nonpositive<const FMA: bool>(x: f32) -> f32 {
     if x < -87.0 { 0.0 } else { p * power }
 }
 
-/// x = n ln 2 + r with |r| <= ln(2)/2: n in the low bits of the first number, e^r as the second.
+/// x = n ln 2 + r with |r| <= ln(2)/2, for |x| < 2^8: n in the low bits of the first number, e^r as the second.
 #[inline(always)]
 fn exp_reduced<const FMA: bool>(x: f32) -> (f32, f32) {
     // ln 2 in two parts: the first has 15 significant bits, so n * LN2_HIGH is exact for |n| < 2^9.
@@ -241,7 +242,9 @@ mod tests {
         assert!(exp::<true>(f32::NAN).is_nan());
         assert!(exp::<true>(-100.0) > 0.0, "subnormal results are kept");
         assert_eq!(exp_nonpositive::<true>(f32::NEG_INFINITY), 0.0);
-        assert_eq!(exp_nonpositive::<true>(-1e30), 0.0);
+        for x in [-87.01, -88.0, -90.0, -95.0, -100.0, -1e3, -1e30] {
+            assert_eq!([exp_nonpositive::<true>(x), exp_nonpositive::<false>(x)], [0.0; 2], "e^{x}");
+        }
         assert_eq!(exp_nonpositive::<true>(0.0), 1.0);
         // What a softmax may see instead of 0 by rounding, and NaNs with any payload.
         assert!((exp_nonpositive::<true>(1e-5) - 1.000_01).abs() < 2e-7);

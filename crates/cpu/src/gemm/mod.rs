@@ -111,9 +111,16 @@ pub(crate) fn is_symmetric(values: &[f32], side: usize, strides: (usize, usize))
 }
 
 /// `to [cols, rows]` from `from [rows, cols]`, whose rows begin `stride` and `to_stride` values apart.
-pub(crate) fn transpose(from: &[f32], stride: usize, [rows, cols]: [usize; 2], to: &mut [f32], to_stride: usize) {
+pub(crate) fn transpose(
+    from: &[f32],
+    stride: usize,
+    [rows, cols]: [usize; 2],
+    to: &mut [f32],
+    to_stride: usize,
+) {
     let fits = |len: usize, stride: usize, rows: usize, cols: usize| {
-        rows == 0 || cols == 0 || cols <= stride && (rows - 1) * stride + cols <= len
+        let end = rows.saturating_sub(1).checked_mul(stride).and_then(|last| last.checked_add(cols));
+        rows == 0 || cols == 0 || cols <= stride && end.is_some_and(|end| end <= len)
     };
     assert!(
         fits(from.len(), stride, rows, cols) && fits(to.len(), to_stride, cols, rows),
@@ -248,8 +255,9 @@ impl Product<'_> {
         });
     }
 
-    /// How many strips of the left operand are packed at once. Of one that lies by columns so many that they are whole
-    /// lines of the cache, and in bf16, where pairs are made of two columns side by side, whole vectors.
+    /// How many strips of the left operand are packed at once. Of one that lies by columns as many as make three vectors,
+    /// with AVX-512 as many lines of the cache, so that each is read once; in bf16, where pairs are made of two columns
+    /// side by side, whole vectors.
     fn strips_packed(&self) -> usize {
         let is_across = self.lhs.2 != 1 && (self.lhs.1 == 1 || self.kernels.per_step > 1);
         if is_across { 3 * self.kernels.lanes / self.kernels.most_rows() } else { 1 }
@@ -304,7 +312,8 @@ impl Product<'_> {
         let accumulate = self.write == Write::Accumulate || along.start > 0;
         let by_rows = lhs.2 == 1;
         let strips = pieces(m, kernels.most_rows());
-        let row_of = |strip: usize| strip.min(strips) * m / strips;
+        // The longer ones first, so that neighbours are as long as one another.
+        let row_of = |strip: usize| strip.min(strips) * (m / strips) + strip.min(m % strips);
         for strip in 0..strips {
             let (top, bottom) = (row_of(strip), row_of(strip + 1));
             let rows = bottom - top;
@@ -518,6 +527,46 @@ mod tests {
                 let touched = c.values.iter().filter(|&&x| x != ELSEWHERE).count();
                 prop_assert_eq!(touched, m * n, "values between the elements were written");
                 prop_assert_eq!(c.sizes, [m, n]);
+            }
+        }
+    }
+
+    #[test]
+    fn transposes_what_is_asked_for_and_nothing_else() {
+        for (rows, cols) in [(1, 1), (3, 40), (16, 16), (17, 33), (64, 5), (50, 100)] {
+            let (stride, to_stride) = (cols + 3, rows + 2);
+            let from: Vec<f32> = (0..rows * stride).map(|i| i as f32).collect();
+            let mut to = vec![ELSEWHERE; cols * to_stride];
+            transpose(&from, stride, [rows, cols], &mut to, to_stride);
+            for (at, &value) in to.iter().enumerate() {
+                let (j, i) = (at / to_stride, at % to_stride);
+                assert_eq!(
+                    value,
+                    if i < rows { from[i * stride + j] } else { ELSEWHERE },
+                    "[{rows}, {cols}]"
+                );
+            }
+        }
+    }
+
+    /// A left operand whose columns are packed by several strips at once: equally long ones, and others.
+    #[test]
+    fn is_exact_with_strips_packed_together() {
+        for (kernels, m) in
+            Kernels::all().into_iter().flat_map(|all| [130, 144, 145, 200, 240, 256].map(|m| (all, m)))
+        {
+            let (n, k) = (200, 300);
+            let (a, b) = (Matrix::new(1, [m, k], Layout::Columns), Matrix::new(2, [k, n], Layout::Rows));
+            let mut c = Matrix::new(3, [m, n], Layout::Rows);
+            let (dst, write, lhs, rhs) =
+                ((c.values.as_mut_ptr(), c.strides.0, 1), Write::Store, a.block(), b.block());
+            // SAFETY: the blocks are those of the three matrices.
+            unsafe {
+                Product { kernels, m, n, k, dst, write, alpha: 1.0, lhs, rhs, part: Part::Whole }.run()
+            };
+            for (i, j) in (0..m).flat_map(|i| (0..n).map(move |j| (i, j))) {
+                let sum: i64 = (0..k).map(|p| a.get(i, p) * b.get(p, j)).sum();
+                assert_eq!(c.get(i, j), sum, "({i}, {j}) of {m} rows with {}", kernels.describe());
             }
         }
     }

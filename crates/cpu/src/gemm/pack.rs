@@ -20,22 +20,20 @@ pub(super) unsafe fn left(
 ) {
     let (mut at, row_stride, col_stride) = from;
     let rows = strips.clone().next().unwrap_or(0);
-    let count = if row_stride == 1 && strips.clone().all(|other| other == rows) { strips.len() } else { 0 };
+    let are_equal = strips.clone().all(|other| other == rows);
     // SAFETY: the caller's, for all that follows.
     unsafe {
-        // By moves of a known length where the rows lie side by side.
-        match rows {
-            6 if count > 0 => return runs::<6>(at, col_stride, count, k, out),
-            5 if count > 0 => return runs::<5>(at, col_stride, count, k, out),
-            4 if count > 0 => return runs::<4>(at, col_stride, count, k, out),
-            _ => {}
+        if row_stride == 1 && are_equal && runs_of(rows, at, col_stride, strips.len(), k, out) {
+            return;
         }
         let mut rest = out;
         for rows in strips {
             let (out, after) = rest.split_at_mut(rows * k);
-            for (p, out) in out.chunks_exact_mut(rows).enumerate() {
-                for (i, out) in out.iter_mut().enumerate() {
-                    *out = *at.add(i * row_stride + p * col_stride);
+            if row_stride != 1 || !runs_of(rows, at, col_stride, 1, k, out) {
+                for (p, out) in out.chunks_exact_mut(rows).enumerate() {
+                    for (i, out) in out.iter_mut().enumerate() {
+                        *out = *at.add(i * row_stride + p * col_stride);
+                    }
                 }
             }
             (rest, at) = (after, at.wrapping_add(rows * row_stride));
@@ -43,7 +41,31 @@ pub(super) unsafe fn left(
     }
 }
 
-/// Columns that are asked for ahead: each lies in another page, which no prefetcher of a processor follows.
+/// [`runs`] by moves of a known length; -> whether there is one for so many rows
+///
+/// # Safety
+/// As for [`runs`].
+unsafe fn runs_of(
+    rows: usize,
+    from: *const f32,
+    stride: usize,
+    count: usize,
+    k: usize,
+    out: &mut [f32],
+) -> bool {
+    // SAFETY: the caller's.
+    unsafe {
+        match rows {
+            6 => runs::<6>(from, stride, count, k, out),
+            5 => runs::<5>(from, stride, count, k, out),
+            4 => runs::<4>(from, stride, count, k, out),
+            _ => return false,
+        }
+    }
+    true
+}
+
+/// Columns that are asked for ahead: they lie far apart, often in other pages, where no prefetcher of a processor follows.
 const COLUMNS_AHEAD: usize = 16;
 
 /// `count` strips of `N` rows that lie side by side, from columns `stride` apart: `out [count, k, N]`.
@@ -53,8 +75,8 @@ const COLUMNS_AHEAD: usize = 16;
 unsafe fn runs<const N: usize>(from: *const f32, stride: usize, count: usize, k: usize, out: &mut [f32]) {
     let out = out[..count * k * N].as_mut_ptr();
     for p in 0..k {
-        let column = from.wrapping_add(p * stride);
-        let ahead = column.wrapping_add(COLUMNS_AHEAD * stride);
+        let column = from.wrapping_add(p.wrapping_mul(stride));
+        let ahead = column.wrapping_add(COLUMNS_AHEAD.wrapping_mul(stride));
         for line in 0..=count * N / LINE {
             prefetch(ahead.wrapping_add(line * LINE));
         }

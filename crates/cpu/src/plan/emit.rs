@@ -171,7 +171,7 @@ impl Planner<'_> {
                     // SAFETY: declared above.
                     unsafe {
                         let (q, k, v) = (memory.read(q), memory.read(k), memory.read(v));
-                        memory.put(o, |out| kernel.forward(pool, q, k, v, out, None));
+                        memory.put(o, |out| kernel.forward(pool, q, k, v, out));
                     }
                 });
                 Ok(())
@@ -188,7 +188,7 @@ impl Planner<'_> {
                         memory.put(out[0], |dq| {
                             memory.put(out[1], |dk| {
                                 memory.put(out[2], |dv| {
-                                    kernel.backward(pool, inputs, memory.read(d_o), None, [dq, dk, dv]);
+                                    kernel.backward(pool, inputs, memory.read(d_o), [dq, dk, dv]);
                                 });
                             });
                         });
