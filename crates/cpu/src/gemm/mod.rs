@@ -13,7 +13,7 @@
 //! show in the result. (Of two NaNs it may be the one or the other: their payloads carry nothing.)
 //!
 //! On a core of an Intel Xeon at 2.5 GHz with a peak of 150 GFLOP/s, a micro-kernel makes 145 to 149 of them on packed
-//! operands in the second-level cache. Whole products are 0.92 (attention's scores) to 1.31 times as fast as the library
+//! operands in the second-level cache. Whole products are 0.96 (attention's scores) to 1.38 times as fast as the library
 //! `gemm`, 1.10 in the middle of the shapes of `benches/products.rs` (28 November 2026, in alternation, busy machine).
 
 mod kernel;
@@ -36,7 +36,7 @@ const DEPTH: usize = 256;
 const RIGHT_FLOATS: usize = 1 << 17;
 /// Rows of the right operand that lie further apart than this, in values, are packed: they share too few sets of the
 /// first-level cache. So are columns of the left one.
-const NEAR: usize = 128;
+const NEAR: usize = 64;
 /// The longest vector.
 const MOST_SIDE: usize = 16;
 /// The widest tile: of four of them.
