@@ -78,6 +78,13 @@ TRIALS = {
         **GATED, "accum": 8, "model.window_pattern": ""}),
     "the same at 0.06, the rate falls from the first step": ("autoresearch", {
         **SQUARED, **STEP, "model.window_pattern": "", "schedule.decay": 1.0, "optimizer.muon.lr": 0.06}),
+    # What autoresearch tuned for steps of 2^19 tokens.
+    "anneal, AdamW's beta2 0.99": (ANNEAL[0], {**ANNEAL[1], "optimizer.beta2": 0.99}),
+    "anneal, AdamW's betas 0.9 and 0.99": (ANNEAL[0], {**ANNEAL[1], "optimizer.beta1": 0.9, "optimizer.beta2": 0.99}),
+    "anneal, embeddings at half the rate": (ANNEAL[0], {
+        **ANNEAL[1], "optimizer.multipliers.embedding": 7.5, "optimizer.multipliers.value_embedding": 7.5}),
+    "anneal, classifier at twice the rate": (ANNEAL[0], {**ANNEAL[1], "optimizer.multipliers.classifier": 0.2}),
+    "anneal, Muon's momentum 0.97": (ANNEAL[0], {**ANNEAL[1], "optimizer.muon.momentum": 0.97}),
 }  # fmt: skip
 # With all the tokens, since what is best for few of them need not be for more.
 LONG_TRIALS = {
