@@ -197,12 +197,15 @@ impl Attention {
                         let rows = p.as_chunks_mut().0;
                         let mut sum = [0f32; BLOCK];
                         exp_of_columns(rows, &mut sum);
-                        divide_columns(rows, &sum);
+                        // What is still to be divided by the sums is p: here through dout, below with ds.
+                        for (row, sum) in dot.chunks_exact_mut(d).zip(&sum[..wide]) {
+                            row.iter_mut().for_each(|x| *x /= sum);
+                        }
                         self.scores(&vt[key_at..], &dout[q_at..], &view, 1.0, dp);
-                        // dvᵀ [keys, D] += p [keys, wide] · doutᵀ [wide, D].
+                        // dvᵀ [keys, D] += (sum p) [keys, wide] · (dout / sum)ᵀ [wide, D].
                         let by_key = [keys, d, wide];
                         add_product(by_key, &mut dvt[key_at..], 1.0, p, dot);
-                        softmax_gradient(p.as_chunks().0, dp.as_chunks_mut().0);
+                        softmax_gradient(p.as_chunks().0, &sum, dp.as_chunks_mut().0);
                         // dkᵀ [keys, D] += scale ds [keys, wide] · qᵀ [wide, D].
                         add_product(by_key, &mut dkt[key_at..], self.scale, dp, qt);
                         // dq [D, wide] = scale k [D, keys] · ds [keys, wide].
@@ -398,36 +401,27 @@ dispatch! {
 }
 
 dispatch! {
-    /// `s [keys, BLOCK]` by columns divided by `by`.
-    fn divide_columns(s: &mut [Row], by: &Row) {
-        let _ = FMA;
-        let factor = by.map(|by| 1.0 / by);
-        for row in s {
-            for i in 0..BLOCK {
-                row[i] *= factor[i];
-            }
-        }
-    }
-}
-
-dispatch! {
-    /// `p, dp [keys, BLOCK]`: dp becomes p (dp - sum over keys of p dp).
-    fn softmax_gradient(p: &[Row], dp: &mut [Row]) {
+    /// `e, dp [keys, BLOCK]`, p = e / `sum` by columns: dp becomes p (dp - sum over keys of p dp).
+    fn softmax_gradient(e: &[Row], sum: &Row, dp: &mut [Row]) {
         let mut delta = [0f32; BLOCK];
-        for (p, dp) in p.chunks(ROWS_PER_SUM).zip(dp.chunks(ROWS_PER_SUM)) {
+        for (e, dp) in e.chunks(ROWS_PER_SUM).zip(dp.chunks(ROWS_PER_SUM)) {
             let mut part = [0f32; BLOCK];
-            for (p, dp) in p.iter().zip(dp) {
+            for (e, dp) in e.iter().zip(dp) {
                 for i in 0..BLOCK {
-                    part[i] = mul_add::<FMA>(p[i], dp[i], part[i]);
+                    part[i] = mul_add::<FMA>(e[i], dp[i], part[i]);
                 }
             }
             for i in 0..BLOCK {
                 delta[i] += part[i];
             }
         }
-        for (p, dp) in p.iter().zip(dp) {
+        let factor = sum.map(|sum| 1.0 / sum);
+        for i in 0..BLOCK {
+            delta[i] *= factor[i];
+        }
+        for (e, dp) in e.iter().zip(dp) {
             for i in 0..BLOCK {
-                dp[i] = p[i] * (dp[i] - delta[i]);
+                dp[i] = e[i] * factor[i] * (dp[i] - delta[i]);
             }
         }
     }
