@@ -83,6 +83,8 @@ TRIALS = {
     "anneal, AdamW's betas 0.9 and 0.99": (ANNEAL[0], {**ANNEAL[1], "optimizer.beta1": 0.9, "optimizer.beta2": 0.99}),
     "anneal, embeddings at half the rate": (ANNEAL[0], {
         **ANNEAL[1], "optimizer.multipliers.embedding": 7.5, "optimizer.multipliers.value_embedding": 7.5}),
+    "anneal, embeddings at twice the rate": (ANNEAL[0], {
+        **ANNEAL[1], "optimizer.multipliers.embedding": 30.0, "optimizer.multipliers.value_embedding": 30.0}),
     "anneal, classifier at twice the rate": (ANNEAL[0], {**ANNEAL[1], "optimizer.multipliers.classifier": 0.2}),
     "anneal, Muon's momentum 0.97": (ANNEAL[0], {**ANNEAL[1], "optimizer.muon.momentum": 0.97}),
 }  # fmt: skip
