@@ -16,7 +16,7 @@ use std::ops::Range;
 
 use crate::gemm::transpose;
 use crate::math::exp_nonpositive as exp;
-use crate::matmul::product;
+use crate::matmul::{Mat, MatMut, matmul_here, product};
 use crate::pool::{Pool, SharedMut, with_scratch, with_scratches};
 use crate::simd::{dispatch, mul_add};
 use crate::{Precision, Write};
@@ -239,24 +239,15 @@ impl Attention {
 
     /// `kt [keys, D], q [D, wide]`, q in rows of N, `-> s [keys, BLOCK] = alpha * kt · q`, its first `wide` columns.
     fn scores(&self, kt: &[f32], q: &[f32], view: &BlockView, alpha: f32, s: &mut [f32]) {
-        let (n, d) = (self.cols(), self.head_dim);
         let (keys, wide) = (view.keys.len(), view.queries.len());
-        assert!(
-            keys * d <= kt.len() && (d - 1) * n + wide <= q.len() && keys * BLOCK <= s.len(),
-            "attention: a block of {keys} keys and {wide} queries leaves its tensors"
+        matmul_here(
+            Precision::F32,
+            MatMut::strided(s, keys, wide, BLOCK, 1),
+            Write::Store,
+            alpha,
+            Mat::new(kt, keys, self.head_dim),
+            Mat::strided(q, self.head_dim, wide, self.cols(), 1),
         );
-        // SAFETY: in bounds by the assertion; `s` is exclusive.
-        unsafe {
-            product(
-                Precision::F32,
-                [keys, wide, d],
-                (s.as_mut_ptr(), BLOCK, 1),
-                Write::Store,
-                alpha,
-                (kt.as_ptr(), d, 1),
-                (q.as_ptr(), n, 1),
-            );
-        }
     }
 
     /// Puts `value` where a query of the block does not see a key: `s [keys, BLOCK]`.
@@ -346,22 +337,14 @@ dispatch! {
 
 /// `sum [keys, D] += alpha * s [keys, wide] · x [wide, D]`, s in rows of BLOCK.
 fn add_product([keys, d, wide]: [usize; 3], sum: &mut [f32], alpha: f32, s: &[f32], x: &[f32]) {
-    assert!(
-        keys * d <= sum.len() && wide * d <= x.len() && keys * BLOCK <= s.len() && wide <= BLOCK,
-        "attention: the gradients of {keys} keys by {wide} queries leave their tensors"
+    matmul_here(
+        Precision::F32,
+        MatMut::new(sum, keys, d),
+        Write::Accumulate,
+        alpha,
+        Mat::strided(s, keys, wide, BLOCK, 1),
+        Mat::new(x, wide, d),
     );
-    // SAFETY: in bounds by the assertion; `sum` is exclusive.
-    unsafe {
-        product(
-            Precision::F32,
-            [keys, d, wide],
-            (sum.as_mut_ptr(), d, 1),
-            Write::Accumulate,
-            alpha,
-            (s.as_ptr(), BLOCK, 1),
-            (x.as_ptr(), d, 1),
-        );
-    }
 }
 
 /// Rows whose exponentials are added to one another before they join the total.
@@ -430,7 +413,26 @@ dispatch! {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
     use crate::reference::{random, same_bits, worst_difference};
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Oracle: the definition in f64, for shapes that nobody chose.
+        #[test]
+        fn agrees_with_the_definition_in_any_shape(
+            (batch, seq, kv_heads, group) in (1..3usize, 1..150usize, 1..3usize, 1..4usize),
+            head_dim in 1..40usize,
+            window in proptest::option::of(1..160usize),
+            causal: bool,
+        ) {
+            let scale = 1.0 / (head_dim as f32).sqrt();
+            let window = window.filter(|_| causal);
+            compare(Attention { batch, seq, heads: kv_heads * group, kv_heads, head_dim, scale, causal, window });
+        }
+    }
 
     /// The definition in f64, with the whole S x S matrix: o, dq, dk, dv.
     fn slow(s: Attention, [q, k, v]: [&[f32]; 3], dout: &[f32]) -> [Vec<f32>; 4] {
@@ -511,30 +513,33 @@ mod tests {
 
     #[test]
     fn agrees_with_the_definition() {
-        for s in shapes() {
-            let (n, d) = (s.cols(), s.head_dim);
-            let [q, dout] = [1, 2].map(|seed| random(seed, s.heads * d * n));
-            let [k, v] = [3, 4].map(|seed| random(seed, s.kv_heads * d * n));
-            let [o_want, dq_want, dk_want, dv_want] = slow(s, [&q, &k, &v], &dout);
-            let (forward, backward) = tolerance(s);
-            let o = same_bits(|pool| {
-                poison();
-                let mut o = vec![f32::NAN; q.len()];
-                s.forward(pool, &q, &k, &v, &mut o);
-                o
-            });
-            let off = worst_difference(&o, &o_want);
-            assert!(off <= forward, "{s:?}: o is off by {off} > {forward}");
-            let grads = same_bits(|pool| {
-                poison();
-                let [mut dq, mut dk, mut dv] = [q.len(), k.len(), v.len()].map(|len| vec![f32::NAN; len]);
-                s.backward(pool, [&q, &k, &v], &dout, [&mut dq, &mut dk, &mut dv]);
-                [dq, dk, dv].concat()
-            });
-            let want = [&dq_want[..], &dk_want, &dv_want].concat();
-            let off = worst_difference(&grads, &want);
-            assert!(off <= backward, "{s:?}: gradients are off by {off} > {backward}");
-        }
+        shapes().into_iter().for_each(compare);
+    }
+
+    /// With the definition, forward and backward, for any number of threads.
+    fn compare(s: Attention) {
+        let (n, d) = (s.cols(), s.head_dim);
+        let [q, dout] = [1, 2].map(|seed| random(seed, s.heads * d * n));
+        let [k, v] = [3, 4].map(|seed| random(seed, s.kv_heads * d * n));
+        let [o_want, dq_want, dk_want, dv_want] = slow(s, [&q, &k, &v], &dout);
+        let (forward, backward) = tolerance(s);
+        let o = same_bits(|pool| {
+            poison();
+            let mut o = vec![f32::NAN; q.len()];
+            s.forward(pool, &q, &k, &v, &mut o);
+            o
+        });
+        let off = worst_difference(&o, &o_want);
+        assert!(off <= forward, "{s:?}: o is off by {off} > {forward}");
+        let grads = same_bits(|pool| {
+            poison();
+            let [mut dq, mut dk, mut dv] = [q.len(), k.len(), v.len()].map(|len| vec![f32::NAN; len]);
+            s.backward(pool, [&q, &k, &v], &dout, [&mut dq, &mut dk, &mut dv]);
+            [dq, dk, dv].concat()
+        });
+        let want = [&dq_want[..], &dk_want, &dv_want].concat();
+        let off = worst_difference(&grads, &want);
+        assert!(off <= backward, "{s:?}: gradients are off by {off} > {backward}");
     }
 
     /// Leaves what is no number in this thread's scratch, so that whoever uses it without writing it first is seen.

@@ -44,8 +44,8 @@ pub fn exp<const FMA: bool>(x: f32) -> f32 {
 }
 
 /// e^x for x <= 0, as softmaxes have it, or a little above by rounding: 0 below -87, where it would soon have no exponent
-/// of its own; NaN stays NaN; nothing is said of x > 88. Half the work of [`exp`], and no subnormal numbers, which take
-/// a processor a hundred times as long as others.
+/// of its own; NaN stays NaN; nothing is said of x > 88. Fewer steps than [`exp`], and no subnormal numbers, for which many
+/// processors leave their fast path.
 #[inline(always)]
 pub fn exp_nonpositive<const FMA: bool>(x: f32) -> f32 {
     let (shifted, p) = exp_reduced::<FMA>(x);

@@ -155,15 +155,7 @@ pub fn matmul(
     lhs: Mat<'_>,
     rhs: Mat<'_>,
 ) {
-    let (m, n, k) = (dst.rows, dst.cols, lhs.cols);
-    assert!(
-        lhs.rows == m && rhs.rows == k && rhs.cols == n,
-        "matmul: lhs [{}, {}] · rhs [{}, {}] does not give dst [{m}, {n}]",
-        lhs.rows,
-        lhs.cols,
-        rhs.rows,
-        rhs.cols
-    );
+    let [m, n, k] = sizes(&dst, &lhs, &rhs);
     if m == 0 || n == 0 {
         return;
     }
@@ -202,6 +194,39 @@ pub fn matmul(
             );
         }
     });
+}
+
+/// As [`matmul`], on the calling thread.
+///
+/// # Panics
+/// When the shapes do not fit.
+pub(crate) fn matmul_here(
+    precision: Precision,
+    dst: MatMut<'_>,
+    write: Write,
+    alpha: f32,
+    lhs: Mat<'_>,
+    rhs: Mat<'_>,
+) {
+    let sizes = sizes(&dst, &lhs, &rhs);
+    let to = (dst.data.as_mut_ptr(), dst.row_stride, dst.col_stride);
+    let [lhs, rhs] = [lhs, rhs].map(|of| (of.data.as_ptr(), of.row_stride, of.col_stride));
+    // SAFETY: `Mat` and `MatMut` checked that every element is in bounds, and `dst` is borrowed exclusively.
+    unsafe { product(precision, sizes, to, write, alpha, lhs, rhs) }
+}
+
+/// M, N and K of a product whose shapes fit.
+fn sizes(dst: &MatMut<'_>, lhs: &Mat<'_>, rhs: &Mat<'_>) -> [usize; 3] {
+    let [m, n, k] = [dst.rows, dst.cols, lhs.cols];
+    assert!(
+        lhs.rows == m && rhs.rows == k && rhs.cols == n,
+        "matmul: lhs [{}, {}] · rhs [{}, {}] does not give dst [{m}, {n}]",
+        lhs.rows,
+        lhs.cols,
+        rhs.rows,
+        rhs.cols
+    );
+    [m, n, k]
 }
 
 /// A symmetric product: what lies above the diagonal is computed, then copied below it.
