@@ -13,8 +13,8 @@
 //! show in the result. (Of two NaNs it may be the one or the other: their payloads carry nothing.)
 //!
 //! On a core of an Intel Xeon at 2.5 GHz with a peak of 150 GFLOP/s, a micro-kernel makes 145 to 149 of them on packed
-//! operands in the second-level cache. Whole products are 0.96 (attention's scores) to 1.38 times as fast as the library
-//! `gemm`, 1.10 in the middle of the shapes of `benches/products.rs` (28 November 2026, in alternation, busy machine).
+//! operands in the second-level cache. Whole products are 0.97 (attention's scores) to 1.37 times as fast as the library
+//! `gemm`, 1.08 in the middle of the shapes of `benches/products.rs` (28 November 2026, in alternation).
 
 mod kernel;
 mod pack;
