@@ -5,11 +5,12 @@
     python run.py --preset tiny --only anneal,torch,mlx
     python run.py --python jax=/path/to/python         an environment of one's own
 
-Needs a release build of anneal and, of the peers, what requirements.txt lists: environments are made in target/peers when
-there are none. Each measurement is a process of its own, and every round runs all contestants one after the other, so that
-whatever else the machine does meets all of them. Prints medians over rounds, the range, the ratio to anneal round by
-round, and the largest resident memory. Before it believes a figure it compares the models: equal numbers of parameters,
-and among the peers the loss and the gradient norm of a small one (within 1e-4: f32 in another order).
+Needs a release build of anneal and, of the peers, what requirements.txt and rust/Cargo.lock list: environments are made in
+target/peers when there are none, and crates are built there. Each measurement is a process of its own, and every round runs
+all contestants one after the other, so that whatever else the machine does meets all of them. Prints medians over rounds,
+the range, the ratio to anneal round by round, and the largest resident memory. Before it believes a figure it compares the
+models: equal numbers of parameters, and among the peers the loss and the gradient norm of a small one (within 1e-4: f32 in
+another order).
 """
 
 import argparse
@@ -29,6 +30,8 @@ PEERS = {
     "torch-compiled": ("torch", "torch_step.py", ["--compile", "--fused"]),
     "jax": ("jax", "jax_step.py", []),
     "mlx": ("mlx", "mlx_step.py", []),
+    "candle": ("rust", "candle_step", []),
+    "burn": ("rust", "burn_step", []),
 }
 # Of a loss of 5, and of a norm.
 AGREES = 1e-4
@@ -59,7 +62,21 @@ def contestant(name, args, given):
     if name == "anneal":
         return [args.anneal, "bench", "step", "--device", "cpu", "--json", *common]
     environment, script, options = PEERS[name]
+    if environment == "rust":
+        return rust(script, common, args, given)
     return [python_of(environment, given), HERE / script, *common, *options]
+
+
+def rust(name, common, args, given):
+    """Crates: built here, with a model from a file."""
+    if args.precision != "f32":
+        raise Problem(f"{name} is in f32 only: leave it out with --only")
+    target = ROOT / "target" / "peers" / "rust"
+    subprocess.run(["cargo", "build", "--release", "--locked", "--quiet", "--package", name, "--target-dir", target],
+                   cwd=HERE / "rust", check=True)  # fmt: skip
+    files = [target / "model.safetensors", target / "small.safetensors"]
+    subprocess.run([*map(str, [python_of("rust", given), HERE / "shapes.py", *common, *files])], check=True)
+    return [target / "release" / name, *files, "--steps", args.steps, "--warmup", 2, "--threads", args.threads]
 
 
 def measured(name, command):
@@ -108,7 +125,8 @@ def main():
     parser.add_argument("--python", action="append", default=[], metavar="NAME=PATH")
     parser.add_argument("--out", type=pathlib.Path, help="where every figure goes, as JSON")
     args = parser.parse_args()
-    names = ["anneal"] + [name for name in (args.only.split(",") if args.only else PEERS) if name != "anneal"]
+    every = [name for name, (environment, *_) in PEERS.items() if args.precision == "f32" or environment != "rust"]
+    names = ["anneal"] + [name for name in (args.only.split(",") if args.only else every) if name != "anneal"]
     unknown = [name for name in names[1:] if name not in PEERS]
     if unknown:
         raise Problem(f"--only: there is no {unknown[0]!r}; there are {', '.join(PEERS)}")

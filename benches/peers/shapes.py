@@ -51,6 +51,22 @@ class Shape:
         """-> [batch, seq_len + 1]"""
         return np.random.default_rng(seed).integers(0, self.vocab_size, (self.batch, self.seq_len + 1))
 
+    def save(self, path, steps=4):
+        """All of it as the Rust peers read it: safetensors with sizes in its metadata, the tokens of a few steps as u32."""
+        tensors = {**self.weights(), **dict(zip(("cos", "sin"), self.rotary())),
+                   "tokens": np.stack([self.tokens(i) for i in range(steps)]).astype(np.uint32)}  # fmt: skip
+        sizes = {name: str(value) for name, value in {**dataclasses.asdict(self), "residual_scale": self.residual_scale}.items()}
+        head, at = {"__metadata__": sizes}, 0
+        for name, value in tensors.items():
+            dtype = "U32" if value.dtype == np.uint32 else "F32"
+            head[name] = {"dtype": dtype, "shape": value.shape, "data_offsets": [at, at := at + value.nbytes]}
+        head = json.dumps(head).encode()
+        head += b" " * (-len(head) % 8)
+        with open(path, "wb") as file:
+            file.write(len(head).to_bytes(8, "little") + head)
+            for value in tensors.values():
+                file.write(value.tobytes())
+
     def rotary(self):
         """-> cos, sin [seq_len, head_dim]: the two halves of a head are turned"""
         angles = np.outer(np.arange(self.seq_len), self.rope_theta ** -(np.arange(0, self.head_dim, 2) / self.head_dim))
@@ -102,3 +118,16 @@ def measure(args, shape, step, parameters, check):
         "tok_s": shape.batch * shape.seq_len / ms * 1e3, "ms_step": ms, "parameters": parameters, "check": check,
         "peak_rss_bytes": peak if sys.platform == "darwin" else peak * 1024,
     }))  # fmt: skip
+
+
+def main():
+    """Writes a preset and SMALL for the Rust peers."""
+    parser = arguments(main.__doc__)
+    parser.add_argument("files", nargs=2, help="of the preset, and of SMALL")
+    args = parser.parse_args()
+    shape_of(args).save(args.files[0])
+    SMALL.save(args.files[1])
+
+
+if __name__ == "__main__":
+    main()
