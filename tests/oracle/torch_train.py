@@ -218,7 +218,7 @@ def kind_of(name):
 
 
 class Muon:
-    """One matrix [rows, columns] by Muon as autoresearch has it."""
+    """One matrix [rows, columns] by Muon as autoresearch has it, with nanochat's refinements where they are asked for."""
 
     # Polar Express, arXiv 2505.16932, for five steps.
     STEPS = (
@@ -238,8 +238,8 @@ class Muon:
         self.second = torch.zeros_like(weight.mean(dim=self.along, keepdim=True))
 
     @staticmethod
-    def orthogonal(matrix):
-        x = matrix / (1.02 * torch.linalg.norm(matrix) + 1e-6)
+    def orthogonal(matrix, margin=1.02):
+        x = matrix / (margin * torch.linalg.norm(matrix) + 1e-6)
         tall = x.shape[0] > x.shape[1]
         x = x.T if tall else x
         for a, b, c in Muon.STEPS:
@@ -254,7 +254,13 @@ class Muon:
         self.number += 1
         mu = (1 - risen) * c["momentum_start"] + risen * c["momentum"]
         self.momentum.lerp_(gradient, 1 - mu)
-        update = self.orthogonal(torch.lerp(gradient, self.momentum, mu))
+        update = torch.lerp(gradient, self.momentum, mu)
+        if c.get("equilibrate"):
+            rows = torch.linalg.norm(update, dim=1, keepdim=True).clamp_min(1e-6)
+            update = update * (torch.linalg.norm(update) / weight.shape[0] ** 0.5 / rows)
+        update = self.orthogonal(update, c.get("margin", 1.02))
+        if c.get("renormalize"):
+            update = update * (min(weight.shape) ** 0.5 / torch.linalg.norm(update).clamp_min(1e-6))
         if c["beta2"]:
             norm = torch.linalg.norm(update)
             self.second.lerp_(update.square().mean(dim=self.along, keepdim=True), 1 - c["beta2"])

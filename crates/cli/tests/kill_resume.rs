@@ -45,12 +45,34 @@ const ILL: Course = Course {
     budget: "600steps",
     last: "step_000600-r",
     more: &[
-        "batch=4",
+        "batch=2",
+        "accum=2",
+        "batch_ramp.over=0.4",
+        "ema.half_life=0.05",
+        "data.packing=best_fit",
         "optimizer.lr=3.0",
         "schedule.kind=linear",
         "schedule.warmup=0.8",
         "schedule.final_fraction=0",
     ],
+};
+
+/// Likewise, by Muon.
+const ILL_BY_MUON: Course = Course {
+    more: &[
+        "batch=2",
+        "accum=2",
+        "batch_ramp.over=0.4",
+        "ema.half_life=0.05",
+        "data.packing=best_fit",
+        "optimizer.kind=muon",
+        "optimizer.muon.lr=3.0",
+        "optimizer.lr=3.0",
+        "schedule.kind=linear",
+        "schedule.warmup=0.8",
+        "schedule.final_fraction=0",
+    ],
+    ..ILL
 };
 
 fn settings(run: &str, threads: &str, course: Course) -> Vec<String> {
@@ -140,10 +162,12 @@ fn killed_runs_end_with_the_same_bytes() {
 /// Most of the time such a run is on its way to a recovery, in one, or in steps that come again.
 #[test]
 fn runs_that_are_killed_around_recoveries_end_with_the_same_bytes() {
-    let place = Place::new();
-    killed_runs_end_as_whole_ones(&place, ILL, env_number("ANNEAL_KILLS").unwrap_or(10));
-    let events = fs::read_to_string(place.path("whole/events.jsonl")).expect("it is there");
-    assert!(events.matches("\"event\":\"recovered\"").count() > 1, "{events}");
+    for course in [ILL, ILL_BY_MUON] {
+        let place = Place::new();
+        killed_runs_end_as_whole_ones(&place, course, env_number("ANNEAL_KILLS").unwrap_or(10));
+        let events = fs::read_to_string(place.path("whole/events.jsonl")).expect("it is there");
+        assert!(events.matches("\"event\":\"recovered\"").count() > 1, "{events}");
+    }
 }
 
 /// Kills runs like `whole`, which it makes first.

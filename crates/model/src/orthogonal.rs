@@ -30,7 +30,7 @@ pub const COEFFICIENTS: [[f32; 3]; 5] = [
     [2.346_541_3, -1.709_782_8, 0.423_235_5],
 ];
 /// The Frobenius norm is brought to 1 over this, so that no singular value exceeds 1 by rounding (autoresearch).
-const MARGIN: f64 = 1.02;
+pub const MARGIN: f64 = 1.02;
 /// Added to the norm, for a matrix of zeros (autoresearch).
 const NORM_EPS: f64 = 1e-6;
 /// Elements that one task sums.
@@ -79,6 +79,7 @@ fn step(b: &mut Builder, x: ValueId, [a, b1, c]: [f32; 3], s: f32, wide: bool) -
 /// Orthogonal factors of matrices on a device; the programs are compiled once for each shape.
 pub struct Orthogonalizer {
     device: Arc<dyn Device>,
+    margin: f64,
     shapes: HashMap<(usize, usize), Bound>,
 }
 
@@ -91,9 +92,16 @@ struct Bound {
 impl Orthogonalizer {
     /// For matrices of these shapes, each `[rows, columns]`.
     ///
+    /// * `margin` the Frobenius norm is brought to 1 over this before the program runs, which is the same for all: 1 or
+    ///   more, such as [`MARGIN`]
+    ///
     /// # Errors
     /// [`crate::Error::Device`] when the device does not take a program.
-    pub fn new(device: Arc<dyn Device>, shapes: impl IntoIterator<Item = [usize; 2]>) -> Result<Self> {
+    pub fn new(
+        device: Arc<dyn Device>,
+        margin: f64,
+        shapes: impl IntoIterator<Item = [usize; 2]>,
+    ) -> Result<Self> {
         let mut bound = HashMap::new();
         for [rows, columns] in shapes {
             if bound.contains_key(&(rows, columns)) {
@@ -107,7 +115,7 @@ impl Orthogonalizer {
             let invocation = executable.bind(&[bind("x", &x), bind("y", &y)])?;
             bound.insert((rows, columns), Bound { invocation, x, y });
         }
-        Ok(Orthogonalizer { device, shapes: bound })
+        Ok(Orthogonalizer { device, margin, shapes: bound })
     }
 
     /// The device that it runs on.
@@ -125,7 +133,7 @@ impl Orthogonalizer {
     pub fn run(&mut self, rows: usize, columns: usize, matrix: &mut [f32]) -> Result<()> {
         let bound = self.shapes.get(&(rows, columns)).expect("made for this shape");
         let root = root_of_scale(rows, columns);
-        let factor = f64::from(root) / (MARGIN * frobenius(matrix) + NORM_EPS);
+        let factor = f64::from(root) / (self.margin * frobenius(matrix) + NORM_EPS);
         matrix.par_chunks_mut(CHUNK).for_each(|chunk| {
             chunk.iter_mut().for_each(|value| *value = (f64::from(*value) * factor) as f32);
         });

@@ -6,13 +6,16 @@
 //! mean square for each row or column of it (NorMuon, Li et al. 2025, arXiv 2510.05491), and decay only where update and
 //! weight agree in sign ("cautious", Liang et al. 2024, arXiv 2411.16085).
 //!
+//! nanochat has refined it since, by three settings that are off or as in autoresearch here: `equilibrate`, `margin` and
+//! `renormalize`.
+//!
 //! An update has two halves: [`Muon::prepare`] uses the device and changes nothing else, [`Muon::apply`] cannot fail. So
 //! a step whose device fails may be tried again.
 
 use std::sync::Arc;
 
 use device::Device;
-use model::orthogonal::{Orthogonalizer, frobenius};
+use model::orthogonal::{MARGIN, Orthogonalizer, frobenius};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +24,12 @@ use crate::{Error, Result};
 
 /// Least mean square that an update is divided by the root of (autoresearch).
 const FLOOR: f64 = 1e-10;
+/// Least norm that a row or a factor is divided by, so that zeros stay zeros (nanochat).
+const NORM_FLOOR: f64 = 1e-6;
+
+fn margin() -> f64 {
+    MARGIN
+}
 
 /// What does not change between matrices and steps.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -38,6 +47,18 @@ pub struct MuonConfig {
     pub beta2: f64,
     /// Whether weights decay only where the update makes them smaller.
     pub cautious: bool,
+    /// Whether all rows of the averaged gradient X are brought to one norm before its factor is found, each times
+    /// ‖X‖ / (√rows ‖row‖): row equilibration (variant R of MuonEq, Chang et al. 2026, arXiv 2603.28254; with this
+    /// norm nanochat).
+    #[serde(default)]
+    pub equilibrate: bool,
+    /// The Frobenius norm is brought to 1 over this before the factor is found: 1.02 in autoresearch, 1.01 in nanochat.
+    #[serde(default = "margin")]
+    pub margin: f64,
+    /// Whether the factor is brought to the Frobenius norm of an exact one, √min(rows, columns), which five steps miss
+    /// (nanochat, after the normalisation of Muon+, Zhang et al. 2026, arXiv 2602.21545).
+    #[serde(default)]
+    pub renormalize: bool,
 }
 
 impl Default for MuonConfig {
@@ -50,6 +71,9 @@ impl Default for MuonConfig {
             momentum_warmup: 300,
             beta2: 0.95,
             cautious: true,
+            equilibrate: false,
+            margin: MARGIN,
+            renormalize: false,
         }
     }
 }
@@ -89,7 +113,7 @@ impl Muon {
     /// # Errors
     /// [`Error::Model`] when the device does not take the programs.
     pub fn new(config: MuonConfig, device: Arc<dyn Device>, shapes: &[[usize; 2]]) -> Result<Muon> {
-        let orthogonalizer = Orthogonalizer::new(device, shapes.iter().copied())?;
+        let orthogonalizer = Orthogonalizer::new(device, config.margin, shapes.iter().copied())?;
         let matrix = |[rows, columns]: &[usize; 2]| Matrix {
             rows: *rows,
             columns: *columns,
@@ -104,7 +128,7 @@ impl Muon {
     /// As [`Muon::new`].
     pub fn move_to(&mut self, device: Arc<dyn Device>) -> Result<()> {
         let shapes = self.matrices.iter().map(|matrix| [matrix.rows, matrix.columns]);
-        self.orthogonalizer = Orthogonalizer::new(device, shapes)?;
+        self.orthogonalizer = Orthogonalizer::new(device, self.config.margin, shapes)?;
         Ok(())
     }
 
@@ -138,7 +162,14 @@ impl Muon {
             let mean = mean + (gradient - mean) * (1.0 - mu);
             *direction = gradient + (mean - gradient) * mu;
         });
-        self.orthogonalizer.run(*rows, *columns, direction).map_err(Error::Model)
+        if self.config.equilibrate {
+            equilibrate(direction, *rows);
+        }
+        self.orthogonalizer.run(*rows, *columns, direction).map_err(Error::Model)?;
+        if self.config.renormalize {
+            renormalize(direction, *rows.min(columns));
+        }
+        Ok(())
     }
 
     /// Moves `weights` along the direction that was found for them.
@@ -170,12 +201,31 @@ impl Muon {
     }
 }
 
+/// Brings each of the `rows` of a matrix to the root mean square of their norms, which keeps the Frobenius norm.
+fn equilibrate(matrix: &mut [f32], rows: usize) {
+    let wanted = frobenius(matrix) / (rows as f64).sqrt();
+    let columns = matrix.len() / rows;
+    matrix.par_chunks_mut(columns).for_each(|row| {
+        let factor = wanted / row.iter().map(square).sum::<f64>().sqrt().max(NORM_FLOOR);
+        row.iter_mut().for_each(|value| *value = (f64::from(*value) * factor) as f32);
+    });
+}
+
+/// Brings a factor to the Frobenius norm of an orthogonal one: the singular values, as many as the smaller extent, are 1.
+fn renormalize(factor: &mut [f32], smaller: usize) {
+    let change = (smaller as f64).sqrt() / frobenius(factor).max(NORM_FLOOR);
+    factor.par_iter_mut().for_each(|value| *value = (f64::from(*value) * change) as f32);
+}
+
+fn square(value: &f32) -> f64 {
+    f64::from(*value) * f64::from(*value)
+}
+
 /// Divides each row (or column) by the root of its running mean square, and keeps the Frobenius norm.
 fn normalize(matrix: &mut Matrix, running: &mut [f32], beta2: f64) {
     let Matrix { rows, columns, direction } = matrix;
     let (rows, columns) = (*rows, *columns);
     let by_row = rows >= columns;
-    let square = |value: &f32| f64::from(*value) * f64::from(*value);
     let mean_squares: Vec<f64> = if by_row {
         let of_row = |row: &[f32]| row.iter().map(square).sum::<f64>() / columns as f64;
         direction.par_chunks(columns).map(of_row).collect()
@@ -219,9 +269,9 @@ mod tests {
     const SHAPES: [(&str, [usize; 2]); 3] = [("wide", [6, 11]), ("tall", [13, 5]), ("square", [8, 8])];
 
     impl Golden {
-        fn read() -> Golden {
-            let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/muon.safetensors");
-            let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{path}: {e}"));
+        fn read(name: &str) -> Golden {
+            let path = format!("{}/../../tests/golden/{name}.safetensors", env!("CARGO_MANIFEST_DIR"));
+            let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
             let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
             let hyper = serde_json::from_str(&header.metadata().as_ref().unwrap()["hyper"]).unwrap();
             Golden { bytes, hyper }
@@ -242,6 +292,9 @@ mod tests {
                 momentum_warmup: self.hyper["momentum_warmup"].as_u64().unwrap(),
                 beta2: number("beta2"),
                 cautious: true,
+                equilibrate: self.hyper["equilibrate"].as_bool().unwrap(),
+                margin: number("margin"),
+                renormalize: self.hyper["renormalize"].as_bool().unwrap(),
             }
         }
 
@@ -283,51 +336,71 @@ mod tests {
         }
     }
 
-    /// Oracle: the published algorithm in PyTorch, f64. Tolerance: an orthogonal factor has an error of 2e-5 (see
-    /// `crates/model/tests/orthogonal.rs`), 40 updates of 0.02 times it add up to 1.6e-5 if they all point one way; a wrong
-    /// term in the update is a hundred times larger, as the planted faults show.
+    type Fault = fn(&mut MuonConfig);
+
+    /// Oracle: the published algorithm in PyTorch, f64, without the refinements and with them. Tolerance: an orthogonal
+    /// factor has an error of 2e-5 (see `crates/model/tests/orthogonal.rs`), 40 updates of 0.02 times it add up to 1.6e-5
+    /// if they all point one way; a wrong term in the update is a hundred times larger, as the planted faults show.
     #[test]
     fn forty_updates_are_the_published_ones() {
         const TOLERANCE: f64 = 2e-5;
-        let golden = Golden::read();
-        for scale in [1.0, 65536.0] {
-            let worst = golden.worst_difference(&golden.config(), scale);
-            assert!(worst <= TOLERANCE, "scale {scale}: {worst:e}");
-        }
-        let faults: [fn(&mut MuonConfig); 5] = [
+        let faults: [Fault; 5] = [
             |config| config.momentum_warmup = 31,
             |config| config.momentum_start = 0.86,
             |config| config.beta2 = 0.94,
             |config| config.beta2 = 0.0,
             |config| config.cautious = false,
         ];
-        for (at, fault) in faults.into_iter().enumerate() {
-            let mut config = golden.config();
-            fault(&mut config);
-            let worst = golden.worst_difference(&config, 1.0);
-            assert!(worst > 10.0 * TOLERANCE, "fault {at} is not seen: {worst:e}");
+        let of_refinements: [Fault; 3] = [
+            |config| config.equilibrate = false,
+            |config| config.margin = MARGIN,
+            |config| config.renormalize = false,
+        ];
+        for (name, faults) in [("muon", &faults[..]), ("muon_refined", &of_refinements[..])] {
+            let golden = Golden::read(name);
+            for scale in [1.0, 65536.0] {
+                let worst = golden.worst_difference(&golden.config(), scale);
+                assert!(worst <= TOLERANCE, "{name}, scale {scale}: {worst:e}");
+            }
+            for (at, fault) in faults.iter().enumerate() {
+                let mut config = golden.config();
+                fault(&mut config);
+                let worst = golden.worst_difference(&config, 1.0);
+                assert!(worst > 10.0 * TOLERANCE, "{name}: fault {at} is not seen: {worst:e}");
+            }
         }
+    }
+
+    /// A configuration that was written before there were refinements.
+    #[test]
+    fn without_the_refinements_keys_it_is_what_it_was() {
+        let written = "lr = 0.04\nmomentum = 0.95\nmomentum_start = 0.85\nmomentum_warmup = 300\nbeta2 = 0.95\n\
+                       cautious = true\n";
+        assert_eq!(toml::from_str::<MuonConfig>(written).unwrap(), MuonConfig::default());
     }
 
     #[test]
     fn any_number_of_threads_gives_the_same_bits() {
         let shape @ [rows, columns] = [130, 257];
         let gradient: Vec<f32> = (0..rows * columns).map(|i| ((i * 31) % 977) as f32 - 400.0).collect();
-        let with = |threads: usize| {
-            let device = Arc::new(cpu::CpuDevice::new(threads));
-            let mut muon = Muon::new(MuonConfig::default(), device, &[shape]).unwrap();
-            let mut moments = muon.first_moments(0);
-            let mut weights: Vec<f32> = (0..rows * columns).map(|i| (i % 13) as f32).collect();
-            let rates = Rates { lr: 0.04, weight_decay: 0.2, gradient_factor: 0.5 };
-            rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(|| {
-                for number in 0..3 {
-                    muon.prepare(0, number, &moments, &gradient, rates.gradient_factor).unwrap();
-                    muon.apply(0, number, &mut moments, &mut weights, &gradient, rates);
-                }
-            });
-            (weights, moments)
-        };
-        assert_eq!(with(1), with(2));
-        assert_eq!(with(1), with(8));
+        let refined = MuonConfig { equilibrate: true, renormalize: true, ..MuonConfig::default() };
+        for config in [MuonConfig::default(), refined] {
+            let with = |threads: usize| {
+                let device = Arc::new(cpu::CpuDevice::new(threads));
+                let mut muon = Muon::new(config.clone(), device, &[shape]).unwrap();
+                let mut moments = muon.first_moments(0);
+                let mut weights: Vec<f32> = (0..rows * columns).map(|i| (i % 13) as f32).collect();
+                let rates = Rates { lr: 0.04, weight_decay: 0.2, gradient_factor: 0.5 };
+                rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(|| {
+                    for number in 0..3 {
+                        muon.prepare(0, number, &moments, &gradient, rates.gradient_factor).unwrap();
+                        muon.apply(0, number, &mut moments, &mut weights, &gradient, rates);
+                    }
+                });
+                (weights, moments)
+            };
+            assert_eq!(with(1), with(2));
+            assert_eq!(with(1), with(8));
+        }
     }
 }
