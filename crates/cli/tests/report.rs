@@ -50,8 +50,8 @@ fn two_runs_side_by_side() {
             assert!(curves >= 10, "{run} is in {curves} plots");
         }
         let plots = page.descendants().filter(|node| node.tag_name().name() == "figure").count();
-        assert!(plots >= 11, "{plots} plots");
-        for part in ["optimizer.lr", "0.003", "best possible", "Settings that differ"] {
+        assert!(plots >= 12, "{plots} plots");
+        for part in ["Guard: single", "optimizer.lr", "0.003", "best possible", "Settings that differ"] {
             assert_eq!(html.contains(part), part != "best possible", "{part}: this text has no known bound");
         }
     });

@@ -9,6 +9,7 @@ use lab::report::Report;
 use roxmltree::{Document, ParsingOptions};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use train::guard::{Reading, Verdict};
 
 /// A folder of runs.
 struct Runs(TempDir);
@@ -189,6 +190,66 @@ fn losses_that_are_not_finite_are_counted_and_marked() {
     assert!(html.contains("run: 2 steps without a finite value"), "it is told");
     let page = parsed(&html);
     assert!(plot(&page, "Training loss").descendants().any(|node| node.attribute("class") == Some("lost")));
+}
+
+/// Oracle: readings that are their thresholds, or ten times them, as `train` writes them. Those of the configuration
+/// count, and the usual ones (a tenth lost, growth of two) where it says nothing.
+#[test]
+fn what_the_guard_read_is_drawn_against_its_thresholds() {
+    let runs = Runs::new();
+    let watched = |act_growth: f64| {
+        let reading = Reading {
+            z: Some(2.5),
+            rise: Some(4.5),
+            lost: Some(-0.2),
+            act_growth: Some(act_growth),
+            act_layer: Some(1),
+            grad_growth: None,
+            verdict: Verdict::Healthy,
+            news: None,
+        };
+        let guard = format!("{{\"guard\":{},", serde_json::to_string(&reading).expect("JSON"));
+        // The first ten steps are too few for it.
+        let all = metrics(40, 2, usual);
+        let lines = all.lines().enumerate();
+        lines
+            .map(|(n, line)| if n < 10 { line.to_owned() } else { line.replacen('{', &guard, 1) } + "\n")
+            .collect::<String>()
+    };
+    let warned = [json!({ "event": "warned", "step": 22, "why": "it grows" })];
+    let config = "[guard]\nrise = 4.5";
+    let ill = runs.run("ill", config, &watched(20.0), &warned);
+    let well = runs.run("well", config, &watched(2.0), &[]);
+    let older = runs.run("older", "", &metrics(40, 2, usual), &[]);
+    let html = html(&[&ill, &well, &older]);
+    let page = parsed(&html);
+    let in_class = |svg: roxmltree::Node<'_, '_>, class: &str| {
+        let found = svg.descendants().find(|node| node.attribute("class") == Some(class));
+        found.map(|node| node.attribute("d").unwrap_or_default().to_owned())
+    };
+    // Where a curve or a line begins, as `M66 75.4`.
+    let begins = |svg, class: &str| -> (f64, f64) {
+        let d = in_class(svg, class).unwrap_or_else(|| panic!("no {class}"));
+        let (x, y) = d[1..].split_once(' ').expect("two numbers");
+        let y = y.split(|c: char| c != '.' && !c.is_ascii_digit()).next().expect("a number");
+        (x.parse().expect("a number"), y.parse().expect("a number"))
+    };
+    let (first, second) = (plot(&page, "Guard: ill"), plot(&page, "Guard: well"));
+    let level = begins(first, "level threshold").1;
+    for svg in [first, second] {
+        // All plots have the same axes; the curve begins at step 11 of 40, 66 + 11/40 556 from the left.
+        assert_eq!((begins(svg, "level threshold").1, begins(svg, "line g0")), (level, (218.9, level)));
+        // Less than a tenth of its threshold: at the lower end, 12 + 226.
+        assert_eq!(begins(svg, "line g1").1, 238.0);
+        assert_eq!(in_class(svg, "line g3"), None, "nothing was read");
+    }
+    assert_eq!(begins(second, "line g2").1, level);
+    assert!(begins(first, "line g2").1 < level - 60.0, "ten times is half of the axis above");
+    let marks = |svg: roxmltree::Node<'_, '_>| text_of(svg).matches("events, see the timeline").count();
+    assert_eq!([first, second].map(marks), [1, 0], "its own events");
+    let text = text_of(page.root_element());
+    assert!(text.contains("rise of the loss, standard errors / 4.5") && text.contains("activations / 2"));
+    assert!(!text.contains("Guard: older") && text.contains("Guard: single losses"));
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! Reports: several runs side by side in one file of HTML that needs nothing else, neither a network nor
-//! scripts, to be read.
+//! Reports: several runs side by side in one file of HTML that needs nothing else to be read. The script in it
+//! only shows values under the pointer, hides runs and sorts tables; where scripts are off, all is there to be seen.
 //!
 //! Logs are read a line at a time ([`lines`]) and thinned while they are read ([`series`]), so that a run of
 //! a hundred thousand steps costs no more memory or room than one of a few thousand, and a spike of a

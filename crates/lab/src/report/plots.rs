@@ -1,5 +1,9 @@
 //! The plots of a report: what each shows of its runs, and the sentence below its title.
 
+use std::ops::Range;
+
+use train::guard::{GuardConfig, STALLED, WITNESSED};
+
 use super::axis::{self, Axis};
 use super::plot::{Along, HEIGHT, Plot};
 use super::run::{Curves, Run};
@@ -33,6 +37,8 @@ const TURNS: [(&str, char); 7] = [
     ("recovered", 'B'),
     ("skipped", 'S'),
 ];
+/// A reading of the guard that is a smaller share of its threshold than this stands at the lower end.
+const LEAST_SHARE: f64 = 0.1;
 /// With more skipped steps than this, a run's are left to the timeline.
 const MANY: usize = 12;
 
@@ -62,6 +68,8 @@ pub(crate) fn all(runs: &[Run]) -> Vec<Figure> {
     figures.extend(all.gradient());
     figures.extend(all.activations());
     figures.extend(all.layers());
+    figures.extend(all.single_losses());
+    figures.extend(all.guard());
     figures.extend(all.scale());
     figures.extend(all.throughput());
     figures.extend(all.time());
@@ -131,8 +139,15 @@ impl Plots<'_> {
 
     /// The events that change what a run is, as upright lines; returns what the letters mean.
     fn turns(&self, plot: &mut Plot) -> Option<String> {
+        self.turns_of(plot, 0..self.runs.len())
+    }
+
+    /// Those of some of the runs.
+    fn turns_of(&self, plot: &mut Plot, runs: Range<usize>) -> Option<String> {
         let (mut seen, mut row) = (Vec::new(), 0);
-        self.each(plot, |plot, _, run| {
+        for number in runs {
+            let run = &self.runs[number];
+            plot.begin(number, &run.about.name);
             let mut marks: Vec<(At, String)> = Vec::new();
             for (kind, letter) in TURNS {
                 let moments = run.events.moments(kind);
@@ -155,7 +170,8 @@ impl Plots<'_> {
                 );
                 row += 1;
             }
-        });
+            plot.end();
+        }
         seen.sort_unstable();
         let meaning = |(letter, kind): &(char, &str)| match *kind {
             "recovered" => format!("{letter} went back and recovered"),
@@ -361,6 +377,58 @@ impl Plots<'_> {
         Some(figure)
     }
 
+    fn single_losses(&self) -> Option<Figure> {
+        let (lo, hi) = self.range(|curves| &curves.guard.z)?;
+        let name = "how far single losses stand out over training tokens";
+        let mut plot = Plot::new(name, Along::Tokens, self.x, Axis::linear(lo, hi));
+        self.each(&mut plot, |plot, _, run| plot.line("raw", pairs(run.curves.guard.z.envelope())));
+        let turns = self.turns(&mut plot);
+        let what = "each step's loss, in deviations above the smoothed curve of those before it";
+        let about = sentences([Some(what.to_owned()), turns]);
+        Some(Figure::new("Guard: single losses", about, plot))
+    }
+
+    /// How near the guard of each run was to calling it ill: what it read of the loss, of activations and gradients.
+    fn guard(&self) -> Vec<Figure> {
+        let shares = self.runs.iter().flat_map(readings);
+        let shares = shares.filter_map(|(_, threshold, series)| Some(series.range()?.1 / threshold));
+        let y = Axis::log(LEAST_SHARE, shares.fold(2.0, f64::max));
+        self.runs.iter().enumerate().filter_map(|(number, run)| self.guard_of(number, run, y)).collect()
+    }
+
+    fn guard_of(&self, number: usize, run: &Run, y: Axis) -> Option<Figure> {
+        let readings = readings(run);
+        if readings.iter().all(|(_, _, series)| series.is_empty()) {
+            return None;
+        }
+        let name = &run.about.name;
+        let title = format!("readings of the guard of {name} over training tokens");
+        let mut plot = Plot::new(&title, Along::Tokens, self.x, y);
+        let mut key = Xml::default();
+        for (index, (what, threshold, series)) in readings.into_iter().enumerate() {
+            plot.begin(number, &format!("{name}, {what}"));
+            let shares = pairs(series.envelope()).map(|(at, value)| (at, value / threshold));
+            plot.line(&format!("line g{index}"), shares);
+            plot.end();
+            let style = format!("background:var(--c{index})");
+            key.element("i", &[("class", &"swatch"), ("style", &style)], "");
+            key.text(format!("{what} / {}", axis::power(threshold)));
+        }
+        plot.level("threshold", 1.0, "threshold");
+        let about = sentences([
+            Some(format!(
+                "each as a share of its threshold, log scale; ill: rise and lost above 1, or rise above {} and activations above 1, or \
+                 activations or gradient above {} once the loss has ceased to fall",
+                axis::power(WITNESSED),
+                axis::power(STALLED),
+            )),
+            self.turns_of(&mut plot, number..number + 1),
+        ]);
+        let mut figure = Figure::new(&format!("Guard: {name}"), about, plot);
+        figure.key = key.finish();
+        Some(figure)
+    }
+
     fn scale(&self) -> Option<Figure> {
         let (lo, hi) = self.range(|curves| &curves.scale)?;
         let skips = |run: &Run| run.events.moments("skipped");
@@ -486,6 +554,20 @@ impl Plots<'_> {
         let about = "each kind with its number; what a resume undid is left out";
         Some(Figure::new("Events", about, plot))
     }
+}
+
+/// What the guard of a run read, by its name in a few words, and the threshold that it is held against: by the run's
+/// configuration, or the usual one.
+fn readings(run: &Run) -> [(&'static str, f64, &Series); 4] {
+    let (read, usual) = (&run.curves.guard, GuardConfig::default());
+    let of = |key: &str, usual: f64| run.number(key).filter(|value| *value > 0.0).unwrap_or(usual);
+    let growth = of("guard.growth", usual.growth);
+    [
+        ("rise of the loss, standard errors", of("guard.rise", usual.rise), &read.rise),
+        ("lost of what was learned", of("guard.lost", usual.lost), &read.lost),
+        ("growth of activations", growth, &read.act_growth),
+        ("growth of the gradient", growth, &read.grad_growth),
+    ]
 }
 
 /// `a; b`, without what is not there.

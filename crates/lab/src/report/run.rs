@@ -95,6 +95,17 @@ pub(crate) struct Curves {
     pub(crate) scale: Series,
     pub(crate) tok_s: Series,
     pub(crate) time: Split,
+    pub(crate) guard: Readings,
+}
+
+/// What the guard read, where it could already tell: [`train::guard::Reading`].
+#[derive(Debug, Clone)]
+pub(crate) struct Readings {
+    pub(crate) z: Series,
+    pub(crate) rise: Series,
+    pub(crate) lost: Series,
+    pub(crate) act_growth: Series,
+    pub(crate) grad_growth: Series,
 }
 
 /// Milliseconds of a step.
@@ -124,6 +135,17 @@ struct Line {
     act_max: Vec<Option<f32>>,
     tok_s: Option<f64>,
     ms: Milliseconds,
+    guard: Reading,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Reading {
+    z: Option<f64>,
+    rise: Option<f64>,
+    lost: Option<f64>,
+    act_growth: Option<f64>,
+    grad_growth: Option<f64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -248,6 +270,13 @@ impl Curves {
             scale: series(),
             tok_s: series(),
             time: Split { programs: wide(), copies: wide(), host: wide(), update: wide(), engine: wide() },
+            guard: Readings {
+                z: series(),
+                rise: series(),
+                lost: series(),
+                act_growth: series(),
+                grad_growth: series(),
+            },
         }
     }
 
@@ -272,6 +301,19 @@ impl Curves {
         }
         if ms.engine.is_some() {
             engine.push(at, ms.engine);
+        }
+        let Readings { z, rise, lost, act_growth, grad_growth } = &mut self.guard;
+        let read = &line.guard;
+        for (series, value) in [
+            (z, read.z),
+            (rise, read.rise),
+            (lost, read.lost),
+            (act_growth, read.act_growth),
+            (grad_growth, read.grad_growth),
+        ] {
+            if value.is_some() {
+                series.push(at, value);
+            }
         }
     }
 }

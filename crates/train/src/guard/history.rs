@@ -120,11 +120,6 @@ impl History {
         self.blocks.last().map_or(f64::NAN, |block| block.loss)
     }
 
-    /// Loss of the last block and the deviation of single steps from it.
-    pub(super) fn level(&self) -> Option<(f64, f64)> {
-        self.blocks.last().map(|block| (block.loss, block.spread))
-    }
-
     /// The standard error of the difference of two smoothed losses.
     ///
     /// Whichever is larger of what the scatter of steps lets expect, were they independent, and of what neighbouring

@@ -32,8 +32,11 @@
 mod history;
 mod point;
 mod policy;
+mod recent;
 #[cfg(test)]
 mod recorded;
+#[cfg(test)]
+mod replayed;
 #[cfg(test)]
 mod synthetic;
 mod trend;
@@ -43,6 +46,7 @@ use serde::{Deserialize, Serialize};
 use history::History;
 use point::Point;
 pub use policy::{Action, GuardConfig};
+use recent::Recent;
 pub use trend::{Growth, Trend};
 
 use crate::loss_scale::PATIENCE;
@@ -53,9 +57,9 @@ const SKIPS_MEMORY: f64 = 15.0 / 16.0;
 /// So many of them, and it is warned of.
 const MANY_SKIPS: f64 = 8.0;
 /// The share of `rise` that is enough where activations or gradients bear it out.
-const WITNESSED: f64 = 2.0 / 3.0;
+pub const WITNESSED: f64 = 2.0 / 3.0;
 /// How many times `growth` it takes where the loss has not risen.
-const STALLED: f64 = 1.5;
+pub const STALLED: f64 = 1.5;
 /// Blocks one after another that must look ill.
 const PERSISTS: u32 = 2;
 
@@ -108,7 +112,8 @@ pub enum Verdict {
 /// What the guard has to say about a step: the object `guard` of a line of `metrics.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Reading {
-    /// How many deviations of single steps this step's loss is above the recent ones.
+    /// How many deviations of single steps this step's loss is above the median of the 64 before. No verdict goes by
+    /// it: a single spike is no illness.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub z: Option<f64>,
     /// As [`Trend::rise`].
@@ -120,6 +125,9 @@ pub struct Reading {
     /// The factor of [`Trend::activations`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub act_growth: Option<f64>,
+    /// Its layer, from 0: that whose largest activation has grown most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub act_layer: Option<usize>,
     /// The factor of [`Trend::gradient`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grad_growth: Option<f64>,
@@ -147,6 +155,9 @@ pub struct Guard {
 #[serde(deny_unknown_fields)]
 pub struct Health {
     history: History,
+    /// Not there in checkpoints from before 28 November 2026.
+    #[serde(default)]
+    recent: Recent,
     /// The learning rate of the last step.
     lr: f64,
     /// About how many of the last 16 steps were left out.
@@ -198,11 +209,13 @@ impl Guard {
             health.history.rate_rose(step);
         }
         health.lr = lr;
-        let z =
-            health.history.level().filter(|(_, spread)| *spread > 0.0).map(|(level, s)| (loss - level) / s);
+        let z = health.recent.z(loss);
         health.skips = SKIPS_MEMORY * health.skips + f64::from(u8::from(skipped));
         // A step that was left out shows what its weights do, not where they go, and may hold anything.
         let point = Point::of_step(step, loss, grad_norm, act_max).filter(|_| !skipped);
+        if let Some(point) = &point {
+            health.recent.push(point.loss);
+        }
         if point.is_some_and(|point| health.history.push(point)) {
             self.trend = Trend::of(&health.history);
             self.health.ill_blocks = if self.looks_ill().is_some() { self.health.ill_blocks + 1 } else { 0 };
@@ -213,11 +226,13 @@ impl Guard {
         self.helpless = helpless;
         let news = is_news.then(|| self.why());
         let trend = self.trend.as_ref();
+        let activations = trend.and_then(|trend| trend.activations);
         Some(Reading {
-            z: z.filter(|z| z.is_finite()),
+            z,
             rise: trend.map(|trend| trend.rise),
             lost: trend.map(|trend| trend.lost),
-            act_growth: trend.and_then(|trend| Some(trend.activations?.factor)),
+            act_growth: activations.map(|growth| growth.factor),
+            act_layer: activations.and_then(|growth| growth.layer),
             grad_growth: trend.and_then(|trend| Some(trend.gradient?.factor)),
             verdict,
             news,

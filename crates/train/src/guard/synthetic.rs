@@ -34,12 +34,14 @@ pub(super) struct Run {
     /// Steps at which it first said so, and what.
     pub(super) ill: Option<(u64, Illness)>,
     pub(super) warned: Vec<(u64, Illness)>,
+    /// What it said of each step.
+    pub(super) readings: Vec<Reading>,
 }
 
 impl Run {
     pub(super) fn new(seed: u64) -> Run {
         let guard = Guard::new(GuardConfig::default());
-        Run { guard, noise: Noise::new(seed), ill: None, warned: Vec::new() }
+        Run { guard, noise: Noise::new(seed), ill: None, warned: Vec::new(), readings: Vec::new() }
     }
 
     /// A step with these signals.
@@ -52,6 +54,7 @@ impl Run {
             Verdict::Warned(kind) if reading.news.is_some() => self.warned.push((step, kind)),
             _ => {}
         }
+        self.readings.push(reading);
     }
 }
 
@@ -182,4 +185,51 @@ fn a_real_divergence_is_seen_in_time() {
             assert!(late.is_empty(), "{name} from step {at}: not seen within {within} steps: {late:?}");
         }
     }
+}
+
+/// Oracle: the curve. At three places a loss is 20 deviations of its noise higher, and that alone is far from the
+/// others, whatever the run's length: elsewhere the median distance is about that of a normal deviate, 0.67, on either
+/// side of the curve alike, and no more than one in fifty is beyond 5, of noise whose tails are as heavy as here.
+#[test]
+fn a_planted_spike_stands_out_and_little_else() {
+    for (name, shape) in SHAPES.into_iter().filter(|(_, shape)| shape.spikes == 0.0) {
+        for seed in 0..8 {
+            let spikes = [500_u64, 1500, 3500];
+            let spike = |step| if spikes.contains(&step) { 20.0 * shape.noise } else { 0.0 };
+            let run = run(&shape, seed, 4000, |step| (spike(step), 1.0));
+            assert_eq!(run.ill, None, "{name}, {seed}: a spike is no illness");
+            let all: Vec<Option<f64>> = run.readings.iter().map(|reading| reading.z).collect();
+            for step in spikes {
+                let z = all[step as usize - 1];
+                assert!(z > Some(15.0), "{name}, {seed}, step {step}: {z:?}");
+            }
+            // Before step 500 the curve is steep.
+            let others = (501..=4000).filter(|step| !spikes.contains(step));
+            let others: Vec<f64> = others.filter_map(|step| all[step as usize - 1]).collect();
+            assert_eq!(others.len(), 3498);
+            let far = others.iter().filter(|z| z.abs() > 5.0).count();
+            assert!(50 * far <= others.len(), "{name}, {seed}: {far} are far");
+            let middle = point::median(&mut others.clone());
+            let usual = point::median(&mut others.iter().map(|z| z.abs()).collect::<Vec<f64>>());
+            assert!(middle.abs() < 0.2 && (0.6..0.8).contains(&usual), "{name}, {seed}: {middle}, {usual}");
+        }
+    }
+}
+
+/// Oracle: the curve. Of three layers the second doubles every 200 steps from step 600 on; smoothed over five blocks of
+/// 24 steps it is what it was 60 steps ago, 2^2.7 = 6.5.
+#[test]
+fn the_layer_that_has_grown_most_is_named() {
+    let mut run = Run::new(0);
+    for step in 1..=1200 {
+        let loss = 3.0 + 0.1 * run.noise.normal();
+        let grown = ((step as f64 - 600.0).max(0.0) / 200.0).exp2();
+        run.step(step, 1.0, loss, 1.0, &[1.0, grown, 40.0]);
+    }
+    let last = &run.readings[1199];
+    assert_eq!(last.act_layer, Some(1));
+    assert!(last.act_growth.is_some_and(|factor| (6.0..7.0).contains(&factor)), "{last:?}");
+    let json = serde_json::to_value(last).unwrap();
+    assert_eq!(json["act_layer"], 1, "as it is in metrics.jsonl");
+    assert_eq!((run.readings[0].act_growth, run.readings[0].act_layer), (None, None), "too soon");
 }
