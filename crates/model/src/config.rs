@@ -210,7 +210,7 @@ impl ModelConfig {
         }
         for (key, value) in [("residual_scale", self.residual_scale), ("rope_theta", self.rope_theta)] {
             if !value.is_finite() || value <= 0.0 {
-                return fail(key, &value, "expected a positive number".into());
+                return fail(key, &value, "expected more than 0, and finite".into());
             }
         }
         for (key, value) in [
@@ -345,6 +345,8 @@ mod tests {
             pattern.contains("window_pattern = SxL: `x` is no window; expected letters S and L"),
             "{pattern}"
         );
+        let heads = error(ModelConfig { n_heads: 6, n_kv_heads: 4, ..odd.clone() });
+        assert!(heads.contains("n_kv_heads = 4: it must divide n_heads = 6"), "{heads}");
         let narrow = error(ModelConfig { width: 30, ..odd });
         assert!(narrow.contains("width = 30: gates of value embeddings read 32 channels"), "{narrow}");
     }

@@ -5,8 +5,8 @@
 
 use data::Packing;
 
-use crate::config::Auto;
-use crate::{RunConfig, Stretch};
+use crate::config::{Auto, OptimizerKind};
+use crate::{RunConfig, ScheduleKind, Stretch};
 
 /// A value that cannot be, by its key.
 pub(crate) struct Problem {
@@ -62,6 +62,7 @@ impl RunConfig {
             ("optimizer.weight_decay", o.weight_decay, 0.0, 10.0),
             ("optimizer.grad_clip", o.grad_clip, 0.0, 1e6),
             ("optimizer.muon.lr", o.muon.lr, 0.0, 10.0),
+            ("optimizer.muon.margin", o.muon.margin, 1.0, 2.0),
             ("schedule.decay", s.decay, 0.0, 1.0),
             ("schedule.final_fraction", s.final_fraction, 0.0, 1.0),
             ("schedule.origin", s.origin, 0.0, 0.999_999),
@@ -153,5 +154,79 @@ impl RunConfig {
             return fail(key, &value, &problem);
         }
         Ok(())
+    }
+
+    /// Keys that have no effect beside the other values, or cannot be beside them, each with the reason and what to do.
+    ///
+    /// They are mistakes of who wrote them. In a recipe, a preset or what a run keeps they may stand: the settings of Muon do,
+    /// whatever the optimiser is.
+    pub(crate) fn contradictions(&self) -> Vec<(&'static str, String)> {
+        let (m, o, s, l) = (&self.model, &self.optimizer, &self.schedule, &self.loss_scale);
+        let idle =
+            |with: &str, repair: &str| format!("it has no effect with {with}; leave it out, or set {repair}");
+        let kind = serde_json::to_string(&s.kind).unwrap_or_default();
+        let beyond = m.window > m.seq_len;
+        let all = [
+            (
+                "schedule.decay",
+                // None at all is what there is.
+                s.kind != ScheduleKind::Wsd && s.decay > 0.0,
+                idle(&format!("schedule.kind = {kind}"), "schedule.kind = \"wsd\""),
+            ),
+            (
+                "optimizer.muon",
+                o.kind != OptimizerKind::Muon,
+                idle(&format!("optimizer.kind = \"{}\"", o.kind), "optimizer.kind = \"muon\""),
+            ),
+            (
+                "optimizer.muon.momentum_start",
+                o.muon.momentum_start > o.muon.momentum,
+                format!(
+                    "it must not exceed optimizer.muon.momentum = {}, to which it rises",
+                    o.muon.momentum
+                ),
+            ),
+            ("model.init.classifier_gain", m.tied, idle("model.tied = true", "model.tied = false")),
+            (
+                "model.init.output_gain",
+                m.init.zero_output_projections,
+                idle(
+                    "model.init.zero_output_projections = true",
+                    "model.init.zero_output_projections = false",
+                ),
+            ),
+            (
+                "model.window",
+                beyond,
+                format!(
+                    "no query sees more than its sequence; expected 0 (all of it) to model.seq_len = {}",
+                    m.seq_len
+                ),
+            ),
+            (
+                "model.window_pattern",
+                beyond && m.window_pattern.contains('S'),
+                format!(
+                    "its S has no effect with model.window = {}; set that to less than model.seq_len = {}",
+                    m.window, m.seq_len
+                ),
+            ),
+            (
+                "model.n_heads",
+                !m.n_heads.is_multiple_of(m.n_kv_heads),
+                format!("it must be a multiple of model.n_kv_heads = {}; set that, too", m.n_kv_heads),
+            ),
+            (
+                "loss_scale.max",
+                l.min > l.max,
+                format!("it must not be less than loss_scale.min = {}; set that, too", l.min),
+            ),
+            (
+                "data.packing",
+                !self.data.shuffle && self.data.packing == Packing::Windows,
+                "windows always come in a random order; set data.shuffle = true, too".into(),
+            ),
+        ];
+        all.into_iter().filter(|(_, holds, _)| *holds).map(|(key, _, problem)| (key, problem)).collect()
     }
 }

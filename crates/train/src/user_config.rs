@@ -1,15 +1,22 @@
 //! What somebody wrote, in a file or as options, and what it resolves to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use model::presets;
+use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 use toml::{Spanned, Table, Value};
 
 use crate::check::Problem;
 use crate::config::{DEFAULT_PRESET, default_accum, default_batch, default_lr};
 use crate::{Error, Result, RunConfig, recipes};
+
+/// Keys that only a run writes, into its `config.toml`, one of them since there are runs.
+const KEPT: [&str; 2] = ["data.tokenizer_hash", "schedule.changed_after"];
+/// What a preset says of a model before all else.
+const SIZES: [&str; 8] =
+    ["n_layers", "width", "n_heads", "n_kv_heads", "head_dim", "ffn_hidden", "vocab_size", "seq_len"];
 
 /// Settings as they were written: any part of a [`RunConfig`], each value with its place.
 ///
@@ -27,6 +34,8 @@ pub struct UserConfig {
     table: Table,
     /// From the whole key to where its value stands.
     places: BTreeMap<String, String>,
+    /// Keys as an earlier run kept them, which keeps all that there are, also those without effect.
+    kept: BTreeSet<String>,
 }
 
 impl UserConfig {
@@ -52,7 +61,9 @@ impl UserConfig {
         let spanned = DeTable::parse(text).map_err(fail)?;
         let mut places = BTreeMap::new();
         note_places(spanned.get_ref(), "", &place, &mut places);
-        Ok(UserConfig { table: toml::from_str(text).map_err(fail)?, places })
+        let of_run = KEPT.iter().any(|key| places.contains_key(*key));
+        let kept = if of_run { places.keys().cloned().collect() } else { BTreeSet::new() };
+        Ok(UserConfig { table: toml::from_str(text).map_err(fail)?, places, kept })
     }
 
     /// Sets `key` (with its tables, `optimizer.lr`), whatever it was before; `place` stands for it in
@@ -79,6 +90,7 @@ impl UserConfig {
             }
         }
         self.places.insert(key.to_owned(), place.to_owned());
+        self.kept.remove(key);
     }
 
     /// Whether somebody gave `key` a value.
@@ -100,34 +112,53 @@ impl UserConfig {
         found
     }
 
+    /// The key itself, or the first one of its table, whose value somebody chose for this run.
+    fn chosen(&self, key: &str) -> Option<String> {
+        match self.get(key)? {
+            Value::Table(inside) => inside.keys().find_map(|name| self.chosen(&format!("{key}.{name}"))),
+            _ => (!self.kept.contains(key)).then(|| key.to_owned()),
+        }
+    }
+
     /// Fills in everything that was not written and checks everything that was.
     ///
     /// A recipe stands under everything else that was written; where none was, presets that stand for no published
     /// model have [ours](recipes::DEFAULT), and `recipe = ""` asks for none. With another `optimizer.lr` than a recipe's,
-    /// the rate that it has for Muon keeps its ratio to it, unless that was written, too. The preset gives the model's sizes and
-    /// the other defaults. Three of them follow what was written: the rate the width, the batch the sequence length,
-    /// and a residual scale of 1/sqrt(2L) the number of layers. A relative path of a text file or tokenizer is taken
-    /// from the present directory and made absolute, so that a run can be resumed from anywhere.
+    /// the rate that it has for Muon keeps its ratio to it, unless that was written, too. The preset gives the model's sizes,
+    /// also instead of a recipe's when it is another than the recipe's, and the other defaults. Three of them follow what was
+    /// written: the rate the width, the batch the sequence length, and a residual scale of 1/sqrt(2L) the number of layers. A
+    /// relative path of a text file or tokenizer is taken from the present directory and made absolute, so that a run can be
+    /// resumed from anywhere.
     ///
     /// # Errors
-    /// [`Error::UnknownKey`] and [`Error::Value`], naming place, key, value and what would be right.
+    /// [`Error::UnknownKey`] and [`Error::Value`], naming place, key, value and what would be right; also of a key that was
+    /// written here, and not kept by a run, and has no effect beside the others.
     pub fn resolve(&self) -> Result<RunConfig> {
         let ours = Value::from(recipes::DEFAULT);
         let name = match self.table.get("recipe") {
             Some(name) => name,
             None if recipes::is_default_of(self.preset()?) => &ours,
-            None => return self.resolve_whole(),
+            None => return self.resolve_whole(self),
         };
         if name.as_str() == Some("") {
-            return self.resolve_whole();
+            return self.resolve_whole(self);
         }
         let Some((name, text)) = name.as_str().and_then(|name| Some((name, recipes::text(name)?))) else {
             let known = recipes::names().collect::<Vec<_>>().join(", ");
-            return Err(self.value_error("recipe", &format!("there is no such recipe; there are {known}")));
+            let is_path = name.as_str().is_some_and(|name| name.contains(['/', '.']));
+            let repair =
+                if is_path { "; a file of settings goes without --recipe: anneal train FILE" } else { "" };
+            let problem = format!("there is no such recipe; there are {known}{repair}");
+            return Err(self.value_error("recipe", &problem));
         };
         let place = format!("recipe {name}");
         let mut recipe = UserConfig::parse(text, &place)?;
         recipe.set("recipe", name, &place);
+        if let (Some(own), Some(asked)) = (recipe.get("preset"), self.get("preset"))
+            && own != asked
+        {
+            recipe.forget_sizes();
+        }
         let rates = ["optimizer.lr", "optimizer.muon.lr"].map(|key| recipe.number(key));
         let mut whole = recipe.under(self);
         // Who asks for half the rate means that of matrices, too.
@@ -137,7 +168,7 @@ impl UserConfig {
         {
             whole.set("optimizer.muon.lr", of_muon * (asked / lr), &self.place("optimizer.lr"));
         }
-        whole.resolve_whole()
+        whole.resolve_whole(self)
     }
 
     /// The number that was written for `key`, if it is one.
@@ -160,6 +191,16 @@ impl UserConfig {
         }
     }
 
+    /// Leaves the model's sizes to the preset.
+    fn forget_sizes(&mut self) {
+        for size in SIZES {
+            self.places.remove(&format!("model.{size}"));
+            if let Some(Value::Table(model)) = self.table.get_mut("model") {
+                model.remove(size);
+            }
+        }
+    }
+
     /// Itself where `over` says nothing.
     fn under(mut self, over: &UserConfig) -> UserConfig {
         fn put(into: &mut Table, from: &Table) {
@@ -175,17 +216,18 @@ impl UserConfig {
         self
     }
 
-    fn resolve_whole(&self) -> Result<RunConfig> {
+    /// Resolves what is complete but for the preset; `user` is what of it somebody wrote.
+    fn resolve_whole(&self, user: &UserConfig) -> Result<RunConfig> {
         let base = RunConfig::of_preset(self.preset()?)
             .map_err(|error| self.value_error("preset", &error.to_string()))?;
         let mut table = Table::try_from(&base).expect("every field of a run can be written as TOML");
         self.merge(&mut table, &self.table, "")?;
         let mut config: RunConfig =
-            serde_path_to_error::deserialize(Value::Table(table)).map_err(|error| {
+            serde_path_to_error::deserialize(Value::Table(table.clone())).map_err(|error| {
                 let key = error.path().to_string();
                 // toml repeats the key below its message.
                 let problem = error.into_inner().message().lines().next().unwrap_or_default().to_owned();
-                self.value_error(&key, &problem)
+                self.value_error(&key, &in_plain_words(&problem, &table, &key).unwrap_or(problem))
             })?;
         let scaled = |layers: usize| 1.0 / (2.0 * layers as f32).sqrt();
         if !self.has("model.residual_scale") && base.model.residual_scale == scaled(base.model.n_layers) {
@@ -203,12 +245,18 @@ impl UserConfig {
         if !self.has("accum") {
             config.accum = default_accum(&config.model, config.optimizer.kind, config.batch);
         }
-        config.check().map_err(|Problem { key, value, problem }| Error::Value {
-            place: self.place(&key),
-            key,
-            value,
-            problem,
-        })?;
+        let contradiction =
+            config.contradictions().into_iter().find_map(|(key, problem)| Some((user.chosen(key)?, problem)));
+        let mistake = config.check().err();
+        let is_theirs = mistake.as_ref().is_some_and(|mistake| user.chosen(&mistake.key).is_some());
+        match (mistake, contradiction) {
+            // What stands in a recipe or preset is not to blame for what was written beside it.
+            (_, Some((key, problem))) if !is_theirs => return Err(user.value_error(&key, &problem)),
+            (Some(Problem { key, value, problem }), _) => {
+                return Err(Error::Value { place: self.place(&key), key, value, problem });
+            }
+            (None, _) => (),
+        }
         self.check_paths(&mut config)?;
         Ok(config)
     }
@@ -286,6 +334,48 @@ impl UserConfig {
         let value = self.get(key).map_or_else(String::new, Value::to_string);
         Error::Value { place: self.place(key), key: key.to_owned(), value, problem: problem.to_owned() }
     }
+}
+
+/// What may stand at `key` of a run's `table`, where a value of another type stands; `None` where `problem`, which serde
+/// has with it, says so itself.
+fn in_plain_words(problem: &str, table: &Table, key: &str) -> Option<String> {
+    let (_, expected) = problem.rsplit_once(", expected ")?;
+    let number = |words: &str, otherwise: &str| match allowed_numbers(table, key) {
+        Some(allowed) => format!("{words}, {allowed}"),
+        None => format!("{words}{otherwise}"),
+    };
+    let words = match expected {
+        "usize" | "u64" => number("a whole number", ", 0 or more"),
+        "u32" => number("a whole number", &format!(", 0 to {}", u32::MAX)),
+        "f32" | "f64" => number("a number", ""),
+        "a boolean" => "true or false".into(),
+        "a string" => "a text".into(),
+        // One of several names, which serde tells who gives it another name.
+        "string only" => {
+            let error = with(table, key, "").err()?;
+            error.message().lines().next()?.strip_prefix("unknown variant ``, expected ")?.to_owned()
+        }
+        "a sequence" => "a list".into(),
+        "struct GroupConfig" => "a table".into(),
+        _ => return None,
+    };
+    Some(format!("expected {words}"))
+}
+
+/// The numbers that are allowed at `key` of a run's `table`, in the words in which the checks refuse others.
+fn allowed_numbers(table: &Table, key: &str) -> Option<String> {
+    [i64::MAX, 0].into_iter().find_map(|refused| {
+        let found = with(table, key, refused).ok()?.check().err()?;
+        let allowed = found.problem.strip_prefix("expected ")?;
+        (found.key == key).then(|| allowed.to_owned())
+    })
+}
+
+/// The run of `table` with another value at `key`.
+fn with(table: &Table, key: &str, value: impl Into<Value>) -> Result<RunConfig, toml::de::Error> {
+    let mut user = UserConfig { table: table.clone(), ..UserConfig::default() };
+    user.set(key, value, "");
+    RunConfig::deserialize(Value::Table(user.table))
 }
 
 fn note_places(
@@ -414,6 +504,125 @@ mod tests {
         assert_eq!((data.tokenizer_hash.as_str(), data.train_tokens), ("", 0));
     }
 
+    /// Oracle: the formulas that the values stand in, by hand; a run's own file holds every key.
+    #[test]
+    fn what_has_no_effect_is_refused_for_who_wrote_it() {
+        for (text, wanted) in [
+            (
+                "recipe = 'v3b'\n[schedule]\ndecay = 0.3",
+                "line 3: schedule.decay = 0.3: it has no effect with schedule.kind = \"cosine\"; leave it out, or set schedule.kind = \"wsd\"",
+            ),
+            (
+                "[schedule]\nkind = 'linear'\ndecay = 0.3",
+                "line 3: schedule.decay = 0.3: it has no effect with ",
+            ),
+            (
+                "[optimizer]\nkind = 'adamw'\nmuon = { cautious = false }",
+                "line 3: optimizer.muon.cautious = false: it has no effect with optimizer.kind = \"adamw\"; leave it out, ",
+            ),
+            (
+                "[optimizer.muon]\nmomentum_start = 0.97",
+                "line 2: optimizer.muon.momentum_start = 0.97: it must not exceed optimizer.muon.momentum = 0.95, to which it rises",
+            ),
+            (
+                "[model]\ntied = true\n[model.init]\nclassifier_gain = 0.5",
+                "line 4: model.init.classifier_gain = 0.5: it has no effect with model.tied = true; leave it out, or set model.tied = false",
+            ),
+            (
+                "[model.init]\noutput_gain = 0.5",
+                "line 2: model.init.output_gain = 0.5: it has no effect with model.init.zero_output_projections = true",
+            ),
+            (
+                "[model]\nwindow = 257",
+                "line 2: model.window = 257: no query sees more than its sequence; expected 0 (all of it) to model.seq_len = 256",
+            ),
+        ] {
+            let error = resolve(text).expect_err(text).to_string();
+            assert!(error.starts_with(&format!("my.toml, {wanted}")), "{text}:\n{error}\nexpected\n{wanted}");
+        }
+        // Nobody wrote them here, or what they say is so.
+        for text in [
+            "recipe = 'autoresearch'\n[optimizer]\nkind = 'adamw'",
+            "[model]\ntied = true",
+            "[schedule]\nkind = 'cosine'",
+            "[schedule]\nkind = 'cosine'\ndecay = 0.0",
+            "[model]\nwindow = 256\nwindow_pattern = 'SL'",
+        ] {
+            let config = resolve(text).unwrap();
+            assert_eq!(resolve(&config.to_toml()).unwrap(), config, "{text}");
+            // The file of a run may be the start of another; what is added to it is somebody's again.
+            let mut user = UserConfig::parse(&config.to_toml(), "config.toml").unwrap();
+            user.set("data.source", "stories:2", "--data");
+            user.set("model.window", 16, "--set");
+            user.set("model.window_pattern", "S", "--set");
+            user.resolve().unwrap();
+            user.set("model.window", 3000, "--set");
+            let error = user.resolve().unwrap_err().to_string();
+            assert!(error.starts_with("--set: model.window = 3000: no query sees more"), "{error}");
+        }
+        let mut kept =
+            UserConfig::parse(&resolve("recipe = 'v3b'").unwrap().to_toml(), "config.toml").unwrap();
+        kept.set("optimizer.muon.lr", 0.02, "--set");
+        let error = kept.resolve().unwrap_err().to_string();
+        assert!(error.starts_with("--set: optimizer.muon.lr = 0.02: it has no effect"), "{error}");
+    }
+
+    #[test]
+    fn of_two_keys_that_do_not_go_together_the_written_one_is_named() {
+        for (text, wanted) in [
+            ("[model]\nn_kv_heads = 2", "line 2: model.n_kv_heads = 2: it must divide n_heads = 3"),
+            (
+                "[model]\nn_heads = 4",
+                "line 2: model.n_heads = 4: it must be a multiple of model.n_kv_heads = 3; set that, too",
+            ),
+            (
+                "recipe = 'autoresearch'\n[model]\nn_heads = 6",
+                "line 3: model.n_heads = 6: it must be a multiple of model.n_kv_heads = 4; set that, too",
+            ),
+            (
+                "[model]\nn_heads = 4\nn_kv_heads = 3",
+                "line 3: model.n_kv_heads = 3: it must divide n_heads = 4",
+            ),
+            (
+                "[loss_scale]\nmax = 0.5",
+                "line 2: loss_scale.max = 0.5: it must not be less than loss_scale.min = 1; set that, too",
+            ),
+            (
+                "recipe = 'autoresearch'\n[data]\npacking = 'windows'",
+                "line 3: data.packing = \"windows\": windows always come in a random order; set data.shuffle = true, too",
+            ),
+        ] {
+            let error = resolve(text).expect_err(text).to_string();
+            assert!(error.starts_with(&format!("my.toml, {wanted}")), "{text}:\n{error}\nexpected\n{wanted}");
+        }
+    }
+
+    /// Oracle: the ranges of `check.rs` and of the model's own checks, and the types of `config.rs`.
+    #[test]
+    fn a_value_of_another_type_is_told_what_may_stand_there() {
+        for (key, value, wanted) in [
+            ("batch", "-1", "a whole number, 1 to 65536"),
+            ("accum", "1.5", "a whole number, 1 to 1048576"),
+            ("seed", "-1", "a whole number, 0 or more"),
+            ("checkpoint.keep", "\"all\"", "a whole number, at least 1"),
+            ("optimizer.lr", "\"fast\"", "a number, 0 to 10"),
+            ("optimizer.beta1", "true", "a number, 0 or more, and less than 1"),
+            ("optimizer.eps", "\"small\"", "a number, more than 0, at most 1"),
+            ("optimizer.muon.momentum_warmup", "-3", "a whole number, 0 or more"),
+            ("optimizer.token_rate_width", "-1", "a whole number, 0 to 4294967295"),
+            ("optimizer.decay_falls", "1", "true or false"),
+            ("optimizer.kind", "3", "`adamw` or `muon`"),
+            ("optimizer.groups", "3", "a list"),
+            ("guard.lr_factor", "\"half\"", "a number, 0.01 to 0.99"),
+            ("model.width", "-1", "a whole number, 1 to 1048576"),
+            ("model.residual_scale", "\"1/L\"", "a number, more than 0, and finite"),
+            ("data.source", "3", "a text"),
+        ] {
+            let error = resolve(&format!("{key} = {value}")).expect_err(key).to_string();
+            assert_eq!(error, format!("my.toml, line 1: {key} = {value}: expected {wanted}"));
+        }
+    }
+
     #[test]
     fn every_mistake_names_line_key_value_and_repair() {
         for (text, wanted) in [
@@ -437,12 +646,8 @@ mod tests {
                 "optimizer = 3",
                 "my.toml, line 1: optimizer = 3: this is a table, [optimizer], with the keys beta1, ",
             ),
-            (
-                "\nbatch = 'many'",
-                "my.toml, line 2: batch = \"many\": invalid type: string \"many\", expected usize",
-            ),
+            ("\nbatch = 'many'", "my.toml, line 2: batch = \"many\": expected a whole number, 1 to 65536"),
             ("batch = 0", "my.toml, line 1: batch = 0: expected 1 to 65536"),
-            ("batch = -1", "my.toml, line 1: batch = -1: "),
             (
                 "[optimizer]\nkind = 'adam'",
                 "my.toml, line 2: optimizer.kind = \"adam\": unknown variant `adam`, expected `adamw` or `muon`",
