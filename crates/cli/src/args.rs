@@ -291,9 +291,9 @@ pub(crate) struct GenerateArgs {
 
 /// Write runs side by side into one HTML file: curves, figures, settings, events
 ///
-/// The file needs nothing else to be read, no network and no scripts. Runs may still be going on, or have
-/// been killed; nothing in their directories is changed. An older report of that name is replaced,
-/// anything else is not.
+/// The file needs nothing else to be read and asks no network; the small script in it only shows values
+/// under the pointer, hides runs and sorts tables. Runs may still be going on, or have been killed; nothing
+/// in their directories is changed. An older report of that name is replaced, anything else is not.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 EXAMPLES:
@@ -596,6 +596,8 @@ pub(crate) enum BenchKind {
     Step,
     /// The ops of one layer and of the classifier, each beside what the machine allows (device cpu only)
     Layer,
+    /// Tokens of `anneal generate`, one after the other, beside the rate at which memory is read
+    Generate,
     /// The best rate, in the device's floats and in int8: stacked 1x1 convolutions of 512 channels over 64 x 64
     Peak,
     /// How long the smallest program takes
@@ -611,6 +613,7 @@ EXAMPLES:
   anneal bench step --preset gpt-48m
   anneal bench step --preset tiny --seq 128 --batch 16 --steps 50 --profile
   anneal bench step --preset gpt-48m --json | jq .tok_s
+  anneal bench generate --preset gpt-48m --steps 100
   anneal bench peak --device ane
   anneal bench sram --device cpu --json > sram.json")]
 pub(crate) struct BenchArgs {
@@ -626,7 +629,7 @@ pub(crate) struct BenchArgs {
     /// Sequences in a batch [default: what training would take]
     #[arg(long, value_name = "N")]
     pub(crate) batch: Option<u32>,
-    /// Steps to measure, after one to warm up
+    /// Steps, or tokens of `generate`, to measure, after some to warm up
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) steps: u32,
     /// Any other setting, as for `anneal train`; may be repeated

@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::path::Path;
+
 use common::Place;
 use serde_json::Value;
 
@@ -101,6 +103,36 @@ fn training_speaks_json_on_standard_output_and_nothing_else_there() {
     let quiet = place.ok(&place.train("quiet", "2steps", &["--quiet"]));
     assert_eq!(quiet.stderr, "");
     assert!(quiet.stdout.contains("val_bpb"));
+}
+
+/// What checkpoints may take is said before the first step, to people and to programs; the files are weighed after it.
+#[test]
+fn the_bound_on_checkpoints_is_said_and_holds() {
+    let place = Place::new();
+    let often = ["--set", "checkpoint.every=2steps", "--set", "checkpoint.keep=2"];
+    let done = place.ok(&place.train("run", "30steps", &often));
+    let started = |run: &str| -> Value {
+        let events = std::fs::read_to_string(place.path(run).join("events.jsonl")).expect("events");
+        serde_json::from_str(events.lines().next().expect("the first")).expect("JSON")
+    };
+    let bytes = |key: &str| started("run")[key].as_u64().expect("a number");
+    let (each, most) = (bytes("checkpoint_bytes"), bytes("most_checkpoint_bytes"));
+    assert!(done.stderr.contains(" on disk\n") && started("run").get("and_milestones").is_none());
+    let files = |folder: &Path| std::fs::read_dir(folder).expect("a checkpoint").map(|e| e.expect("a file"));
+    let all: u64 = place
+        .checkpoints("run")
+        .iter()
+        .flat_map(|path| files(path))
+        .map(|f| f.metadata().expect("one").len())
+        .sum();
+    // The tensors are what is counted; beside them a checkpoint has names and state, some 12 kB.
+    let others = 12_000 * place.checkpoints("run").len() as u64;
+    assert!(each < all && all < most + others, "{each}, {all}, {most}");
+    // Nobody knows how many steps a second has.
+    let milestones = ["--set", "checkpoint.milestones=500steps", "--set", "checkpoint.every=0.5"];
+    let done = place.ok(&place.train("timed", "1s", &milestones));
+    assert!(done.stderr.contains(" on disk, and each milestone\n"), "{}", done.stderr);
+    assert_eq!(started("timed")["and_milestones"], true);
 }
 
 #[test]
@@ -444,6 +476,26 @@ fn the_ops_of_a_layer_are_held_against_the_machine() {
     let least = (flops / of("peak_gflops")).max(bytes / of("peak_gbytes"));
     assert!((number("share_of_wall") * seconds / least - 1.0).abs() < 1e-6, "{object}");
     place.fails(&["bench", "layer", "--device", "sim"], &["bench layer", "--device cpu"]);
+}
+
+#[test]
+fn writing_is_held_against_memory() {
+    let place = Place::new();
+    let args = ["bench", "generate", "--preset", "odd", "--steps", "30", "--threads", "1"];
+    let cpu = [&args[..], &["--device", "cpu"]].concat();
+    let text = place.ok(&cpu).stdout;
+    assert!(text.contains("tokens/s, ") && text.contains("at which memory is read here"), "{text}");
+    let object = &place.ok(&[&cpu[..], &["--json"]].concat()).json()[0];
+    let number = |key: &str| object[key].as_f64().unwrap_or_else(|| panic!("{key} in {object}"));
+    // All parameters but the embedding, 131 tokens by 40 channels; keys and values of 2 layers, 20 channels, 21 tokens.
+    let read = number("parameters") - 131.0 * 40.0 + 2.0 * 2.0 * 20.0 * 21.0;
+    assert_eq!(number("bytes_per_token"), 4.0 * read);
+    assert!((number("tok_s") * number("ms_token") / 1e3 - 1.0).abs() < 1e-9, "{object}");
+    let rate = number("bytes_per_token") / number("ms_token") / 1e6;
+    assert!((number("gbytes") / rate - 1.0).abs() < 1e-9, "{object}");
+    assert!((number("share_of_wall") / (rate / number("read_gbytes")) - 1.0).abs() < 1e-9, "{object}");
+    let other = &place.ok(&[&args[..], &["--device", "sim", "--json"]].concat()).json()[0];
+    assert!(other["share_of_wall"].is_null() && other["tok_s"].is_f64(), "{other}");
 }
 
 #[test]

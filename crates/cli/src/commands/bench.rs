@@ -1,5 +1,6 @@
 //! `anneal bench`: how fast this machine trains, in whole steps of the real trainer. What the ops of a layer
-//! reach is in [`bench_layer`], what single programs reach in [`bench_engine`].
+//! reach is in [`bench_layer`], what single programs reach in [`bench_engine`], how fast a model writes in
+//! [`bench_generate`].
 
 use std::io::Write;
 use std::path::Path;
@@ -14,7 +15,7 @@ use train::{RunConfig, Trainer, UserConfig};
 
 use crate::args::{BenchArgs, BenchKind};
 use crate::commands::train::toml_value;
-use crate::commands::{bench_engine, bench_layer};
+use crate::commands::{bench_engine, bench_generate, bench_layer};
 use crate::machine::{matmul_peak, peak_rss_bytes};
 use crate::{Result, device_choice, device_choice::Choice, units};
 
@@ -29,6 +30,7 @@ pub(crate) fn run(args: &BenchArgs, out: &mut dyn Write) -> Result {
     match args.kind {
         BenchKind::Step => step(args, &choice, out),
         BenchKind::Layer => bench_layer::run(args, &choice, out),
+        BenchKind::Generate => bench_generate::run(args, &choice, out),
         BenchKind::Peak | BenchKind::Dispatch | BenchKind::Sram => bench_engine::run(args, &choice, out),
     }
 }

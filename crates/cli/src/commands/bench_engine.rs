@@ -39,7 +39,9 @@ pub(crate) fn run(args: &BenchArgs, choice: &Choice, out: &mut dyn Write) -> Res
         BenchKind::Peak => peak(device, args.depth as usize)?,
         BenchKind::Dispatch => dispatch(device)?,
         BenchKind::Sram => sram(device)?,
-        BenchKind::Step | BenchKind::Layer => unreachable!("they have files of their own"),
+        BenchKind::Step | BenchKind::Layer | BenchKind::Generate => {
+            unreachable!("they have files of their own")
+        }
     };
     if args.json {
         object["device"] = about["device"].clone();

@@ -2,6 +2,7 @@
 
 pub(crate) mod bench;
 pub(crate) mod bench_engine;
+mod bench_generate;
 mod bench_layer;
 pub(crate) mod data;
 pub(crate) mod devices;

@@ -1,0 +1,93 @@
+//! `anneal bench generate`: how fast a model writes, token after token, beside what memory allows.
+//!
+//! Each token needs every weight once, but for tables of which it takes a row, and the keys and values of those before.
+//! Nothing is computed with them often enough to matter: the wall is the rate at which memory is read.
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use model::{Decoder, ModelConfig, Parameter, ParameterKind, initial_values};
+use serde_json::json;
+
+use crate::args::BenchArgs;
+use crate::commands::bench;
+use crate::device_choice::Choice;
+use crate::{Result, units};
+
+/// Tokens before the measured ones.
+const WARM_UP: usize = 4;
+
+/// Bytes that a token has to read at the least, of weights in f32 and of a full context.
+fn bytes_of_token(config: &ModelConfig) -> usize {
+    let is_read = |p: &Parameter| match p.kind {
+        // A row for each token; a tied one is the classifier, too.
+        ParameterKind::Embedding => config.tied,
+        ParameterKind::ValueEmbedding => false,
+        _ => true,
+    };
+    let weights: usize = Parameter::all(config).iter().filter(|p| is_read(p)).map(Parameter::numel).sum();
+    4 * (weights + 2 * config.n_layers * config.kv_dim() * config.seq_len)
+}
+
+pub(crate) fn run(args: &BenchArgs, choice: &Choice, out: &mut dyn Write) -> Result {
+    let config = bench::config(args)?;
+    let model = &config.model;
+    let weights: Vec<Vec<f32>> =
+        Parameter::all(model).iter().map(|p| initial_values(model, p, config.seed)).collect();
+    let mut decoder = Decoder::new(model, &choice.device, &weights)?;
+    drop(weights);
+    let wall = |choice: &Choice| choice.cpu.as_ref().map(|cpu| cpu::probe::read_bytes(cpu.pool()));
+    let before = wall(choice);
+    let mut ms = Vec::new();
+    for number in 0..WARM_UP + args.steps as usize {
+        if decoder.position() == decoder.capacity() {
+            decoder.reset();
+        }
+        let start = Instant::now();
+        // Which token it is makes no difference.
+        decoder.feed((number % model.vocab_size) as u32)?;
+        ms.push(start.elapsed().as_secs_f64() * 1e3);
+    }
+    // On a machine that does other things as well the better figure is nearer to the truth.
+    let wall = before.zip(wall(choice)).map(|(before, after)| before.max(after));
+
+    let mut ms = ms.split_off(WARM_UP);
+    ms.sort_by(f64::total_cmp);
+    let ms_token = (ms[(ms.len() - 1) / 2] + ms[ms.len() / 2]) / 2.0;
+    let bytes = bytes_of_token(model);
+    let rate = bytes as f64 / ms_token * 1e3;
+    let share = wall.map(|wall| rate / wall);
+    if args.json {
+        let object = json!({
+            "preset": config.preset, "device": choice.name, "describe": choice.device.describe(),
+            "parameters": model.parameter_count(), "seq_len": model.seq_len, "tokens": args.steps,
+            "tok_s": 1e3 / ms_token, "ms_token": ms_token, "bytes_per_token": bytes,
+            "gbytes": rate / 1e9, "read_gbytes": wall.map(|wall| wall / 1e9), "share_of_wall": share,
+        });
+        writeln!(out, "{object}")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    writeln!(
+        out,
+        "{} on {}: {} parameters, a context of {}",
+        config.preset,
+        choice.device.describe(),
+        units::count(model.parameter_count() as f64),
+        model.seq_len
+    )?;
+    writeln!(out, "{:.1} tokens/s, {ms_token:.2} ms each (median of {})", 1e3 / ms_token, args.steps)?;
+    let of_wall = match wall.zip(share) {
+        Some((wall, share)) => {
+            format!(", {:.0}% of the {:.1} GB/s at which memory is read here", share * 100.0, wall / 1e9)
+        }
+        None => String::new(),
+    };
+    writeln!(
+        out,
+        "{:.1} GB/s of weights, keys and values: {} a token{of_wall}",
+        rate / 1e9,
+        units::bytes(bytes as u64)
+    )?;
+    Ok(ExitCode::SUCCESS)
+}
