@@ -68,7 +68,8 @@ elif ! has rustbpe tiktoken tokenizers pyarrow; then
 else
     check "tokenizers on the classics" classics_tokenizer
 fi
-guard() { cargo build --release --quiet -p anneal && "$python" "$oracle/guard_recovers.py" "$target/release/anneal"; }
+guard() { cargo build --release --quiet -p anneal && "$python" "$oracle/guard_recovers.py" "$target/release/anneal" &&
+    "$python" "$oracle/guard_recovers.py" "$target/release/anneal" --budget 14s; }
 check "diverging runs are carried on" guard
 # Not a pipe: with pipefail, a grep that leaves early would make a failure of ldconfig.
 if grep -q 'libopenblas\.so ' <<<"$(ldconfig -p)"; then

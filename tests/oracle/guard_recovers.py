@@ -1,6 +1,7 @@
 """Runs at a rate that tears them apart, with and without the guard, for many seeds.
 
-    python guard_recovers.py ANNEAL [--seeds 10] [--lr 2.0] [--steps 900] [--out FOLDER]
+    python guard_recovers.py ANNEAL [--seeds 10] [--lr 2.0] [--budget 900steps] [--out FOLDER]
+    python guard_recovers.py ANNEAL --budget 14s       the same with a budget in time, which cannot be taken back
 
 ANNEAL is the binary. A run of the preset `odd` on the built-in stories whose rate rises to many times what it bears
 learns for a while, then loses it again, and is no good at its end either. For each seed the same run is made with `guard.action = "off"` and with the defaults:
@@ -27,7 +28,7 @@ import tempfile
 BAD = 0.1
 
 
-def train(binary, folder, seed, lr, steps, action):
+def train(binary, folder, seed, lr, budget, action):
     run = folder / f"{action}-{seed}"
     settings = {
         "optimizer.lr": lr,
@@ -35,14 +36,14 @@ def train(binary, folder, seed, lr, steps, action):
         "schedule.kind": "linear",
         "schedule.warmup": 0.8,
         "schedule.final_fraction": 0.0,
-        "eval.every": "50steps",
+        "eval.every": 0.05,
         "eval.windows": 64,
         "eval.final_windows": 64,
-        "checkpoint.every": "50steps",
+        "checkpoint.every": 0.05,
         "log_every": 10,
     }
     command = [binary, "train", "--preset", "odd", "--data", "stories", "--seed", str(seed), "--batch", "8"]
-    command += ["--budget", f"{steps}steps", "--out", str(run), "--quiet", "--threads", "1"]
+    command += ["--budget", budget, "--out", str(run), "--quiet", "--threads", "1"]
     for key, value in settings.items():
         command += ["--set", f"{key}={value}"]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
@@ -54,10 +55,10 @@ def validations(events):
     return [event["val_bpb"] for event in events if event["event"] == "validation"]
 
 
-def compare(binary, folder, seed, lr, steps):
+def compare(binary, folder, seed, lr, budget):
     """Whether a seed is as it must be, and its line of the table."""
-    off, without = train(binary, folder, seed, lr, steps, "off")
-    on, guarded = train(binary, folder, seed, lr, steps, "recover")
+    off, without = train(binary, folder, seed, lr, budget, "off")
+    on, guarded = train(binary, folder, seed, lr, budget, "recover")
     recovered = [event for event in guarded if event["event"] == "recovered"]
     first = next((number for number, event in enumerate(guarded) if event["event"] == "recovered"), None)
     best_off, best_before = min(validations(without)), min(validations(guarded[:first]), default=float("inf"))
@@ -77,7 +78,7 @@ def main():
     parser.add_argument("binary", type=pathlib.Path)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--lr", type=float, default=2.0)
-    parser.add_argument("--steps", type=int, default=900)
+    parser.add_argument("--budget", default="900steps")
     parser.add_argument("--out", type=pathlib.Path)
     args = parser.parse_args()
     binary = str(args.binary.resolve())
@@ -85,15 +86,15 @@ def main():
         folder = args.out or pathlib.Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         os.environ.setdefault("ANNEAL_CACHE", str(pathlib.Path(temporary) / "cache"))
-        print(f"odd on stories, {args.steps} steps at {args.lr}: val_bpb")
+        print(f"odd on stories, {args.budget} at {args.lr}: val_bpb")
         print("| seed | off: best | off: last | on: best before | on: last | recoveries (ill at, back to) |")
         print("| --- | --- | --- | --- | --- | --- |")
         held = 0
         seeds = range(1, args.seeds + 1)
         # The corpus is prepared once, before two runs at a time need it.
-        train(binary, folder, 0, args.lr, 1, "off")
+        train(binary, folder, 0, args.lr, "1steps", "off")
         with concurrent.futures.ThreadPoolExecutor(2) as pool:
-            for ok, line in pool.map(lambda seed: compare(binary, folder, seed, args.lr, args.steps), seeds):
+            for ok, line in pool.map(lambda seed: compare(binary, folder, seed, args.lr, args.budget), seeds):
                 held += ok
                 print(line, flush=True)
         verdict = "PASS" if held == args.seeds else "FAIL"

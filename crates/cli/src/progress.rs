@@ -346,10 +346,11 @@ fn header(run: &Path, trainer: &Trainer, device: &str, choices: &[String]) -> Ve
             config.optimizer.lr
         ),
         format!(
-            "budget  {}; a checkpoint {how_often}, {} each, at most {} on disk",
+            "budget  {}; a checkpoint {how_often}, {} each, at most {} on disk{}",
             config.budget,
             units::bytes(config.checkpoint_bytes()),
             units::bytes(config.most_checkpoint_bytes()),
+            if config.counts_milestones() { "" } else { ", and each milestone" },
         ),
     ];
     if config.fixed_step_tokens().is_none() {
@@ -465,6 +466,13 @@ impl Observer for Progress {
                 self.notes.say("this run has no checkpoint yet; it begins anew");
             }
             Event::Rescheduled { what, .. } => self.notes.say(what),
+            Event::ConfigChanged { key, was, now, .. } => {
+                self.notes
+                    .say(&format!("note: config.toml says {key} = {now}; so far the run went by {was}"));
+            }
+            Event::MadeRoom { path, .. } => {
+                self.notes.say(&format!("note: the disk was full; {} is gone to make room", path.display()));
+            }
             Event::LittleRoom { what, .. } => self.notes.say(&format!("note: {what}")),
             Event::Slept { step, seconds } => {
                 let slept = units::time(Duration::from_secs_f64(*seconds));

@@ -27,10 +27,40 @@ fn settings_that_mean_nothing() {
     place.fails(&["train", "my.toml"], &["my.toml, line 3", "optimizer.lerning_rate", "beta1"]);
     place.fails(&["train", "none.toml"], &["none.toml", "No such file"]);
     place.fails(&["train", "--set", "optimizer.lerning_rate=1"], &["--set", "optimizer.lerning_rate"]);
-    place.fails(&["train", "--set", "batch=many"], &["--set", "batch", "many"]);
+    place.fails(
+        &["train", "--set", "batch=many"],
+        &["--set: batch = \"many\": expected a whole number, 1 to 65536"],
+    );
+    place.fails(&["train", "--set", "accum=1.5"], &["--set: accum = 1.5: expected a whole number, 1 to "]);
+    place.fails(&["train", "--set", "seed=-1"], &["--set: seed = -1: expected a whole number, 0 or more"]);
     place.fails(&["train", "--batch", "0"], &["--batch", "batch = 0", "expected 1 to"]);
     place.fails(&["train", "--lr", "-1"], &["--lr", "optimizer.lr = -1"]);
     place.fails(&["train", "--out", "/"], &["--out /", "runs/mine"]);
+    place
+        .fails(&["train", "--recipe", "my.toml"], &["--recipe", "there are anneal, v1", "anneal train FILE"]);
+    assert!(!place.path("runs").exists(), "nothing was begun");
+}
+
+#[test]
+fn settings_that_contradict_each_other() {
+    let place = Place::new();
+    let muon = ["--set", "optimizer.kind=adamw", "--set", "optimizer.muon.lr=0.02"];
+    let without_effect = "optimizer.muon.lr = 0.02: it has no effect with optimizer.kind = \"adamw\"";
+    place.fails(
+        &place.train("run", "2steps", &muon),
+        &["--set: ", without_effect, "optimizer.kind = \"muon\""],
+    );
+    let heads = place.train("run", "2steps", &["--set", "model.n_heads=3"]);
+    place.fails(&heads, &["--set: model.n_heads = 3: it must be a multiple of model.n_kv_heads = 2"]);
+    assert!(!place.path("run").exists(), "nothing was begun");
+    // A run keeps every key, and goes on with them; so does another that begins with its file.
+    place.ok(&place.train("run", "2steps", &muon[..2]));
+    let config = fs::read_to_string(place.path("run/config.toml")).expect("a run's file");
+    assert!(config.contains("kind = \"adamw\"") && config.contains("[optimizer.muon]"), "{config}");
+    place.ok(&["train", "--resume", "run", "--threads", "1"]);
+    let again = ["train", "run/config.toml", "--out", "again", "--threads", "1"];
+    place.ok(&again);
+    place.fails(&[&again[..], &muon[2..]].concat(), &["--set: ", without_effect]);
 }
 
 #[test]
@@ -284,4 +314,29 @@ fn a_full_disk() {
     assert!(done.stdout.contains("first 1"), "{}{}", done.stdout, done.stderr);
     assert!(done.stderr.contains("no room on this disk"), "{}", done.stderr);
     assert!(done.stdout.contains("second 0"), "{}{}", done.stdout, done.stderr);
+
+    // Where older checkpoints lie that are kept only for going back far, they make room: half of one is free.
+    place.ok(&place.train(
+        "old",
+        "40steps",
+        &["--set", "checkpoint.every=0.25", "--set", "checkpoint.keep=1"],
+    ));
+    for checkpoint in place.checkpoints("old").split_off(2) {
+        fs::remove_dir_all(checkpoint).expect("it is ours");
+    }
+    let script = "mount -t tmpfs -o size=4m none disk && cp -r old disk/ && \
+         free=$(df -k --output=avail disk | tail -n 1) && one=$(du -sk disk/old/checkpoints/step_000010 | cut -f 1) && \
+         head -c $(( (free - one / 2) * 1024 )) /dev/zero > disk/filler && \
+         \"$0\" train --resume disk/old --threads 1; echo \"third $?\"; \
+         ls disk/old/checkpoints; grep -c made_room disk/old/events.jsonl";
+    let mut shell = Command::new("unshare");
+    shell.args(["-rm", "sh", "-c", script]).arg(place.command(&[]).get_program()).current_dir(place.path(""));
+    let done: common::Done = shell.env("ANNEAL_CACHE", place.path("cache")).output().expect("it runs").into();
+    assert!(done.stdout.contains("third 0"), "{}{}", done.stdout, done.stderr);
+    assert!(
+        done.stderr.contains("the disk was full; disk/old/checkpoints/step_000010 is gone"),
+        "{}",
+        done.stderr
+    );
+    assert!(done.stdout.ends_with("third 0\nstep_000030\nstep_000040\n2\n"), "{}", done.stdout);
 }

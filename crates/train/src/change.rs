@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::check::Problem;
-use crate::{Budget, Error, Result, RunConfig, Spent, Stretch};
+use crate::{Budget, Error, Recoveries, Result, RunConfig, Spent, Stretch};
 
 /// What becomes of a run's length and rate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,11 +22,16 @@ pub enum Change {
 }
 
 impl Change {
-    /// Changes the configuration of a run that has spent so much; says what was done.
+    /// Changes the configuration of a run that has spent so much and gone back like this; says what was done.
     ///
     /// # Errors
     /// [`Error::Value`] when nothing of the new budget would be left.
-    pub(crate) fn apply(&self, config: &mut RunConfig, spent: &Spent) -> Result<String> {
+    pub(crate) fn apply(
+        &self,
+        config: &mut RunConfig,
+        spent: &Spent,
+        recoveries: &Recoveries,
+    ) -> Result<String> {
         let refuse = |place: &str, key: &str, value: String, problem: String| {
             Err(Error::Value { place: place.into(), key: key.into(), value, problem })
         };
@@ -66,17 +71,17 @@ impl Change {
                 let problem = "the run has no checkpoint yet, so there is nothing to end gracefully".into();
                 return refuse("--resume", "budget", old.to_string(), problem);
             }
-            Change::DecayUntil(_) | Change::DecayNow(_) if rate_now(config, spent) == 0.0 => {
+            Change::DecayUntil(_) | Change::DecayNow(_) if rate_now(config, spent, recoveries) == 0.0 => {
                 let problem =
                     "its rate has already fallen to nothing, so there is nothing left to end gracefully; go \
                                on with --budget LENGTH --schedule restart"
                         .into();
                 return refuse("--resume", "budget", old.to_string(), problem);
             }
-            Change::DecayUntil(budget) => decay(config, spent, budget),
+            Change::DecayUntil(budget) => decay(config, spent, recoveries, budget),
             Change::DecayNow(length) => {
                 let length = length.unwrap_or_else(|| tenth(&old, spent, config.step_tokens()));
-                decay(config, spent, length.beyond(spent))
+                decay(config, spent, recoveries, length.beyond(spent))
             }
         };
         // Amounts in a unit that cannot be compared with the new budget's become what they are at the pace so far.
@@ -103,12 +108,13 @@ impl Change {
 }
 
 /// The factor on the rate where the run is.
-fn rate_now(config: &RunConfig, spent: &Spent) -> f64 {
-    config.schedule().multiplier(config.budget.share(spent))
+fn rate_now(config: &RunConfig, spent: &Spent, recoveries: &Recoveries) -> f64 {
+    let progress = recoveries.progress(config.budget.share(spent), &config.budget, &config.schedule);
+    config.schedule().multiplier(progress)
 }
 
-fn decay(config: &mut RunConfig, spent: &Spent, budget: Budget) -> String {
-    let start_fraction = rate_now(config, spent);
+fn decay(config: &mut RunConfig, spent: &Spent, recoveries: &Recoveries, budget: Budget) -> String {
+    let start_fraction = rate_now(config, spent, recoveries);
     let old = std::mem::replace(&mut config.budget, budget);
     let schedule = &mut config.schedule;
     (schedule.origin, schedule.start_fraction) = (budget.share(spent), start_fraction);
@@ -155,7 +161,7 @@ mod tests {
         close(factor(&config(), 550), 0.5);
         let changed = |change: Change| {
             let mut config = config();
-            change.apply(&mut config, &after(550)).unwrap();
+            change.apply(&mut config, &after(550), &Recoveries::default()).unwrap();
             assert_eq!(config.schedule.changed_after, 550);
             let again =
                 crate::UserConfig::parse(&config.to_toml(), "config.toml").unwrap().resolve().unwrap();
@@ -185,17 +191,24 @@ mod tests {
     #[test]
     fn a_run_that_was_ended_gets_its_own_schedule_back() {
         let mut changed = config();
-        Change::DecayNow(None).apply(&mut changed, &after(550)).unwrap();
-        let error = Change::DecayNow(None).apply(&mut changed.clone(), &after(605)).unwrap_err().to_string();
+        Change::DecayNow(None).apply(&mut changed, &after(550), &Recoveries::default()).unwrap();
+        let error = Change::DecayNow(None)
+            .apply(&mut changed.clone(), &after(605), &Recoveries::default())
+            .unwrap_err()
+            .to_string();
         assert!(
             error.contains("already fallen to nothing") && error.contains("--schedule restart"),
             "{error}"
         );
-        Change::Restart(Budget::Steps(1605)).apply(&mut changed, &after(605)).unwrap();
+        Change::Restart(Budget::Steps(1605))
+            .apply(&mut changed, &after(605), &Recoveries::default())
+            .unwrap();
         assert!((factor(&changed, 655) - 0.5).abs() < 0.01 && (factor(&changed, 705) - 1.0).abs() < 0.01);
         assert!((factor(&changed, 705 + 450) - 0.5).abs() < 0.01, "and then falls over 900");
         // Ended when a third of the warm-up was over, it falls from there.
-        Change::DecayNow(Some(Budget::Steps(100))).apply(&mut changed, &after(638)).unwrap();
+        Change::DecayNow(Some(Budget::Steps(100)))
+            .apply(&mut changed, &after(638), &Recoveries::default())
+            .unwrap();
         assert!((factor(&changed, 638) - 0.33).abs() < 0.01 && (factor(&changed, 688) - 0.165).abs() < 0.01);
     }
 
@@ -207,15 +220,16 @@ mod tests {
         ended.schedule.warmup = Stretch::Amount(Budget::Steps(3000));
         ended.ema.half_life = Stretch::Amount(Budget::Steps(2000));
         ended.check().map_err(|problem| problem.problem).unwrap();
-        Change::DecayNow(None).apply(&mut ended, &after(1500)).unwrap();
+        Change::DecayNow(None).apply(&mut ended, &after(1500), &Recoveries::default()).unwrap();
         assert_eq!(ended.budget, Budget::Steps(1650));
         assert!(ended.ema_half_life().unwrap() > 1.0);
     }
 
     #[test]
     fn what_is_already_spent_is_refused() {
-        let error =
-            |change: Change, steps| change.apply(&mut config(), &after(steps)).unwrap_err().to_string();
+        let error = |change: Change, steps| {
+            change.apply(&mut config(), &after(steps), &Recoveries::default()).unwrap_err().to_string()
+        };
         let spent = error(Change::Stretch(Budget::Steps(500)), 550);
         assert!(
             spent.contains("--budget: budget = \"500steps\"")

@@ -26,7 +26,7 @@ use crate::loss_scale::LossScaleState;
 use crate::recovery::Recoveries;
 use crate::retention::{self, Candidate, Occasion};
 use crate::tensor_file::{self, Entry, FileSum};
-use crate::{Error, Result, Spent, whole_file};
+use crate::{Error, Result, RunConfig, Spent, whole_file};
 
 /// The weights' file name.
 pub const WEIGHTS: &str = "weights.safetensors";
@@ -73,7 +73,7 @@ pub struct TrainerState {
 }
 
 /// Such fields are left out: what was written before they were there keeps its checksum.
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
@@ -90,6 +90,9 @@ struct StateFile {
     /// The model's settings as TOML, by their keys.
     #[serde(default, skip_serializing_if = "is_default")]
     model: BTreeMap<String, String>,
+    /// Likewise, the settings that decide the run's [course](RunConfig::course).
+    #[serde(default, skip_serializing_if = "is_default")]
+    course: BTreeMap<String, String>,
     /// Regular saves of the run so far.
     #[serde(default, skip_serializing_if = "is_default")]
     saves: u64,
@@ -139,8 +142,8 @@ pub struct Snapshot<'a> {
     pub progress: f64,
     /// Validation at this step, if there was one.
     pub val_bpb: Option<f64>,
-    /// What the model is.
-    pub model: &'a ModelConfig,
+    /// What the run is.
+    pub config: &'a RunConfig,
     /// Regular saves of the run so far, this one included if it is one.
     pub saves: u64,
     /// Why it is written.
@@ -166,6 +169,8 @@ pub struct Checkpoint {
     pub state: TrainerState,
     /// Validation at its step, if there was one.
     pub val_bpb: Option<f64>,
+    /// The settings that decided the run's [course](RunConfig::course), as TOML by their keys.
+    pub course: BTreeMap<String, String>,
     /// Regular saves of the run up to it.
     pub saves: u64,
     /// Why it was written.
@@ -305,8 +310,22 @@ impl Checkpoints {
     }
 
     /// Removes what does not [stay](retention::stay), among those up to the one of `state`, which was just saved.
-    /// Newer ones can only be such as a resume found broken; they neither count nor go.
     pub fn prune(&self, config: &CheckpointConfig, state: &TrainerState) {
+        for path in self.superfluous(config, state) {
+            remove(&path);
+        }
+    }
+
+    /// Removes the oldest that stays only for [going back far](CheckpointConfig::spaced), so that the one of `state` has
+    /// room; its folder, or `None` when there is none.
+    pub(crate) fn make_room(&self, config: &CheckpointConfig, state: &TrainerState) -> Option<PathBuf> {
+        let bare = CheckpointConfig { spaced: false, ..config.clone() };
+        self.superfluous(&bare, state).into_iter().find(|path| remove(path))
+    }
+
+    /// What does not stay, oldest first. Those that are newer than `state` can only be such as a resume found broken;
+    /// they neither count nor go.
+    fn superfluous(&self, config: &CheckpointConfig, state: &TrainerState) -> Vec<PathBuf> {
         let all: Vec<_> = self.named().into_iter().filter(|(name, _)| *name <= Name::of(state)).collect();
         let candidate = |(name, path): &(Name, PathBuf)| {
             let read = StateFile::read(&path.join(STATE)).ok();
@@ -318,13 +337,7 @@ impl Checkpoints {
             }
         };
         let stay = retention::stay(config, &all.iter().map(candidate).collect::<Vec<_>>());
-        for ((_, path), _) in all.iter().zip(stay).filter(|(_, stays)| !stays) {
-            // By way of another name, so that half a checkpoint never looks like a broken one.
-            let gone = whole_file::unfinished(path);
-            if fs::rename(path, &gone).is_ok() {
-                let _ = fs::remove_dir_all(&gone);
-            }
-        }
+        all.into_iter().zip(stay).filter(|(_, stays)| !stays).map(|((_, path), _)| path).collect()
     }
 
     /// Regular checkpoints up to `step` that the run has not gone back from, newest first.
@@ -374,6 +387,13 @@ impl Checkpoints {
     }
 }
 
+/// Removes a checkpoint; whether it is gone.
+fn remove(path: &Path) -> bool {
+    // By way of another name, so that half a checkpoint never looks like a broken one.
+    let gone = whole_file::unfinished(path);
+    fs::rename(path, &gone).is_ok() && fs::remove_dir_all(&gone).is_ok()
+}
+
 /// About how large a checkpoint is: its tensors.
 fn needed_bytes(snapshot: &Snapshot<'_>) -> u64 {
     let moments = snapshot.moments.iter().map(|m| m.exp_avg.len() + m.exp_avg_sq.len());
@@ -421,7 +441,8 @@ fn write_into(folder: &Path, snapshot: &Snapshot<'_>, needed: u64) -> Result<u64
         step: snapshot.state.spent.steps,
         progress: snapshot.progress,
         val_bpb: snapshot.val_bpb,
-        model: model_settings(snapshot.model),
+        model: model_settings(&snapshot.config.model),
+        course: snapshot.config.course(),
         saves: snapshot.saves,
         occasion: Some(snapshot.occasion),
         trainer: snapshot.state.clone(),
@@ -518,8 +539,8 @@ pub fn load(folder: &Path, config: &ModelConfig, vocabulary: Option<&Vocabulary>
         .map(|(exp_avg, exp_avg_sq)| Moments { exp_avg, exp_avg_sq })
         .collect();
     let (path, occasion) = (folder.to_owned(), state.occasion());
-    let StateFile { val_bpb, saves, trainer, .. } = state;
-    Ok(Checkpoint { path, state: trainer, val_bpb, saves, occasion, weights, means, moments })
+    let StateFile { val_bpb, course, saves, trainer, .. } = state;
+    Ok(Checkpoint { path, state: trainer, val_bpb, course, saves, occasion, weights, means, moments })
 }
 
 #[cfg(test)]
@@ -530,7 +551,7 @@ mod tests {
 
     struct Saved {
         run: tempfile::TempDir,
-        config: ModelConfig,
+        config: RunConfig,
         parameters: Vec<Parameter>,
         weights: Vec<Vec<f32>>,
         means: Option<Vec<Vec<f32>>>,
@@ -539,8 +560,8 @@ mod tests {
 
     impl Saved {
         fn new() -> Saved {
-            let config = presets::by_name("odd").unwrap();
-            let parameters = Parameter::all(&config);
+            let config = RunConfig::of_preset("odd").unwrap();
+            let parameters = Parameter::all(&config.model);
             let values = |seed| {
                 parameters
                     .iter()
@@ -602,7 +623,7 @@ mod tests {
                 state,
                 progress: 0.3,
                 val_bpb,
-                model: &self.config,
+                config: &self.config,
                 saves: state.spent.steps / 10,
                 occasion: Occasion::Regular,
                 parameters: &self.parameters,
@@ -618,7 +639,7 @@ mod tests {
         }
 
         fn newest_step(&self) -> (u64, Vec<(PathBuf, String)>) {
-            let found = self.checkpoints().newest_valid(&self.config, None).unwrap();
+            let found = self.checkpoints().newest_valid(&self.config.model, None).unwrap();
             (found.checkpoint.unwrap().state.spent.steps, found.skipped)
         }
     }
@@ -626,12 +647,12 @@ mod tests {
     #[test]
     fn what_is_saved_is_loaded() {
         let saved = Saved::new();
-        assert_eq!(saved.checkpoints().newest_valid(&saved.config, None).unwrap(), Found::default());
+        assert_eq!(saved.checkpoints().newest_valid(&saved.config.model, None).unwrap(), Found::default());
         let (path, bytes) = saved.save(7, Some(1.25)).unwrap();
         assert!(path.ends_with("checkpoints/step_000007"));
         let on_disk: u64 = fs::read_dir(&path).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).sum();
         assert_eq!(bytes, on_disk);
-        let loaded = saved.checkpoints().newest_valid(&saved.config, None).unwrap().checkpoint.unwrap();
+        let loaded = saved.checkpoints().newest_valid(&saved.config.model, None).unwrap().checkpoint.unwrap();
         assert_eq!(loaded.state, saved.state(7));
         assert_eq!(loaded.val_bpb, Some(1.25));
         assert_eq!(loaded.weights, saved.weights);
@@ -671,7 +692,7 @@ mod tests {
         for (_, path) in saved.checkpoints().list() {
             cut(&path.join(WEIGHTS), 0);
         }
-        let error = saved.checkpoints().newest_valid(&saved.config, None).unwrap_err().to_string();
+        let error = saved.checkpoints().newest_valid(&saved.config.model, None).unwrap_err().to_string();
         assert!(error.contains("step_000002") && error.contains("step_000001"), "{error}");
     }
 
@@ -680,10 +701,10 @@ mod tests {
         let mut saved = Saved::new();
         let (path, without) = saved.save(1, None).unwrap();
         assert!(!path.join(MEANS).exists());
-        let values = |p| model::initial_values(&saved.config, p, 4);
+        let values = |p| model::initial_values(&saved.config.model, p, 4);
         saved.means = Some(saved.parameters.iter().map(values).collect());
         let (path, bytes) = saved.save(2, None).unwrap();
-        let loaded = saved.checkpoints().newest_valid(&saved.config, None).unwrap().checkpoint.unwrap();
+        let loaded = saved.checkpoints().newest_valid(&saved.config.model, None).unwrap().checkpoint.unwrap();
         assert_eq!((&loaded.weights, &loaded.means), (&saved.weights, &saved.means));
         assert_eq!(loaded.state, saved.state(2));
         assert_eq!(loaded.model_weights(true), saved.weights);
@@ -702,7 +723,7 @@ mod tests {
         let saved = Saved::new();
         saved.save(1, None).unwrap();
         let changed = |change: &dyn Fn(&mut ModelConfig)| {
-            let mut other = saved.config.clone();
+            let mut other = saved.config.model.clone();
             change(&mut other);
             saved.checkpoints().newest_valid(&other, None).map(|_| ()).map_err(|error| error.to_string())
         };
@@ -801,16 +822,40 @@ mod tests {
         let (path, _) = saved.save(3, None).unwrap();
         let path = path.join(STATE);
         let mut old = StateFile::read(&path).unwrap();
-        (old.model, old.saves, old.occasion, old.trainer.progress) = (BTreeMap::new(), 0, None, 0.0);
+        (old.model, old.course) = Default::default();
+        (old.saves, old.occasion, old.trainer.progress) = (0, None, 0.0);
         old.sha256 = old.sum();
         let json = serde_json::to_value(&old).unwrap();
-        for field in ["model", "saves", "occasion"] {
+        for field in ["model", "course", "saves", "occasion"] {
             assert!(json.get(field).is_none(), "{field}");
         }
         assert!(json["trainer"].get("progress").is_none());
         fs::write(&path, json.to_string()).unwrap();
         let read = StateFile::read(&path).unwrap();
         assert_eq!((read.occasion(), read), (Occasion::Regular, old));
+    }
+
+    #[test]
+    fn what_is_kept_for_going_back_far_makes_room_oldest_first() {
+        let saved = Saved::new();
+        let config = CheckpointConfig {
+            every: Stretch::Share(0.0),
+            keep: 2,
+            spaced: true,
+            milestones: Stretch::Share(0.0),
+        };
+        for number in 1..=8 {
+            saved.save(10 * number, (number == 4).then_some(1.5)).unwrap();
+            saved.checkpoints().prune(&config, &saved.state(10 * number));
+        }
+        assert_eq!(saved.steps(), [10, 20, 40, 60, 70, 80]);
+        let make_room = || saved.checkpoints().make_room(&config, &saved.state(90));
+        for left in [&[20, 40, 60, 70, 80][..], &[40, 60, 70, 80], &[40, 70, 80]] {
+            assert!(make_room().is_some());
+            assert_eq!(saved.steps(), left);
+        }
+        // The best, and the newest two.
+        assert_eq!((make_room(), saved.steps()), (None, vec![40, 70, 80]));
     }
 
     /// `/dev/full` says what a full disk says, at any write.

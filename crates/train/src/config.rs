@@ -4,6 +4,8 @@
 //! options, with the place of each value; [`RunConfig`] is what it means, complete and checked. A
 //! run keeps the second.
 
+use std::collections::BTreeMap;
+
 use data::{Dataset, Loader, Packing};
 use model::{Cut, ModelConfig, Parameter, ParameterKind, StackOptions, Taps, presets};
 use serde::{Deserialize, Serialize};
@@ -41,6 +43,19 @@ pub const MUON_STEP_TOKENS: usize = 2048;
 /// an update costs as much as some 3 tokens a channel (on the device cpu, before symmetric products were computed by
 /// halves, 700 tokens at a width of 256 and 2,700 at 768). With 8 of them it takes some quarter of the time.
 pub const MUON_TOKENS_PER_CHANNEL: usize = 8;
+/// Keys and tables of settings that decide a run's [course](RunConfig::course).
+const COURSE: [&str; 8] = ["seed", "budget", "batch", "accum", "data", "optimizer", "schedule", "batch_ramp"];
+
+/// The values of a table by their whole keys.
+fn by_key(table: toml::Table, within: &str, found: &mut BTreeMap<String, String>) {
+    for (key, value) in table {
+        match value {
+            toml::Value::Table(inner) => by_key(inner, &format!("{within}{key}."), found),
+            value => drop(found.insert(format!("{within}{key}"), value.to_string())),
+        }
+    }
+}
+
 /// The preset of those who name none.
 pub const DEFAULT_PRESET: &str = "tiny";
 
@@ -603,6 +618,19 @@ impl RunConfig {
         (!half_life.is_zero()).then(|| half_life.share_of(&self.budget, self.fixed_step_tokens())).flatten()
     }
 
+    /// The settings that decide what the run becomes, as TOML by their keys. Those of its model and data are compared
+    /// with what they belong to; others only watch the run, keep it, or say where it works.
+    pub(crate) fn course(&self) -> BTreeMap<String, String> {
+        let mut whole = self.to_toml().parse::<toml::Table>().expect("what was written is TOML");
+        if let Some(data) = whole.get_mut("data").and_then(toml::Value::as_table_mut) {
+            data.retain(|key, _| key == "shuffle");
+        }
+        whole.retain(|key, _| COURSE.iter().any(|course| key == *course));
+        let mut course = BTreeMap::new();
+        by_key(whole, "", &mut course);
+        course
+    }
+
     /// About how large a checkpoint is, in bytes: its tensors.
     pub fn checkpoint_bytes(&self) -> u64 {
         let vocab = self.data.vocab_size.max(self.model.vocab_size);
@@ -616,7 +644,8 @@ impl RunConfig {
         Parameter::all(&self.model).iter().map(of).sum()
     }
 
-    /// The most that the run's checkpoints take on disk at a time, in bytes.
+    /// The most that the run's checkpoints take on disk at a time, in bytes, without milestones that
+    /// [cannot be counted](RunConfig::counts_milestones).
     pub fn most_checkpoint_bytes(&self) -> u64 {
         // Those of a ramp lie between these two.
         let smallest = match self.fixed_step_tokens() {
@@ -626,6 +655,11 @@ impl RunConfig {
         let most = [smallest, self.step_tokens()]
             .map(|tokens| retention::most_on_disk(&self.checkpoint, &self.budget, Some(tokens)));
         self.checkpoint_bytes().saturating_mul(most[0].max(most[1]))
+    }
+
+    /// Whether it is known before the run how many milestones there will be; steps in a budget of time are not.
+    pub fn counts_milestones(&self) -> bool {
+        self.checkpoint.milestones.share_of(&self.budget, self.fixed_step_tokens()).is_some()
     }
 
     /// How the model is laid out on the device.

@@ -21,6 +21,13 @@ pub enum Event {
         step_tokens: u64,
         /// The budget.
         budget: String,
+        /// About the size of a checkpoint.
+        checkpoint_bytes: u64,
+        /// The most that checkpoints take on disk at a time, …
+        most_checkpoint_bytes: u64,
+        /// … if the run writes no milestones that cannot be counted before it.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        and_milestones: bool,
         /// What exactly the device is.
         device: String,
         /// Why it is this one.
@@ -146,6 +153,24 @@ pub enum Event {
         step: u64,
         /// What became of budget and rate.
         what: String,
+    },
+    /// `config.toml` has another value than when the run was last saved, and the run goes on by it.
+    ConfigChanged {
+        /// After this step.
+        step: u64,
+        /// The key.
+        key: String,
+        /// What the run went by so far.
+        was: String,
+        /// What it goes by from now on.
+        now: String,
+    },
+    /// The disk was full, and an old checkpoint that was kept for going back far made room for the new one.
+    MadeRoom {
+        /// After this step.
+        step: u64,
+        /// The checkpoint that is gone.
+        path: PathBuf,
     },
     /// The disk has less room than the run's checkpoints may take.
     LittleRoom {

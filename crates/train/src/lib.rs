@@ -79,7 +79,7 @@ pub use gradient::{Measure, Peak};
 pub use loss_scale::{LossScale, LossScaleState};
 pub use muon::{Muon, MuonConfig};
 pub use optimizer::{Optimizer, Pace};
-pub use recovery::{Recoveries, Recovery};
+pub use recovery::{Fitted, Recoveries, Recovery};
 pub use run_dir::RunDir;
 pub use schedule::{Schedule, ScheduleKind};
 pub use session::{

@@ -80,7 +80,7 @@ pub fn stay(config: &CheckpointConfig, candidates: &[Candidate]) -> Vec<bool> {
 /// The most checkpoints that are ever on disk at once, the one that is being written included; of a run whose number
 /// of saves cannot be told before it is over, for a million of them, and without milestones that cannot be counted.
 pub fn most_on_disk(config: &CheckpointConfig, budget: &Budget, step_tokens: Option<u64>) -> u64 {
-    // Of milestones whose number nobody can tell none is counted: a disk that fills up costs no more than they do.
+    // Of milestones whose number nobody can tell none is counted, which is said where this number is.
     let countable = config.milestones.share_of(budget, step_tokens).is_some();
     let milestones = if countable { passes(&config.milestones, budget, step_tokens) } else { 0 };
     // There is one more at the end.

@@ -20,7 +20,7 @@ use crate::retention::Occasion;
 use crate::run_dir::{self, RunDir};
 use crate::trainer::ScaleChange;
 use crate::{
-    Budget, Change, Checkpoints, Clock, Error, Evaluation, Event, MachineClock, Result, RunConfig, Spent,
+    Budget, Change, Checkpoints, Clock, Error, Evaluation, Event, MachineClock, Result, RunConfig,
     StepMetrics, Trainer, UserConfig,
 };
 
@@ -227,6 +227,9 @@ impl<'o> Session<'o> {
             parameters: config.model.parameter_count(),
             step_tokens: config.step_tokens(),
             budget: config.budget.to_string(),
+            checkpoint_bytes: config.checkpoint_bytes(),
+            most_checkpoint_bytes: config.most_checkpoint_bytes(),
+            and_milestones: !config.counts_milestones(),
             device: session.device(),
             device_why,
         };
@@ -250,8 +253,12 @@ impl<'o> Session<'o> {
         let found = run.checkpoints().newest_valid(&config.model, vocabulary.as_deref())?;
         let (mut dataset, _) = prepare_data(&config, true, cache_dir, observer)?;
         config.take_data(&mut dataset, true, &dir.join(run_dir::CONFIG))?;
-        let spent = found.checkpoint.as_ref().map_or(Spent::default(), |checkpoint| checkpoint.state.spent);
-        let changed = change.map(|change| change.apply(&mut config, &spent)).transpose()?;
+        let edited = found.checkpoint.as_ref().map_or(Ok(Vec::new()), |saved| edits(&config, saved, dir))?;
+        let (spent, recoveries) = match &found.checkpoint {
+            Some(checkpoint) => (checkpoint.state.spent, checkpoint.state.recoveries.clone()),
+            None => Default::default(),
+        };
+        let changed = change.map(|change| change.apply(&mut config, &spent, &recoveries)).transpose()?;
         let mut trainer = Trainer::new(config, dataset, device)?;
         set_replay(&mut trainer)?;
         let checkpoint = found.checkpoint.as_ref().map(|checkpoint| checkpoint.path.clone());
@@ -282,6 +289,9 @@ impl<'o> Session<'o> {
             session.event(Event::LittleRoom { step, what: little.to_string() })?;
         }
         session.log_choices()?;
+        for (key, was, now) in edited {
+            session.event(Event::ConfigChanged { step, key, was, now })?;
+        }
         session.require_hope("see the events of the run")?;
         // Nothing refuses the run from here on.
         if changed.is_some() || earlier_schedule {
@@ -447,11 +457,11 @@ impl<'o> Session<'o> {
         let parameters = self.trainer.stack().parameters().to_vec();
         let val_bpb = self.evaluated.as_ref().filter(|(at, _)| *at == step).map(|(_, result)| result.val_bpb);
         let state = self.trainer.state();
-        let (path, bytes) = checkpoints.save(&Snapshot {
+        let snapshot = Snapshot {
             state: &state,
             progress: self.trainer.progress(),
             val_bpb,
-            model: &self.trainer.config().model,
+            config: self.trainer.config(),
             saves: self.saves,
             occasion,
             parameters: &parameters,
@@ -459,7 +469,23 @@ impl<'o> Session<'o> {
             means: self.trainer.means(),
             vocabulary: self.trainer.dataset().vocabulary.as_deref(),
             moments: self.trainer.moments(),
-        })?;
+        };
+        let mut gave_way = Vec::new();
+        let saved = loop {
+            match checkpoints.save(&snapshot) {
+                Err(Error::DiskFull { path, bytes, source }) => {
+                    let Some(gone) = checkpoints.make_room(&self.trainer.config().checkpoint, &state) else {
+                        break Err(Error::DiskFull { path, bytes, source });
+                    };
+                    gave_way.push(gone);
+                }
+                saved => break saved,
+            }
+        };
+        for path in gave_way {
+            self.event(Event::MadeRoom { step, path })?;
+        }
+        let (path, bytes) = saved?;
         self.saved = Some((step, occasion));
         checkpoints.prune(&self.trainer.config().checkpoint, &state);
         self.event(Event::Checkpoint { step, path, bytes, seconds: begun.elapsed().as_secs_f64() })
@@ -518,6 +544,44 @@ impl<'o> Session<'o> {
         self.run.write_summary(&summary)?;
         Ok(Outcome::Finished(Box::new(summary)))
     }
+}
+
+/// Settings of a run's course that `config.toml` has other values for than when the run was saved: key, then and now.
+///
+/// # Errors
+/// [`Error::Value`] for those that a run keeps, or that are changed in another way.
+fn edits(config: &RunConfig, saved: &Checkpoint, dir: &Path) -> Result<Vec<(String, String, String)>> {
+    const LENGTH: [&str; 3] = ["budget", "schedule.", "batch_ramp."];
+    const ORDER: [&str; 2] = ["seed", "data."];
+    let is_of = |key: &str, group: &[&str]| group.iter().any(|prefix| key.starts_with(prefix));
+    let course = config.course();
+    let of = |key: &str| (saved.course.get(key), course.get(key));
+    // After a change of length by its own option nothing was saved yet.
+    let rescheduled = matches!(of("schedule.changed_after"), (Some(was), Some(now)) if was != now);
+    let mut edited = Vec::new();
+    for (key, was) in &saved.course {
+        // A key that only one of two versions knows has its default in the other.
+        let Some(now) = course.get(key).filter(|now| *now != was) else { continue };
+        let problem = if is_of(key, &LENGTH) {
+            if rescheduled {
+                continue;
+            }
+            "a run is given another length or schedule by --resume with --budget and --schedule, or --decay-now, so \
+             that it is said what becomes of its rate"
+        } else if is_of(key, &ORDER) {
+            "the order of its data follows from it"
+        } else {
+            edited.push((key.clone(), was.clone(), now.clone()));
+            continue;
+        };
+        return Err(Error::Value {
+            place: dir.join(run_dir::CONFIG).display().to_string(),
+            key: key.clone(),
+            value: now.clone(),
+            problem: format!("the run was saved with {was}, and {problem}: set it back"),
+        });
+    }
+    Ok(edited)
 }
 
 fn set_replay(trainer: &mut Trainer) -> Result<()> {

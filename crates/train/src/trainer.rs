@@ -19,7 +19,7 @@ use crate::gradient::{Measure, Peak};
 use crate::guard::{Guard, Health, Reading, Signals};
 use crate::loss_scale::{LossScale, Verdict};
 use crate::optimizer::{Optimizer, Pace};
-use crate::recovery::Recoveries;
+use crate::recovery::{Fitted, Recoveries};
 use crate::{
     Budget, Clock, Ema, Error, Evaluation, MachineClock, Protocol, Result, RunConfig, Schedule, Spent,
     ValidationData, evaluate_while,
@@ -214,10 +214,21 @@ impl Trainer {
         self.budget.is_spent(&self.spent)
     }
 
+    /// How much of its schedule the run has behind it: the share of the budget that is spent, unless it
+    /// [went back](crate::recovery) with a budget in time.
+    pub fn schedule_progress(&self) -> f64 {
+        self.scheduled(self.progress())
+    }
+
+    /// The progress of the schedule when this share of the budget is spent.
+    fn scheduled(&self, share: f64) -> f64 {
+        self.recoveries.progress(share, &self.budget, &self.config.schedule)
+    }
+
     /// The progress that the step before went by, in the present budget; that of its end where the budget is new.
     fn progress_before(&self) -> f64 {
         if self.spent.steps == self.config.schedule.changed_after {
-            return self.progress();
+            return self.schedule_progress();
         }
         self.progress
     }
@@ -338,7 +349,7 @@ impl Trainer {
     fn progress_of_step(&self, step_tokens: u64, step_seconds: f64) -> f64 {
         match &self.replay {
             Some(recorded) => recorded.get(self.spent.steps as usize).copied().unwrap_or(1.0),
-            None => self.budget.progress_of_step(&self.spent, step_tokens, step_seconds),
+            None => self.scheduled(self.budget.progress_of_step(&self.spent, step_tokens, step_seconds)),
         }
     }
 
@@ -523,20 +534,24 @@ impl Trainer {
     }
 
     /// Goes back to a checkpoint of the run because it is ill: `checkpoint`, or the beginning. The rate is from now on
-    /// lower by a factor. Steps and tokens are taken back, time is not; data that was seen is not seen again.
+    /// lower by a factor. Steps, tokens and the schedule are taken back, time is not; data that was seen is not seen again.
     ///
     /// # Errors
     /// As [`Trainer::restore`].
     pub fn go_back(&mut self, checkpoint: Option<Checkpoint>) -> Result<()> {
         let (before, position, mut recoveries) = (self.spent, self.position.clone(), self.recoveries.clone());
+        let ill_at = self.schedule_progress();
         self.restore(checkpoint.unwrap_or_else(|| self.beginning()))?;
-        recoveries.add(&before, &self.spent, self.config.guard.lr_factor);
+        let is_timed = matches!(self.budget, Budget::Time(_)) && ill_at < 1.0;
+        let fitted = is_timed.then(|| Fitted {
+            factor: (1.0 - self.progress) / (1.0 - ill_at),
+            budget: self.budget,
+            origin: self.config.schedule.origin,
+            changed_after: self.config.schedule.changed_after,
+        });
+        recoveries.add(&before, &self.spent, ill_at, fitted, self.config.guard.lr_factor);
         self.recoveries = recoveries;
         self.spent.seconds = before.seconds;
-        if matches!(self.budget, Budget::Time(_)) {
-            // Or the mean of the weights would take the time that was lost for that of the next step.
-            self.progress = self.progress();
-        }
         self.loader.seek(position.clone())?;
         self.position = position;
         Ok(())
@@ -579,6 +594,7 @@ impl Trainer {
                 recoveries: Recoveries::default(),
             },
             val_bpb: None,
+            course: self.config.course(),
             saves: 0,
             occasion: crate::retention::Occasion::Regular,
             weights: parameters.iter().map(initial).collect(),

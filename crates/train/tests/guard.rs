@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use common::{Place, cpu};
+use common::{Place, Ticks, cpu};
 use serde_json::Value;
 use train::{Error, Event, Observer, Outcome, Start, StepMetrics, Summary, UserConfig, train_run};
 
@@ -97,6 +97,57 @@ fn a_diverging_run_ends_no_worse_than_its_best() {
         assert_eq!(lr(again), 0.5 * lr(before));
         assert!(again["loss"] != before["loss"], "it sees other data");
         assert!(metrics.last().unwrap()["guard"]["verdict"].is_string());
+    }
+}
+
+/// Time cannot be taken back. The schedule goes back all the same, or weights that were well at a low rate would go on at
+/// a higher one than tore them apart.
+#[test]
+fn a_diverging_run_with_a_budget_in_time_ends_no_worse_than_its_best() {
+    // Steps take a fifth of a second each.
+    let budget = format!("{}s", STEPS / 5);
+    for seed in [1, 3] {
+        let place = Place::new();
+        let run = |name: &str, action: &str| {
+            let mut config = config(&place, seed, action);
+            config.set("budget", budget.as_str(), "test");
+            finished(place.train_by(Ticks::new(u64::MAX), place.start(name, config), cpu(), u64::MAX).1)
+        };
+        let (off, on) = (run("off", "off"), run("on", "recover"));
+        let (best, before) = (best_until(&place, "off", "finished"), best_until(&place, "on", "recovered"));
+        println!("seed {seed}: off {best} to {}; on {before} to {}", off.val_bpb, on.val_bpb);
+        assert!(off.val_bpb > best + 0.1, "seed {seed}: it was to diverge: {best}, then {}", off.val_bpb);
+        assert!(on.val_bpb <= best.min(before), "seed {seed}: {best}, {before}, then {}", on.val_bpb);
+        let done = on.steps + on.discarded_steps;
+        // A sum of fifths may end just below.
+        assert!(on.recoveries > 0 && done.abs_diff(STEPS) <= 1, "{done} steps");
+
+        // Oracle: by hand. It goes on where the schedule was after the step that it went back to, at half the rate, and
+        // each step takes more of what is left of it; it ends with the time.
+        let metrics = place.metrics("on");
+        let of = |line: &Value, key: &str| line[key].as_f64().unwrap();
+        let middle = 0.05 * 5.0 / STEPS as f64;
+        for (event, times) in place.events("on", "recovered").iter().zip(1_u32..) {
+            let back_to = event["back_to"].as_u64().unwrap();
+            let again = metrics.iter().find(|line| line["recoveries"] == times);
+            let again = again.expect("it went on");
+            assert_eq!(again["step"], back_to + 1);
+            let last = metrics
+                .iter()
+                .take_while(|line| *line != again)
+                .filter(|line| line["step"] == back_to)
+                .last();
+            let progress = last.map_or(0.0, |line| of(line, "progress"));
+            let passed = of(again, "progress") - progress;
+            assert!(
+                (0.0..0.05).contains(&passed),
+                "seed {seed}, recovery {times}: {passed} after {progress}"
+            );
+            assert!(passed >= middle, "a step is no less of the schedule than before");
+            let rate = 2.0 * 0.5_f64.powi(times as i32) * of(again, "progress") / 0.8;
+            assert!((of(again, "lr") - rate).abs() < 1e-9 * rate || of(again, "progress") > 0.8);
+        }
+        assert!(of(metrics.last().unwrap(), "progress") > 0.99);
     }
 }
 

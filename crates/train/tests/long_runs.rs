@@ -3,16 +3,16 @@
 mod common;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use common::{Place, cpu, devices, sim_f16};
+use common::{NIGHT, Place, Ticks, cpu, devices, sim_f16};
 use data::ByteCount;
 use device::Device;
 use model::Stack;
 use train::{
-    Budget, Change, Checkpoint, Checkpoints, Clock, Error, Outcome, Protocol, Start, Stretch, Summary,
-    UserConfig, ValidationData, checkpoint,
+    Budget, Change, Checkpoint, Checkpoints, Error, Outcome, Protocol, Start, Stretch, Summary, UserConfig,
+    ValidationData, checkpoint,
 };
 
 /// Tokens of a microbatch of the runs here: 3 sequences of 21.
@@ -198,31 +198,6 @@ fn a_smaller_step_has_the_gradient_of_its_own_sequences() {
 }
 
 // ---- sleep, and budgets in time ----
-
-/// A tenth of a second for each look; once it has been looked at so often, the machine has slept for eight hours.
-struct Ticks {
-    looks: AtomicU64,
-    sleeps_at: u64,
-}
-
-impl Ticks {
-    fn new(sleeps_at: u64) -> Arc<Ticks> {
-        Arc::new(Ticks { looks: AtomicU64::new(0), sleeps_at })
-    }
-}
-
-const NIGHT: Duration = Duration::from_secs(8 * 3600);
-
-impl Clock for Ticks {
-    fn awake(&self) -> Duration {
-        Duration::from_millis(100) * self.looks.fetch_add(1, Ordering::Relaxed) as u32
-    }
-    fn wall(&self) -> Duration {
-        let looks = self.looks.load(Ordering::Relaxed);
-        Duration::from_millis(100) * looks as u32
-            + if looks >= self.sleeps_at { NIGHT } else { Duration::ZERO }
-    }
-}
 
 /// Steps of a fifth of a second each, whatever this machine does.
 fn train_by(place: &Place, clock: Arc<Ticks>, start: Start, last_step: u64) -> Result<Outcome, Error> {
@@ -495,6 +470,62 @@ fn a_changed_architecture_is_named_with_both_values() {
     }
     std::fs::write(&path, text).unwrap();
     finished(place.train(place.resume("a"), cpu()));
+}
+
+/// What decides a run's course is either changed by an option that says what becomes of the rest, or kept, or the log says
+/// that it is another one from there.
+#[test]
+fn an_edited_course_is_refused_or_told() {
+    let place = Place::new();
+    place.train_until(place.start("a", place.config("6steps", "")), cpu(), 2).1.unwrap();
+    let path = place.runs().join("a/config.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let edited = |from: &str, to: &str| {
+        let changed = text.replacen(from, to, 1);
+        assert_ne!(text, changed, "{from}");
+        std::fs::write(&path, changed).unwrap();
+        place.train_until(place.resume("a"), cpu(), 3).1
+    };
+    for (from, to, wanted) in [
+        (
+            "budget = \"6steps\"",
+            "budget = \"60steps\"",
+            "budget = \"60steps\": the run was saved with \"6steps\", and",
+        ),
+        (
+            "budget = \"6steps\"",
+            "budget = \"2steps\"",
+            "--resume with --budget and --schedule, or --decay-now",
+        ),
+        (
+            "kind = \"cosine\"",
+            "kind = \"linear\"",
+            "schedule.kind = \"linear\": the run was saved with \"cosine\"",
+        ),
+        ("seed = 5", "seed = 6", "seed = 6: the run was saved with 5, and the order of its data"),
+    ] {
+        let error = edited(from, to).unwrap_err().to_string();
+        assert!(
+            error.contains(wanted) && error.contains("config.toml: ") && error.contains("set it back"),
+            "{error}"
+        );
+    }
+    assert_eq!(place.events("a", "config_changed").len(), 0);
+    // Once: from then on it is what the run goes by.
+    edited("lr = 0.01", "lr = 0.005").unwrap();
+    finished(place.train(place.resume("a"), cpu()));
+    let told = place.events("a", "config_changed");
+    assert_eq!(told.len(), 1, "{told:?}");
+    let of = |key: &str| told[0][key].as_str().unwrap();
+    assert_eq!((of("key"), of("was"), of("now")), ("optimizer.lr", "0.01", "0.005"));
+    // Watching and keeping may change as they like.
+    place.train_until(place.start("b", place.config("6steps", "")), cpu(), 2).1.unwrap();
+    let path = place.runs().join("b/config.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace("keep = 3", "keep = 1").replace("windows = 4", "windows = 2"))
+        .unwrap();
+    finished(place.train(place.resume("b"), cpu()));
+    assert_eq!(place.events("b", "config_changed").len(), 0);
 }
 
 #[test]

@@ -4,7 +4,8 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use device::Device;
 use mil::Element;
@@ -134,6 +135,31 @@ impl Place {
         let mut events = train::json_lines::read(&self.runs().join(name).join("events.jsonl")).unwrap();
         events.retain(|event| event["event"] == kind);
         events
+    }
+}
+
+/// A tenth of a second for each look; once it has been looked at so often, the machine has slept for eight hours.
+pub struct Ticks {
+    looks: AtomicU64,
+    sleeps_at: u64,
+}
+
+impl Ticks {
+    pub fn new(sleeps_at: u64) -> Arc<Ticks> {
+        Arc::new(Ticks { looks: AtomicU64::new(0), sleeps_at })
+    }
+}
+
+pub const NIGHT: Duration = Duration::from_secs(8 * 3600);
+
+impl Clock for Ticks {
+    fn awake(&self) -> Duration {
+        Duration::from_millis(100) * self.looks.fetch_add(1, Ordering::Relaxed) as u32
+    }
+    fn wall(&self) -> Duration {
+        let looks = self.looks.load(Ordering::Relaxed);
+        Duration::from_millis(100) * looks as u32
+            + if looks >= self.sleeps_at { NIGHT } else { Duration::ZERO }
     }
 }
 
