@@ -83,8 +83,8 @@ pub fn rope_in_place(
     rotate(pool, tables, pairing, turn, cols, None, x);
 }
 
-/// Pairs of rows per task: a task of 8 pairs at N = 512 moves 64 KiB.
-const PAIRS: usize = 8;
+/// Values of one row of each pair that a task turns: it moves 64 KiB.
+const VALUES_PER_TASK: usize = 8 * 512;
 
 fn rotate(
     pool: &Pool,
@@ -106,8 +106,10 @@ fn rotate(
     let pairs = y.len() / head * t.half;
     let out = SharedMut::new(y);
     let sign = if turn == Turn::Forward { 1.0 } else { -1.0 };
-    pool.run(pairs.div_ceil(PAIRS), |task| {
-        for index in task * PAIRS..pairs.min((task + 1) * PAIRS) {
+    // All of one token is a single task: to wake a thread would take longer.
+    let per_task = (VALUES_PER_TASK / cols.max(1)).max(1);
+    pool.run(pairs.div_ceil(per_task), |task| {
+        for index in task * per_task..pairs.min((task + 1) * per_task) {
             let (h, pair) = (index / t.half, index % t.half);
             let (r0, r1) = match pairing {
                 Pairing::Half => (pair, pair + t.half),

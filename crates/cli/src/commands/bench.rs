@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cpu::StepProfile;
 use data::random::Stream;
 use data::{Dataset, DatasetInfo, SplitInfo, TokenShard, Tokenizer};
 use serde_json::json;
@@ -95,17 +96,7 @@ fn step(args: &BenchArgs, choice: &Choice, out: &mut dyn Write) -> Result {
     let gflops = flops / ms_step / 1e6;
     let share = gflops * 1e9 / peak;
     if args.json {
-        let profile: Vec<_> = profile
-            .iter()
-            .map(|step| {
-                let seconds = step.time.as_secs_f64();
-                json!({
-                    "program": step.program, "label": step.label, "runs": step.runs,
-                    "ms_step": seconds * 1e3 / f64::from(args.steps),
-                    "gflops": step.flops / seconds / 1e9,
-                })
-            })
-            .collect();
+        let profile = profile_json(&profile, args.steps);
         let object = json!({
             "preset": config.preset, "device": choice.name, "describe": choice.device.describe(),
             "parameters": config.model.parameter_count(),
@@ -146,21 +137,50 @@ fn step(args: &BenchArgs, choice: &Choice, out: &mut dyn Write) -> Result {
     if let Some(rss) = rss {
         writeln!(out, "{} of memory at most", units::bytes(rss))?;
     }
+    print_profile(args, choice, &profile, ms_step, out)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Where the time of `steps` steps went, what took longest first.
+pub(super) fn profile_json(profile: &[StepProfile], steps: u32) -> Vec<serde_json::Value> {
+    let of = |step: &StepProfile| {
+        let seconds = step.time.as_secs_f64();
+        json!({
+            "program": step.program, "label": step.label, "runs": step.runs,
+            "ms_step": seconds * 1e3 / f64::from(steps), "gflops": step.flops / seconds / 1e9,
+        })
+    };
+    profile.iter().map(of).collect()
+}
+
+/// The same for people, beside the `ms_step` of a step.
+pub(super) fn print_profile(
+    args: &BenchArgs,
+    choice: &Choice,
+    profile: &[StepProfile],
+    ms_step: f64,
+    out: &mut dyn Write,
+) -> std::io::Result<()> {
     if args.profile && choice.cpu.is_none() {
         writeln!(out, "there is no profile: only the device cpu keeps one")?;
     }
     if !profile.is_empty() {
-        writeln!(out, "\n{:>9}  {:>6}  {:>8}  {:<16}  what", "ms/step", "share", "GFLOP/s", "program")?;
+        writeln!(
+            out,
+            "\n{:>9}  {:>6}  {:>8}  {:>6}  {:<16}  what",
+            "ms/step", "share", "GFLOP/s", "GB/s", "program"
+        )?;
     }
-    for step in &profile {
+    for step in profile {
         let seconds = step.time.as_secs_f64();
         let ms = seconds * 1e3 / f64::from(args.steps);
         let rate =
             if step.flops > 0.0 { format!("{:.1}", step.flops / seconds / 1e9) } else { "-".to_owned() };
+        let traffic = format!("{:.1}", step.bytes / seconds / 1e9);
         let (program, label, percent) = (&step.program, &step.label, ms / ms_step * 100.0);
-        writeln!(out, "{ms:>9.3}  {percent:>5.1}%  {rate:>8}  {program:<16}  {label}")?;
+        writeln!(out, "{ms:>9.3}  {percent:>5.1}%  {rate:>8}  {traffic:>6}  {program:<16}  {label}")?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// Made-up tokens, each as likely as the next. Ids beyond u16 do not occur, which no step's time

@@ -41,6 +41,9 @@ pub(crate) fn run(args: &BenchArgs, choice: &Choice, out: &mut dyn Write) -> Res
     let before = wall(choice);
     let mut ms = Vec::new();
     for number in 0..WARM_UP + args.steps as usize {
+        if let (true, WARM_UP, Some(cpu)) = (args.profile, number, &choice.cpu) {
+            cpu.start_profile();
+        }
         if decoder.position() == decoder.capacity() {
             decoder.reset();
         }
@@ -49,6 +52,10 @@ pub(crate) fn run(args: &BenchArgs, choice: &Choice, out: &mut dyn Write) -> Res
         decoder.feed((number % model.vocab_size) as u32)?;
         ms.push(start.elapsed().as_secs_f64() * 1e3);
     }
+    let profile = match (args.profile, &choice.cpu) {
+        (true, Some(cpu)) => cpu.take_profile(),
+        _ => Vec::new(),
+    };
     // On a machine that does other things as well the better figure is nearer to the truth.
     let wall = before.zip(wall(choice)).map(|(before, after)| before.max(after));
 
@@ -64,6 +71,7 @@ pub(crate) fn run(args: &BenchArgs, choice: &Choice, out: &mut dyn Write) -> Res
             "parameters": model.parameter_count(), "seq_len": model.seq_len, "tokens": args.steps,
             "tok_s": 1e3 / ms_token, "ms_token": ms_token, "bytes_per_token": bytes,
             "gbytes": rate / 1e9, "read_gbytes": wall.map(|wall| wall / 1e9), "share_of_wall": share,
+            "profile": bench::profile_json(&profile, args.steps),
         });
         writeln!(out, "{object}")?;
         return Ok(ExitCode::SUCCESS);
@@ -89,5 +97,6 @@ pub(crate) fn run(args: &BenchArgs, choice: &Choice, out: &mut dyn Write) -> Res
         rate / 1e9,
         units::bytes(bytes as u64)
     )?;
+    bench::print_profile(args, choice, &profile, ms_token, out)?;
     Ok(ExitCode::SUCCESS)
 }
