@@ -72,7 +72,8 @@ def rust(name, common, args, given):
     if args.precision != "f32":
         raise Problem(f"{name} is in f32 only: leave it out with --only")
     target = ROOT / "target" / "peers" / "rust"
-    subprocess.run(["cargo", "build", "--release", "--locked", "--quiet", "--package", name, "--target-dir", target],
+    # All of it each time: one package alone would have other features of what they share, and be built anew.
+    subprocess.run(["cargo", "build", "--release", "--locked", "--quiet", "--target-dir", target],
                    cwd=HERE / "rust", check=True)  # fmt: skip
     files = [target / "model.safetensors", target / "small.safetensors"]
     subprocess.run([*map(str, [python_of("rust", given), HERE / "shapes.py", *common, *files])], check=True)

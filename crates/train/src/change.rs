@@ -68,7 +68,10 @@ impl Change {
                 format!("budget {old} becomes {budget}; the schedule begins anew")
             }
             Change::DecayUntil(_) | Change::DecayNow(_) if spent.steps == 0 => {
-                let problem = "the run has no checkpoint yet, so there is nothing to end gracefully".into();
+                let problem =
+                    "the run has no checkpoint yet but that of its beginning, so there is nothing to end \
+                               gracefully"
+                        .into();
                 return refuse("--resume", "budget", old.to_string(), problem);
             }
             Change::DecayUntil(_) | Change::DecayNow(_) if rate_now(config, spent, recoveries) == 0.0 => {

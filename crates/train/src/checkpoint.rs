@@ -87,6 +87,9 @@ struct StateFile {
     progress: f64,
     /// Validation at this very step, if there was one.
     val_bpb: Option<f64>,
+    /// Over so many windows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    val_windows: Option<usize>,
     /// The model's settings as TOML, by their keys.
     #[serde(default, skip_serializing_if = "is_default")]
     model: BTreeMap<String, String>,
@@ -140,8 +143,8 @@ pub struct Snapshot<'a> {
     pub state: &'a TrainerState,
     /// The share of the budget that is spent.
     pub progress: f64,
-    /// Validation at this step, if there was one.
-    pub val_bpb: Option<f64>,
+    /// Validation at this step, if there was one: val_bpb, and over how many windows.
+    pub validation: Option<(f64, usize)>,
     /// What the run is.
     pub config: &'a RunConfig,
     /// Regular saves of the run so far, this one included if it is one.
@@ -350,6 +353,20 @@ impl Checkpoints {
         here.map(|(_, path)| path).filter(|path| occasion(path) != Occasion::Other).collect()
     }
 
+    /// Regular checkpoints that were validated over so many windows, with their val_bpb, the best first; whether the run
+    /// has gone back from them or not.
+    pub(crate) fn scored(&self, windows: usize) -> Vec<(f64, PathBuf)> {
+        let scored = |path: PathBuf| {
+            let read = StateFile::read(&path.join(STATE)).ok()?;
+            let is_one = read.occasion() != Occasion::Other && read.val_windows == Some(windows);
+            let val_bpb = read.val_bpb.filter(|val_bpb| is_one && val_bpb.is_finite())?;
+            Some((val_bpb, path))
+        };
+        let mut all: Vec<_> = self.named().into_iter().filter_map(|(_, path)| scored(path)).collect();
+        all.sort_by(|a, b| a.0.total_cmp(&b.0));
+        all
+    }
+
     /// The newest checkpoint that verifies.
     ///
     /// # Errors
@@ -440,7 +457,8 @@ fn write_into(folder: &Path, snapshot: &Snapshot<'_>, needed: u64) -> Result<u64
         format: FORMAT,
         step: snapshot.state.spent.steps,
         progress: snapshot.progress,
-        val_bpb: snapshot.val_bpb,
+        val_bpb: snapshot.validation.map(|(val_bpb, _)| val_bpb),
+        val_windows: snapshot.validation.map(|(_, windows)| windows),
         model: model_settings(&snapshot.config.model),
         course: snapshot.config.course(),
         saves: snapshot.saves,
@@ -622,7 +640,7 @@ mod tests {
             Snapshot {
                 state,
                 progress: 0.3,
-                val_bpb,
+                validation: val_bpb.map(|val_bpb| (val_bpb, 8)),
                 config: &self.config,
                 saves: state.spent.steps / 10,
                 occasion: Occasion::Regular,
@@ -822,14 +840,19 @@ mod tests {
         let (path, _) = saved.save(3, None).unwrap();
         let path = path.join(STATE);
         let mut old = StateFile::read(&path).unwrap();
-        (old.model, old.course) = Default::default();
+        (old.model, old.course, old.val_windows) = Default::default();
+        // As the guard's was before 28 November 2026: some history, and nothing of single losses.
+        let health = r#"{"history":{"origin":0,"risen":3,"untaught":7.5,"steps":3,"blocks":[],"part":null,"parts":[]},
+            "lr":0.01,"skips":0.0,"ill_blocks":0,"verdict":{"verdict":"healthy"}}"#;
+        old.trainer.health = serde_json::from_str(health).unwrap();
         (old.saves, old.occasion, old.trainer.progress) = (0, None, 0.0);
         old.sha256 = old.sum();
         let json = serde_json::to_value(&old).unwrap();
-        for field in ["model", "course", "saves", "occasion"] {
+        for field in ["model", "course", "val_windows", "saves", "occasion"] {
             assert!(json.get(field).is_none(), "{field}");
         }
         assert!(json["trainer"].get("progress").is_none());
+        assert!(json["trainer"]["health"]["lr"] == 0.01 && json["trainer"]["health"].get("recent").is_none());
         fs::write(&path, json.to_string()).unwrap();
         let read = StateFile::read(&path).unwrap();
         assert_eq!((read.occasion(), read), (Occasion::Regular, old));

@@ -44,7 +44,18 @@ pub const MUON_STEP_TOKENS: usize = 2048;
 /// halves, 700 tokens at a width of 256 and 2,700 at 768). With 8 of them it takes some quarter of the time.
 pub const MUON_TOKENS_PER_CHANNEL: usize = 8;
 /// Keys and tables of settings that decide a run's [course](RunConfig::course).
-const COURSE: [&str; 8] = ["seed", "budget", "batch", "accum", "data", "optimizer", "schedule", "batch_ramp"];
+const COURSE: [&str; 10] = [
+    "seed",
+    "budget",
+    "batch",
+    "accum",
+    "replay",
+    "data",
+    "optimizer",
+    "schedule",
+    "batch_ramp",
+    "loss_scale",
+];
 
 /// The values of a table by their whole keys.
 fn by_key(table: toml::Table, within: &str, found: &mut BTreeMap<String, String>) {
@@ -427,6 +438,13 @@ pub struct ScheduleConfig {
     pub changed_after: u64,
 }
 
+impl ScheduleConfig {
+    /// As if the run had never been given another length.
+    pub(crate) fn forget_changes(&mut self) {
+        (self.origin, self.start_fraction, self.ending, self.changed_after) = (0.0, 1.0, false, 0);
+    }
+}
+
 /// Smaller steps at the beginning of a run, where gradients point the same way whatever the batch: the number of
 /// microbatches rises in a line from `start` to `accum`. The rate stays that of the schedule.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -623,7 +641,7 @@ impl RunConfig {
     pub(crate) fn course(&self) -> BTreeMap<String, String> {
         let mut whole = self.to_toml().parse::<toml::Table>().expect("what was written is TOML");
         if let Some(data) = whole.get_mut("data").and_then(toml::Value::as_table_mut) {
-            data.retain(|key, _| key == "shuffle");
+            data.retain(|key, _| key == "shuffle" || key == "packing");
         }
         whole.retain(|key, _| COURSE.iter().any(|course| key == *course));
         let mut course = BTreeMap::new();

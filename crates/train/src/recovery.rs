@@ -9,12 +9,16 @@
 //! what is left of it is fitted into the time that is left: were it to go on where the clock stands, weights that were
 //! well at a low rate would get that of an hour later.
 
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint::Checkpoint;
 use crate::config::ScheduleConfig;
 use crate::guard::{Illness, Verdict};
 use crate::retention::Occasion;
-use crate::session::Session;
+use crate::session::{Fallback, Session};
 use crate::{Budget, Error, Event, Result, Spent, StepMetrics, checkpoint};
 
 /// A time that a run went back.
@@ -80,8 +84,9 @@ impl Recoveries {
     ) {
         self.all.push(Recovery { ill_at: before.steps, back_to: after.steps, progress, fitted });
         self.lr_factor *= lr_factor;
-        self.discarded_steps += before.steps - after.steps;
-        self.discarded_tokens += before.tokens - after.tokens;
+        // What a run ends with may be of a stretch that it has left before.
+        self.discarded_steps = (self.discarded_steps + before.steps).saturating_sub(after.steps);
+        self.discarded_tokens = (self.discarded_tokens + before.tokens).saturating_sub(after.tokens);
     }
 
     /// The progress of the schedule when this share of the budget is spent.
@@ -138,34 +143,109 @@ impl Session<'_> {
         }
     }
 
+    /// Does what follows from the guard's last look at a run whose budget is spent; says whether the run went back.
+    ///
+    /// With a budget in time there is none left to do better in. A run that is ill then, or that was and did not get as
+    /// far again, ends with the best that it had, of what was validated over the same windows; nothing is given up then.
+    ///
+    /// # Errors
+    /// As [`Session::heed`]; as a validation.
+    pub(crate) fn heed_the_end(
+        &mut self,
+        stop: &AtomicBool,
+        fallback: &mut Option<Fallback>,
+    ) -> Result<bool> {
+        let (why, step, kind) = (self.trainer.guard().last_look(), self.trainer.spent().steps, Illness::Loss);
+        if self.trainer.config().guard.recovers() {
+            if !matches!(self.trainer.budget(), Budget::Time(_)) {
+                return match why {
+                    Some(why) => self.go_back(kind, why).map(|()| true),
+                    None => Ok(false),
+                };
+            }
+            let was_ill = why.is_some() || !self.trainer.recoveries().all.is_empty();
+            if was_ill && self.end_with_the_best(why.as_deref(), stop, fallback)? {
+                return Ok(true);
+            }
+        }
+        if let Some(why) = why {
+            self.event(Event::Warned { step, kind, why })?;
+        }
+        Ok(false)
+    }
+
+    /// Goes back to the best checkpoint if it is better than the present model by more than the error of that; whether
+    /// it did.
+    fn end_with_the_best(
+        &mut self,
+        why: Option<&str>,
+        stop: &AtomicBool,
+        fallback: &mut Option<Fallback>,
+    ) -> Result<bool> {
+        // Validation may take long, and is no reason to lose anything.
+        self.save(Occasion::Other)?;
+        let windows = self.trainer.config().eval.windows;
+        let Some(now) = self.evaluate(windows, stop, fallback)? else { return Ok(false) };
+        let worse = now.val_bpb - now.val_bpb_se.unwrap_or(0.0);
+        for (best, path) in self.run.checkpoints().scored(now.windows) {
+            if best >= worse {
+                break;
+            }
+            let Some(checkpoint) = self.load(&path)? else { continue };
+            let said = format!("the run ends with a val_bpb of {:.4}, and had {best:.4} before", now.val_bpb);
+            let why = why.map_or(said.clone(), |why| format!("{why}; {said}"));
+            self.go_on_from(Some(checkpoint), self.trainer.spent().steps, Illness::Loss, why)?;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// A checkpoint of the run, if it is whole.
+    fn load(&mut self, path: &Path) -> Result<Option<Checkpoint>> {
+        let model = &self.trainer.config().model;
+        match checkpoint::load(path, model, self.trainer.dataset().vocabulary.as_deref()) {
+            Ok(checkpoint) => Ok(Some(checkpoint)),
+            Err(error) => {
+                let (path, why) = (path.to_owned(), error.to_string());
+                self.event(Event::CheckpointSkipped { path, why })?;
+                Ok(None)
+            }
+        }
+    }
+
     fn go_back(&mut self, kind: Illness, why: String) -> Result<()> {
         let step = self.trainer.spent().steps;
         let (progress, well) = (self.trainer.schedule_progress(), self.trainer.guard().healthy_until());
         let since = self.trainer.recoveries().last_resort(step, progress, well);
-        let model = self.trainer.config().model.clone();
         let mut found = None;
         for path in self.run.checkpoints().regular_until(since, self.trainer.recoveries()) {
-            match checkpoint::load(&path, &model, self.trainer.dataset().vocabulary.as_deref()) {
-                Ok(checkpoint) => {
-                    found = Some(checkpoint);
-                    break;
-                }
-                Err(error) => self.event(Event::CheckpointSkipped { path, why: error.to_string() })?,
+            found = self.load(&path)?;
+            if found.is_some() {
+                break;
             }
         }
+        self.go_on_from(found, since, kind, why.clone())?;
+        self.require_hope(&why)
+    }
+
+    /// Goes back to a checkpoint, or to the beginning. The run was well until `since`.
+    fn go_on_from(
+        &mut self,
+        found: Option<Checkpoint>,
+        since: u64,
+        kind: Illness,
+        why: String,
+    ) -> Result<()> {
+        let step = self.trainer.spent().steps;
         let path = found.as_ref().map(|checkpoint| checkpoint.path.clone());
         self.saves = found.as_ref().map_or(0, |checkpoint| checkpoint.saves);
-        self.trainer.go_back(found)?;
-        // Before the checkpoint that makes it true: a kill in between only begins the schedule early.
-        if self.trainer.begin_schedule_here() {
-            self.run.replace_config(self.trainer.config())?;
-        }
+        let begins_schedule = self.trainer.go_back(found)?;
         (self.evaluated, self.saved) = (None, None);
         let recoveries = self.trainer.recoveries();
         let recovered = Event::Recovered {
             step,
             kind,
-            why: why.clone(),
+            why,
             since,
             back_to: self.trainer.spent().steps,
             checkpoint: path,
@@ -176,7 +256,11 @@ impl Session<'_> {
         // Said before it is true: twice is better than never.
         self.event(recovered)?;
         self.save(Occasion::Other)?;
-        self.require_hope(&why)
+        // A kill before this is made good when the run is resumed: it then begins its schedule here, too.
+        if begins_schedule {
+            self.run.replace_config(self.trainer.config())?;
+        }
+        Ok(())
     }
 
     /// # Errors
@@ -184,7 +268,9 @@ impl Session<'_> {
     pub(crate) fn require_hope(&self, why: &str) -> Result<()> {
         let (config, recoveries) = (self.trainer.config(), self.trainer.recoveries());
         let Some(last) = recoveries.all.last() else { return Ok(()) };
-        if !config.guard.recovers() || recoveries.all.len() as u64 <= config.guard.max_recoveries {
+        // A run whose time is over ended with the best that it had.
+        let is_over = self.trainer.is_done() && matches!(self.trainer.budget(), Budget::Time(_));
+        if is_over || !config.guard.recovers() || recoveries.all.len() as u64 <= config.guard.max_recoveries {
             return Ok(());
         }
         Err(Error::GaveUp {

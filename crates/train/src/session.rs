@@ -207,6 +207,8 @@ impl<'o> Session<'o> {
         if config.device == "auto" {
             config.device = device.name().to_owned();
         }
+        // Of a run whose config.toml this may be: a new one has its own beginning.
+        config.schedule.forget_changes();
         let dir = runs_dir.join(name.unwrap_or_else(|| run_dir::default_name(&config.preset)));
         // Before the data is prepared, which may take a while.
         run_dir::require_free(&dir)?;
@@ -343,7 +345,8 @@ impl<'o> Session<'o> {
         let mut sleep = SleepWatch::new(clock);
         let config = self.trainer.config().clone();
         let logs_every_step = matches!(config.budget, Budget::Time(_));
-        while !self.trainer.is_done() {
+        // A run that is found ill at its end goes back, and may have steps to do again.
+        while !self.trainer.is_done() || self.heed_the_end(stop, fallback)? && !self.trainer.is_done() {
             if stop.load(Ordering::Relaxed) {
                 return self.interrupt();
             }
@@ -363,7 +366,7 @@ impl<'o> Session<'o> {
                 continue;
             }
             if self.trainer.is_done() {
-                break;
+                continue;
             }
             let (budget, after) = (*self.trainer.budget(), *self.trainer.spent());
             if config.eval.every.passed(&budget, &before, &after) {
@@ -426,7 +429,7 @@ impl<'o> Session<'o> {
     }
 
     /// Validation; `None` when it was stopped.
-    fn evaluate(
+    pub(crate) fn evaluate(
         &mut self,
         windows: usize,
         stop: &AtomicBool,
@@ -455,12 +458,12 @@ impl<'o> Session<'o> {
         let checkpoints = self.run.checkpoints();
         let weights = self.trainer.weights();
         let parameters = self.trainer.stack().parameters().to_vec();
-        let val_bpb = self.evaluated.as_ref().filter(|(at, _)| *at == step).map(|(_, result)| result.val_bpb);
+        let evaluated = self.evaluated.as_ref().filter(|(at, _)| *at == step);
         let state = self.trainer.state();
         let snapshot = Snapshot {
             state: &state,
             progress: self.trainer.progress(),
-            val_bpb,
+            validation: evaluated.map(|(_, result)| (result.val_bpb, result.windows)),
             config: self.trainer.config(),
             saves: self.saves,
             occasion,
@@ -551,25 +554,30 @@ impl<'o> Session<'o> {
 /// # Errors
 /// [`Error::Value`] for those that a run keeps, or that are changed in another way.
 fn edits(config: &RunConfig, saved: &Checkpoint, dir: &Path) -> Result<Vec<(String, String, String)>> {
-    const LENGTH: [&str; 3] = ["budget", "schedule.", "batch_ramp."];
+    const LENGTH: [&str; 2] = ["budget", "schedule."];
     const ORDER: [&str; 2] = ["seed", "data."];
+    const RECORD: [&str; 1] = ["replay"];
+    const RAMP: [&str; 1] = ["batch_ramp."];
     let is_of = |key: &str, group: &[&str]| group.iter().any(|prefix| key.starts_with(prefix));
     let course = config.course();
     let of = |key: &str| (saved.course.get(key), course.get(key));
-    // After a change of length by its own option nothing was saved yet.
-    let rescheduled = matches!(of("schedule.changed_after"), (Some(was), Some(now)) if was != now);
+    // After a change of length by its own option, which changes amounts of the ramp, too, nothing was saved yet.
+    let rescheduled = config.schedule.changed_after == saved.state.spent.steps
+        || matches!(of("schedule.changed_after"), (Some(was), Some(now)) if was != now);
     let mut edited = Vec::new();
     for (key, was) in &saved.course {
         // A key that only one of two versions knows has its default in the other.
         let Some(now) = course.get(key).filter(|now| *now != was) else { continue };
+        if rescheduled && (is_of(key, &LENGTH) || is_of(key, &RAMP)) {
+            continue;
+        }
         let problem = if is_of(key, &LENGTH) {
-            if rescheduled {
-                continue;
-            }
             "a run is given another length or schedule by --resume with --budget and --schedule, or --decay-now, so \
              that it is said what becomes of its rate"
         } else if is_of(key, &ORDER) {
             "the order of its data follows from it"
+        } else if is_of(key, &RECORD) {
+            "it goes by one record, or none, to its end"
         } else {
             edited.push((key.clone(), was.clone(), now.clone()));
             continue;

@@ -536,25 +536,35 @@ impl Trainer {
     /// Goes back to a checkpoint of the run because it is ill: `checkpoint`, or the beginning. The rate is from now on
     /// lower by a factor. Steps, tokens and the schedule are taken back, time is not; data that was seen is not seen again.
     ///
+    /// Says whether it [begins its schedule](Trainer::begin_schedule_here) there, which the configuration then tells.
+    ///
     /// # Errors
     /// As [`Trainer::restore`].
-    pub fn go_back(&mut self, checkpoint: Option<Checkpoint>) -> Result<()> {
+    pub fn go_back(&mut self, checkpoint: Option<Checkpoint>) -> Result<bool> {
         let (before, position, mut recoveries) = (self.spent, self.position.clone(), self.recoveries.clone());
         let ill_at = self.schedule_progress();
         self.restore(checkpoint.unwrap_or_else(|| self.beginning()))?;
-        let is_timed = matches!(self.budget, Budget::Time(_)) && ill_at < 1.0;
-        let fitted = is_timed.then(|| Fitted {
-            factor: (1.0 - self.progress) / (1.0 - ill_at),
-            budget: self.budget,
-            origin: self.config.schedule.origin,
-            changed_after: self.config.schedule.changed_after,
-        });
-        recoveries.add(&before, &self.spent, ill_at, fitted, self.config.guard.lr_factor);
-        self.recoveries = recoveries;
+        let (back_to, after) = (self.progress_before(), self.spent);
         self.spent.seconds = before.seconds;
+        let begins = self.begin_schedule_here();
+        self.recoveries = recoveries.clone();
+        let schedule = &self.config.schedule;
+        // What is left of the schedule at the place that it goes back to, and what of the budget's share of it.
+        let (from, now) = match begins {
+            true => (schedule.origin, self.schedule_progress()),
+            false => (back_to, ill_at),
+        };
+        let fitted = (matches!(self.budget, Budget::Time(_)) && now < 1.0).then(|| Fitted {
+            factor: (1.0 - from) / (1.0 - now),
+            budget: self.budget,
+            origin: schedule.origin,
+            changed_after: schedule.changed_after,
+        });
+        recoveries.add(&before, &after, ill_at, fitted, self.config.guard.lr_factor);
+        self.recoveries = recoveries;
         self.loader.seek(position.clone())?;
         self.position = position;
-        Ok(())
+        Ok(begins)
     }
 
     /// A run that goes on from before the instant at which it was given another schedule lets that begin here; whether

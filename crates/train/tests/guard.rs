@@ -17,6 +17,8 @@ use train::{Error, Event, Observer, Outcome, Start, StepMetrics, Summary, UserCo
 const TOO_HIGH: f64 = 2.0;
 /// Steps of these runs.
 const STEPS: u64 = 900;
+/// Steps after which it has begun to lose it, and nobody has seen it yet.
+const LATE: u64 = 300;
 
 /// Validations and checkpoints at the same instants, all over the same windows.
 fn config(place: &Place, seed: i64, action: &str) -> UserConfig {
@@ -148,6 +150,36 @@ fn a_diverging_run_with_a_budget_in_time_ends_no_worse_than_its_best() {
             assert!((of(again, "lr") - rate).abs() < 1e-9 * rate || of(again, "progress") > 0.8);
         }
         assert!(of(metrics.last().unwrap(), "progress") > 0.99);
+    }
+}
+
+/// The rate rises to the end, and the run with it beyond what it bears, so late that no block of steps shows it. Whoever has
+/// steps goes back and does them again; whoever has no time left ends with the best that there is.
+#[test]
+fn a_run_that_falls_ill_at_its_very_end_does_not_end_so() {
+    for budget in [format!("{LATE}steps"), format!("{}s", LATE as f64 / 5.0)] {
+        let place = Place::new();
+        let run = |name: &str, action: &str| {
+            let mut config = config(&place, 1, action);
+            config.set("budget", budget.as_str(), "test");
+            // As steep as in the other runs here, and to the end.
+            config.set("optimizer.lr", TOO_HIGH * LATE as f64 / (0.8 * STEPS as f64), "test");
+            config.set("schedule.warmup", 0.999, "test");
+            finished(place.train_by(Ticks::new(u64::MAX), place.start(name, config), cpu(), u64::MAX).1)
+        };
+        let (warned, on) = (run("warned", "warn"), run("on", "recover"));
+        let best = best_until(&place, "on", "recovered");
+        println!("{budget}: warned {}, on {best} to {}", warned.val_bpb, on.val_bpb);
+        let told = place.events("warned", "warned");
+        let ends = |event: &Value| event["why"].as_str().unwrap().contains("the run ends with a loss of");
+        assert!(told.last().is_some_and(ends), "{told:?}");
+        assert!(warned.val_bpb > best + 0.1, "{budget}: it was to end ill: {best}, {}", warned.val_bpb);
+        let recovered = place.events("on", "recovered");
+        let had = |event: &Value| event["why"].as_str().unwrap().contains("the run ends with a val_bpb of");
+        let at_the_end =
+            if budget.ends_with("steps") { recovered.iter().any(ends) } else { recovered.iter().any(had) };
+        assert!(at_the_end, "{recovered:?}");
+        assert!(on.val_bpb <= best, "{budget}: {best}, then {}", on.val_bpb);
     }
 }
 

@@ -120,18 +120,23 @@ impl History {
         self.blocks.last().map_or(f64::NAN, |block| block.loss)
     }
 
+    /// The deviation of single steps' losses in the last blocks.
+    pub(super) fn deviation(&self) -> f64 {
+        let last = &self.blocks[self.blocks.len().saturating_sub(SCATTER)..];
+        median(&mut last.iter().map(|block| block.spread).collect::<Vec<f64>>())
+    }
+
     /// The standard error of the difference of two smoothed losses.
     ///
     /// Whichever is larger of what the scatter of steps lets expect, were they independent, and of what neighbouring
     /// blocks show, which they are not when the text becomes harder and easier.
     pub(super) fn loss_error(&self) -> f64 {
         let blocks = &self.blocks[self.blocks.len().saturating_sub(SCATTER)..];
-        let mut spreads: Vec<f64> = blocks.iter().map(|block| block.spread).collect();
-        if spreads.is_empty() {
+        if blocks.is_empty() {
             return 0.0;
         }
         // The median of eight has 1.2 times the deviation of their mean.
-        let by_steps = 1.2 * median(&mut spreads) / ((self.steps * PARTS) as f64).sqrt();
+        let by_steps = 1.2 * self.deviation() / ((self.steps * PARTS) as f64).sqrt();
         let bend = |three: &[Point]| (three[0].loss - 2.0 * three[1].loss + three[2].loss).abs();
         let mut bends: Vec<f64> = blocks.windows(3).map(bend).collect();
         // A second difference of independent values has sqrt(6) times their deviation.

@@ -22,7 +22,8 @@
 //! To have ceased to fall is more than not to be seen falling: late in a run a loss falls by less than its noise. It
 //! has to fall significantly less than it did before, in a straight line over the logarithm of steps.
 //!
-//! What looks ill by the first three is warned of at first, and ill when it still looks so a block later.
+//! What looks ill by the first three is warned of at first, and ill when it still looks so a block later. A run whose
+//! budget is spent has no block later: the median of its last 16 losses is then judged as the smoothed loss is.
 //!
 //! Growth is that since the lowest level in the last three quarters of the run, after its rate last rose: slow
 //! illness shows on a scale of the run's own length, and while the rate rises everything grows with it. There is no
@@ -156,7 +157,7 @@ pub struct Guard {
 pub struct Health {
     history: History,
     /// Not there in checkpoints from before 28 November 2026.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "crate::checkpoint::is_default")]
     recent: Recent,
     /// The learning rate of the last step.
     lr: f64,
@@ -236,6 +237,27 @@ impl Guard {
             grad_growth: trend.and_then(|trend| Some(trend.gradient?.factor)),
             verdict,
             news,
+        })
+    }
+
+    /// A last look at a run that ends here: why it is ill, by [`Illness::Loss`], if it is. What has happened since the last
+    /// full block no later one would show.
+    pub fn last_look(&self) -> Option<String> {
+        let Some(trend) = self.trend.as_ref().filter(|_| self.config.action != Action::Off) else {
+            return None;
+        };
+        let level = self.health.recent.level()?;
+        let history = &self.health.history;
+        let error = Recent::level_error(history.deviation()).hypot(history.loss_error());
+        let GuardConfig { rise, lost, .. } = self.config;
+        let risen = level - trend.lowest;
+        (trend.learned > 0.0 && risen >= rise * error && risen >= lost * trend.learned).then(|| {
+            format!(
+                "the run ends with a loss of {level:.3} (the median of its last steps), {:.1} standard errors above its \
+                 lowest ({:.1}% of what was learned is lost)",
+                risen / error,
+                100.0 * risen / trend.learned
+            )
         })
     }
 

@@ -8,7 +8,7 @@ use super::point::median;
 /// fewer is uncertain: by eight values, as until 28 November 2026, single steps of a run that held were ten deviations
 /// out (`replayed/v1-3x.tsv`); by 64 they are four at most.
 const KEPT: usize = 64;
-/// Losses without which nothing can be said.
+/// Losses without which nothing can be said, and of whose median a few do not move far.
 const ENOUGH: usize = 16;
 
 /// The last [`KEPT`] losses in nats, the newest last. In a checkpoint an f32 reads back to the same bits.
@@ -22,6 +22,17 @@ impl Recent {
             self.0.remove(0);
         }
         self.0.push(loss as f32);
+    }
+
+    /// The median of the last [`ENOUGH`]; `None` when there are fewer.
+    pub(super) fn level(&self) -> Option<f64> {
+        let first = self.0.len().checked_sub(ENOUGH)?;
+        Some(median(&mut self.0[first..].iter().map(|loss| f64::from(*loss)).collect::<Vec<f64>>()))
+    }
+
+    /// The standard error of such a level where single losses deviate so far: sqrt(pi / 2) times that of a mean.
+    pub(super) fn level_error(deviation: f64) -> f64 {
+        deviation * (std::f64::consts::FRAC_PI_2 / ENOUGH as f64).sqrt()
     }
 
     /// How many deviations `loss` is above the median of those before, a deviation being what it is of a normal

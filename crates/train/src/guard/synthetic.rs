@@ -233,3 +233,24 @@ fn the_layer_that_has_grown_most_is_named() {
     assert_eq!(json["act_layer"], 1, "as it is in metrics.jsonl");
     assert_eq!((run.readings[0].act_growth, run.readings[0].act_layer), (None, None), "too soon");
 }
+
+/// A run that loses a third of what was learned in its last 20 steps ends before any block shows it; the last look sees it.
+/// Without that it sees nothing at the end of a curve that has no spikes, and of those that have only where one is healing.
+#[test]
+fn what_happens_at_the_very_end_is_seen_at_the_end() {
+    for (name, shape) in SHAPES {
+        let (mut seen, mut false_alarms) = (0, 0);
+        for seed in 0..40 {
+            let steps = 600 + 97 * seed;
+            let well = run(&shape, seed, steps, |_| (0.0, 1.0));
+            false_alarms += u64::from(well.guard.last_look().is_some());
+            let worse = |step| if step + 20 > steps { shape.learned / 3.0 } else { 0.0 };
+            let ruined = run(&shape, seed, steps, |step| (worse(step), 1.0));
+            assert_eq!(ruined.ill, None, "{name}, {seed}: nobody could know");
+            seen += u64::from(ruined.guard.last_look().is_some());
+        }
+        println!("{name}: {seen} seen, {false_alarms} false alarms, in 40");
+        assert_eq!(seen, 40, "{name}");
+        assert!(false_alarms <= if shape.spikes > 0.0 { 2 } else { 0 }, "{name}: {false_alarms} in 40");
+    }
+}

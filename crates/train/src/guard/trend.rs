@@ -36,6 +36,10 @@ pub struct Growth {
 pub struct Trend {
     /// The smoothed loss now, or that of the last block where it is lower, in nats.
     pub loss: f64,
+    /// Its lowest.
+    pub lowest: f64,
+    /// By how much that is below the loss of the first steps.
+    pub learned: f64,
     /// How far it is above its lowest, in standard errors of such a difference; 0 or less when it is the lowest.
     pub rise: f64,
     /// How much of what had been learned (from the first steps to the lowest loss) is lost again; a share.
@@ -84,6 +88,8 @@ impl Trend {
         });
         Some(Trend {
             loss: now,
+            lowest: smooth[best],
+            learned,
             rise: if error > 0.0 { (now - smooth[best]) / error } else { 0.0 },
             lost,
             falling: fall > FALLING * error,
