@@ -62,6 +62,9 @@ ANNEAL = ("anneal", {**GATED, **STEP})
 V3B = ("v3b", {**GATED, "optimizer.multipliers.matrix": 0.05 * 768 / 256})
 AUTORESEARCH = ("autoresearch", {**SQUARED, **STEP})
 
+# `anneal` as it was until 28 November 2026, with autoresearch's values.
+BEFORE = ("anneal", {**ANNEAL[1], "optimizer.beta2": 0.95, "optimizer.multipliers.classifier": 0.1})
+
 # Name: recipe, settings.
 TRIALS = {
     "plain Llama, AdamW at 0.002": ("", {**GATED, **STEP, "optimizer.kind": "adamw", "optimizer.lr": 2e-3}),
@@ -79,27 +82,25 @@ TRIALS = {
     "the same at 0.06, the rate falls from the first step": ("autoresearch", {
         **SQUARED, **STEP, "model.window_pattern": "", "schedule.decay": 1.0, "optimizer.muon.lr": 0.06}),
     # What autoresearch tuned for steps of 2^19 tokens.
-    "anneal, AdamW's beta2 0.99": (ANNEAL[0], {**ANNEAL[1], "optimizer.beta2": 0.99}),
-    "anneal, AdamW's beta2 0.999": (ANNEAL[0], {**ANNEAL[1], "optimizer.beta2": 0.999}),
-    "anneal, AdamW's betas 0.9 and 0.99": (ANNEAL[0], {**ANNEAL[1], "optimizer.beta1": 0.9, "optimizer.beta2": 0.99}),
-    "anneal, embeddings at half the rate": (ANNEAL[0], {
-        **ANNEAL[1], "optimizer.multipliers.embedding": 7.5, "optimizer.multipliers.value_embedding": 7.5}),
-    "anneal, embeddings at twice the rate": (ANNEAL[0], {
-        **ANNEAL[1], "optimizer.multipliers.embedding": 30.0, "optimizer.multipliers.value_embedding": 30.0}),
-    "anneal, classifier at twice the rate": (ANNEAL[0], {**ANNEAL[1], "optimizer.multipliers.classifier": 0.2}),
-    "anneal, classifier at half the rate": (ANNEAL[0], {**ANNEAL[1], "optimizer.multipliers.classifier": 0.05}),
-    **{f"anneal, beta2 0.99, classifier at {part} the rate": (ANNEAL[0], {
-        **ANNEAL[1], "optimizer.beta2": 0.99, "optimizer.multipliers.classifier": 0.1 * factor})
+    "anneal, AdamW's beta2 0.99": (BEFORE[0], {**BEFORE[1], "optimizer.beta2": 0.99}),
+    "anneal, AdamW's beta2 0.999": (BEFORE[0], {**BEFORE[1], "optimizer.beta2": 0.999}),
+    "anneal, AdamW's betas 0.9 and 0.99": (BEFORE[0], {**BEFORE[1], "optimizer.beta1": 0.9, "optimizer.beta2": 0.99}),
+    "anneal, embeddings at half the rate": (BEFORE[0], {
+        **BEFORE[1], "optimizer.multipliers.embedding": 7.5, "optimizer.multipliers.value_embedding": 7.5}),
+    "anneal, embeddings at twice the rate": (BEFORE[0], {
+        **BEFORE[1], "optimizer.multipliers.embedding": 30.0, "optimizer.multipliers.value_embedding": 30.0}),
+    "anneal, classifier at twice the rate": (BEFORE[0], {**BEFORE[1], "optimizer.multipliers.classifier": 0.2}),
+    "anneal, classifier at half the rate": (BEFORE[0], {**BEFORE[1], "optimizer.multipliers.classifier": 0.05}),
+    **{f"anneal, beta2 0.99, classifier at {part} the rate": (BEFORE[0], {
+        **BEFORE[1], "optimizer.beta2": 0.99, "optimizer.multipliers.classifier": 0.1 * factor})
        for part, factor in (("half", 0.5), ("a quarter of", 0.25))},
-    "anneal, Muon's beta2 0.99": (ANNEAL[0], {**ANNEAL[1], "optimizer.muon.beta2": 0.99}),
-    "anneal, Muon's momentum 0.97": (ANNEAL[0], {**ANNEAL[1], "optimizer.muon.momentum": 0.97}),
+    "anneal, Muon's beta2 0.99": (BEFORE[0], {**BEFORE[1], "optimizer.muon.beta2": 0.99}),
+    "anneal, Muon's momentum 0.97": (BEFORE[0], {**BEFORE[1], "optimizer.muon.momentum": 0.97}),
 }  # fmt: skip
 # With all the tokens, since what is best for few of them need not be for more.
 LONG_TRIALS = {
-    "anneal, beta2 0.999": (ANNEAL[0], {**ANNEAL[1], "optimizer.beta2": 0.999}),
-    "anneal, beta2 0.999, classifier at half the rate": (ANNEAL[0], {
-        **ANNEAL[1], "optimizer.beta2": 0.999, "optimizer.multipliers.classifier": 0.05}),
-    "anneal with squared ReLU": (ANNEAL[0], {**ANNEAL[1], "model.ffn": "relu2", "model.ffn_hidden": 1024}),
+    "anneal with autoresearch's beta2 and classifier": BEFORE,
+    "anneal with squared ReLU": (BEFORE[0], {**BEFORE[1], "model.ffn": "relu2", "model.ffn_hidden": 1024}),
 }
 # Of the whole model, everything but Muon as `anneal` has it.
 ADAMW_RATES = (1e-3, 2e-3, 4e-3, 8e-3)
