@@ -643,7 +643,7 @@ impl RunConfig {
         if let Some(data) = whole.get_mut("data").and_then(toml::Value::as_table_mut) {
             data.retain(|key, _| key == "shuffle" || key == "packing");
         }
-        whole.retain(|key, _| COURSE.iter().any(|course| key == *course));
+        whole.retain(|key, _| COURSE.contains(&key));
         let mut course = BTreeMap::new();
         by_key(whole, "", &mut course);
         course

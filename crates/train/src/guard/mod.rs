@@ -243,9 +243,7 @@ impl Guard {
     /// A last look at a run that ends here: why it is ill, by [`Illness::Loss`], if it is. What has happened since the last
     /// full block no later one would show.
     pub fn last_look(&self) -> Option<String> {
-        let Some(trend) = self.trend.as_ref().filter(|_| self.config.action != Action::Off) else {
-            return None;
-        };
+        let trend = self.trend.as_ref().filter(|_| self.config.action != Action::Off)?;
         let level = self.health.recent.level()?;
         let history = &self.health.history;
         let error = Recent::level_error(history.deviation()).hypot(history.loss_error());
