@@ -237,6 +237,14 @@ fn a_second_process_on_the_same_run() {
     first.wait_for("step");
 }
 
+/// Runs a script in which `"$0"` is the binary.
+#[cfg(unix)]
+fn shell(place: &Place, words: &[&str]) -> common::Done {
+    let mut shell = Command::new(words[0]);
+    shell.args(&words[1..]).arg(place.command(&[]).get_program()).current_dir(place.path(""));
+    shell.env("ANNEAL_CACHE", place.path("cache")).output().expect("it runs").into()
+}
+
 /// The disk is full for large files only, which needs no privilege: the system is told to refuse
 /// files beyond 200 kB, and the moments of the optimiser take more.
 #[cfg(unix)]
@@ -253,9 +261,7 @@ fn a_checkpoint_that_cannot_be_written_leaves_the_older_ones() {
         fs::remove_dir_all(checkpoint).expect("it is ours");
     }
     let limited = "trap '' XFSZ; ulimit -f 400; exec \"$0\" train --resume run --threads 1";
-    let mut shell = Command::new("sh");
-    shell.args(["-c", limited]).arg(place.command(&[]).get_program()).current_dir(place.path(""));
-    let done: common::Done = shell.env("ANNEAL_CACHE", place.path("cache")).output().expect("sh runs").into();
+    let done = shell(&place, &["sh", "-c", limited]);
     done.expect_one_error(&["optimizer.safetensors"]);
     let left: Vec<String> = place.checkpoints("run").iter().map(|path| name(path)).collect();
     assert_eq!(left, ["step_000010"]);
@@ -274,9 +280,7 @@ fn a_cache_that_cannot_be_written() {
     fs::remove_file(place.path("cache")).expect("it is ours");
     // A file may have 1 KiB (two blocks of 512 bytes), which is less than the tokens take.
     let limited = "trap '' XFSZ; ulimit -f 2; exec \"$0\" data prepare text.txt --vocab 300";
-    let mut shell = Command::new("sh");
-    shell.args(["-c", limited]).arg(place.command(&[]).get_program()).current_dir(place.path(""));
-    let done: common::Done = shell.env("ANNEAL_CACHE", place.path("cache")).output().expect("sh runs").into();
+    let done = shell(&place, &["sh", "-c", limited]);
     done.expect_one_error(&["/cache,", "too large", "ANNEAL_CACHE"]);
     place.ok(&["data", "prepare", "text.txt", "--vocab", "300"]);
 }
@@ -304,9 +308,7 @@ fn a_full_disk() {
          head -c 1900000 /dev/zero > disk/filler && \
          \"$0\" train --resume disk/run --threads 1; echo \"first $?\"; \
          rm disk/filler && \"$0\" train --resume disk/run --threads 1 --quiet; echo \"second $?\"";
-    let mut shell = Command::new("unshare");
-    shell.args(["-rm", "sh", "-c", script]).arg(place.command(&[]).get_program()).current_dir(place.path(""));
-    let done: common::Done = shell.env("ANNEAL_CACHE", place.path("cache")).output().expect("it runs").into();
+    let done = shell(&place, &["unshare", "-rm", "sh", "-c", script]);
     if done.stderr.contains("mount:") {
         println!("skipped: this system does not mount: {}", done.stderr);
         return;
@@ -329,9 +331,7 @@ fn a_full_disk() {
          head -c $(( (free - one / 2) * 1024 )) /dev/zero > disk/filler && \
          \"$0\" train --resume disk/old --threads 1; echo \"third $?\"; \
          ls disk/old/checkpoints; grep -c made_room disk/old/events.jsonl";
-    let mut shell = Command::new("unshare");
-    shell.args(["-rm", "sh", "-c", script]).arg(place.command(&[]).get_program()).current_dir(place.path(""));
-    let done: common::Done = shell.env("ANNEAL_CACHE", place.path("cache")).output().expect("it runs").into();
+    let done = shell(&place, &["unshare", "-rm", "sh", "-c", script]);
     assert!(done.stdout.contains("third 0"), "{}{}", done.stdout, done.stderr);
     assert!(
         done.stderr.contains("the disk was full; disk/old/checkpoints/step_000010 is gone"),

@@ -19,16 +19,16 @@ struct Course {
     budget: &'static str,
     /// The last checkpoint's name begins so.
     last: &'static str,
-    /// Further settings.
-    more: &'static [&'static str],
+    /// Further settings, in lists.
+    more: &'static [&'static [&'static str]],
 }
 
 /// A run of some seconds with a checkpoint every few hundredths of one.
-const PLAIN: Course = Course { budget: "300steps", last: "step_000300", more: &["batch=4"] };
+const PLAIN: Course = Course { budget: "300steps", last: "step_000300", more: &[&["batch=4"]] };
 
 /// All that has a state of its own.
 const FULL: Course = Course {
-    more: &[
+    more: &[&[
         "batch=2",
         "accum=3",
         "batch_ramp.over=0.4",
@@ -36,44 +36,29 @@ const FULL: Course = Course {
         "optimizer.kind=muon",
         "schedule.kind=wsd",
         "data.packing=best_fit",
-    ],
+    ]],
     ..PLAIN
 };
 
-/// Its rate rises until it is ill, and it goes back, more than once.
-const ILL: Course = Course {
-    budget: "600steps",
-    last: "step_000600-r",
-    more: &[
-        "batch=2",
-        "accum=2",
-        "batch_ramp.over=0.4",
-        "ema.half_life=0.05",
-        "data.packing=best_fit",
-        "optimizer.lr=3.0",
-        "schedule.kind=linear",
-        "schedule.warmup=0.8",
-        "schedule.final_fraction=0",
-    ],
-};
+/// A rate that rises until the run is ill, whatever optimiser has it, and states that are to go back with it.
+const UNTIL_ILL: &[&str] = &[
+    "batch=2",
+    "accum=2",
+    "batch_ramp.over=0.4",
+    "ema.half_life=0.05",
+    "data.packing=best_fit",
+    "optimizer.lr=3.0",
+    "schedule.kind=linear",
+    "schedule.warmup=0.8",
+    "schedule.final_fraction=0",
+];
+
+/// It goes back, more than once.
+const ILL: Course = Course { budget: "600steps", last: "step_000600-r", more: &[UNTIL_ILL] };
 
 /// Likewise, by Muon.
-const ILL_BY_MUON: Course = Course {
-    more: &[
-        "batch=2",
-        "accum=2",
-        "batch_ramp.over=0.4",
-        "ema.half_life=0.05",
-        "data.packing=best_fit",
-        "optimizer.kind=muon",
-        "optimizer.muon.lr=3.0",
-        "optimizer.lr=3.0",
-        "schedule.kind=linear",
-        "schedule.warmup=0.8",
-        "schedule.final_fraction=0",
-    ],
-    ..ILL
-};
+const ILL_BY_MUON: Course =
+    Course { more: &[UNTIL_ILL, &["optimizer.kind=muon", "optimizer.muon.lr=3.0"]], ..ILL };
 
 fn settings(run: &str, threads: &str, course: Course) -> Vec<String> {
     let args = [
@@ -99,7 +84,7 @@ fn settings(run: &str, threads: &str, course: Course) -> Vec<String> {
         "eval.final_windows=4",
     ];
     args.iter()
-        .chain(course.more.iter().flat_map(|set| [&"--set", set]))
+        .chain(course.more.iter().copied().flatten().flat_map(|set| [&"--set", set]))
         .map(|arg| (*arg).to_owned())
         .collect()
 }
