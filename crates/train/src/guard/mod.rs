@@ -246,7 +246,8 @@ impl Guard {
         let trend = self.trend.as_ref().filter(|_| self.config.action != Action::Off)?;
         let level = self.health.recent.level()?;
         let history = &self.health.history;
-        let error = Recent::level_error(history.deviation()).hypot(history.loss_error());
+        // Not `f64::hypot`: it is the platform's and may round otherwise there, and a run is to be judged alike on all.
+        let error = (Recent::level_error(history.deviation()).powi(2) + history.loss_error().powi(2)).sqrt();
         let GuardConfig { rise, lost, .. } = self.config;
         let risen = level - trend.lowest;
         (trend.learned > 0.0 && risen >= rise * error && risen >= lost * trend.learned).then(|| {
