@@ -424,7 +424,8 @@ def train(run, args):
     final = None
     if steps == run.steps:
         # The run may not have ended, and have no validation here.
-        final = bpb[steps] if steps in bpb else measure(config["eval"]["final_windows"])
+        ended = any(e["event"] == "finished" for e in events)
+        final = bpb[steps] if ended else measure(config["eval"]["final_windows"])
         print(f"val_bpb {final:.5f}")
     return records, bpb, validations, final
 

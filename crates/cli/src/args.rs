@@ -1,15 +1,18 @@
 //! What the user typed. Nothing here touches the system; what the words mean is found out by the
 //! command that they belong to.
 
+use std::any::TypeId;
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args as ClapArgs, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use model::Cut;
-use train::Budget;
+use train::{Budget, Pick};
 
 mod estimate;
+mod numbers;
 
 pub(crate) use estimate::{EstimateArgs, TapsName, chip_name};
+use numbers::{rate, temperature, whole, whole_in};
 
 /// Trains language models on the Neural Engine of Apple Silicon and on any CPU.
 #[derive(Debug, Parser)]
@@ -29,6 +32,35 @@ pub(crate) struct Args {
     /// What to do.
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Args {
+    /// What this process was asked for. It ends when that is help, or no command of ours.
+    pub(crate) fn read() -> Args {
+        let matches = Args::definition().get_matches();
+        Args::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
+
+    /// Options with a number or a length take what begins with a minus, too, and say themselves what is wrong with it.
+    fn definition() -> clap::Command {
+        fn take_minus(command: clap::Command) -> clap::Command {
+            let numbers = [
+                TypeId::of::<u16>(),
+                TypeId::of::<u32>(),
+                TypeId::of::<u64>(),
+                TypeId::of::<usize>(),
+                TypeId::of::<f64>(),
+                TypeId::of::<Budget>(),
+            ];
+            let command = command.mut_args(|arg| {
+                let of = arg.get_value_parser().type_id();
+                let takes = numbers.iter().any(|number| of == *number) && !arg.is_require_equals_set();
+                if takes { arg.allow_hyphen_values(true) } else { arg }
+            });
+            command.mut_subcommands(take_minus)
+        }
+        take_minus(Args::command())
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -110,13 +142,13 @@ pub(crate) struct TrainArgs {
     #[arg(long, short, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
     /// Seed of the initial weights and of the order of the text
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<u32>)]
     pub(crate) seed: Option<u32>,
     /// Sequences in a batch
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<u32>)]
     pub(crate) batch: Option<u32>,
     /// Learning rate; what a recipe has for parts of the model, Muon's matrices among them, keeps its ratio to it
-    #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
+    #[arg(long, value_name = "RATE", value_parser = rate)]
     pub(crate) lr: Option<f64>,
     /// Any setting of the TOML file by its whole key; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_value, action = ArgAction::Append)]
@@ -171,16 +203,16 @@ pub(crate) struct DeviceArgs {
     #[arg(long, value_name = "PRECISION")]
     pub(crate) precision: Option<Precision>,
     /// Threads to compute with [default: one for each core]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<u16>)]
     pub(crate) threads: Option<u16>,
 }
 
-/// Measure a run's newest checkpoint in bits per byte
+/// Measure a run's model in bits per byte
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 EXAMPLES:
   anneal eval runs/notes
-  anneal eval runs/notes --data other.txt --stride 64
+  anneal eval runs/notes --checkpoint best --data other.txt --stride 64
   anneal eval runs/notes --protocol autoresearch --bytes compat
   anneal eval runs/notes --protocol ane-windows --no-softcap
   anneal eval runs/notes --json | jq .val_bpb
@@ -204,19 +236,19 @@ pub(crate) struct EvalArgs {
     #[arg(long, value_name = "NAME")]
     pub(crate) protocol: Option<EvalProtocol>,
     /// Windows to measure
-    #[arg(long, value_name = "N", conflicts_with = "stride")]
+    #[arg(long, value_name = "N", conflicts_with = "stride", value_parser = whole::<usize>)]
     pub(crate) windows: Option<usize>,
     /// Tokens from one sliding window to the next
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>)]
     pub(crate) stride: Option<usize>,
     /// Tokens in a window [default: the sequence length that the run was trained with]
-    #[arg(long, value_name = "T")]
+    #[arg(long, value_name = "T", value_parser = whole::<usize>)]
     pub(crate) window: Option<usize>,
     /// With autoresearch: tokens to measure; its MLX port takes 1572864
-    #[arg(long, value_name = "N", default_value_t = train::AUTORESEARCH_TOKENS)]
+    #[arg(long, value_name = "N", default_value_t = train::AUTORESEARCH_TOKENS, value_parser = whole::<u64>)]
     pub(crate) eval_tokens: u64,
     /// With autoresearch: rows in a batch, which decides where the last whole batch ends
-    #[arg(long, value_name = "N", default_value_t = train::AUTORESEARCH_BATCH)]
+    #[arg(long, value_name = "N", default_value_t = train::AUTORESEARCH_BATCH, value_parser = whole::<u64>)]
     pub(crate) eval_batch: u64,
     /// How bytes of a token are counted: its own, or those of the token decoded alone
     #[arg(long, value_name = "HOW", default_value = "raw")]
@@ -224,6 +256,9 @@ pub(crate) struct EvalArgs {
     /// Leave out the softcap that the model was trained with, as autoresearch-ANE's validation does
     #[arg(long)]
     pub(crate) no_softcap: bool,
+    /// Which checkpoint: newest, best (of the lowest val_bpb), a step, or a checkpoint's name
+    #[arg(long, value_name = "WHICH", default_value_t = Pick::Newest)]
+    pub(crate) checkpoint: Pick,
     /// Take the weights that training goes on with, and not their mean, of a run that keeps one
     #[arg(long)]
     pub(crate) raw_weights: bool,
@@ -257,7 +292,8 @@ pub(crate) enum EvalBytes {
 EXAMPLES:
   anneal generate runs/notes
   anneal generate runs/notes --prompt 'Once upon a time' --temperature 0
-  anneal generate runs/notes --stories 3 --seed 7 --max-tokens 200")]
+  anneal generate runs/notes --stories 3 --seed 7 --max-tokens 200
+  anneal generate runs/notes --checkpoint best")]
 pub(crate) struct GenerateArgs {
     /// The directory of a run
     pub(crate) run: PathBuf,
@@ -265,20 +301,23 @@ pub(crate) struct GenerateArgs {
     #[arg(long, short, value_name = "TEXT", default_value = "")]
     pub(crate) prompt: String,
     /// Tokens to write at most; a text that ends earlier ends
-    #[arg(long, value_name = "N", default_value_t = 400)]
+    #[arg(long, value_name = "N", default_value_t = 400, value_parser = whole::<usize>)]
     pub(crate) max_tokens: usize,
     /// How freely to choose: 0 always takes the likeliest token
-    #[arg(long, short, value_name = "T", default_value_t = 0.8, value_parser = temperature, allow_negative_numbers = true)]
+    #[arg(long, short, value_name = "T", default_value_t = 0.8, value_parser = temperature)]
     pub(crate) temperature: f64,
     /// Choose among the likeliest K tokens; 0 among all
-    #[arg(long, value_name = "K", default_value_t = 50)]
+    #[arg(long, value_name = "K", default_value_t = 50, value_parser = whole::<usize>)]
     pub(crate) top_k: usize,
     /// Seed of the choices: the same seed writes the same text
-    #[arg(long, value_name = "N", default_value_t = 42)]
+    #[arg(long, value_name = "N", default_value_t = 42, value_parser = whole::<u64>)]
     pub(crate) seed: u64,
     /// How many texts to write
-    #[arg(long, short = 'n', value_name = "N", default_value_t = 1)]
+    #[arg(long, short = 'n', value_name = "N", default_value_t = 1, value_parser = whole::<u64>)]
     pub(crate) stories: u64,
+    /// Which checkpoint: newest, best (of the lowest val_bpb), a step, or a checkpoint's name
+    #[arg(long, value_name = "WHICH", default_value_t = Pick::Newest)]
+    pub(crate) checkpoint: Pick,
     /// Take the weights that training goes on with, and not their mean, of a run that keeps one
     #[arg(long)]
     pub(crate) raw_weights: bool,
@@ -340,16 +379,16 @@ pub(crate) struct PrepareArgs {
     #[arg(long)]
     pub(crate) lenient: bool,
     /// Training shards of climbmix, some 100 MB each; the validation shard comes with them
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<u32>)]
     pub(crate) shards: Option<u32>,
     /// Files that are downloaded at the same time
-    #[arg(long, value_name = "N", default_value_t = 4)]
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = whole::<usize>)]
     pub(crate) jobs: usize,
     /// Where the Hugging Face Hub is, or a mirror [default: HF_ENDPOINT, else https://huggingface.co]
     #[arg(long, value_name = "URL")]
     pub(crate) endpoint: Option<String>,
     /// Size of the vocabulary [default: 8192, 2048 for small sources]
-    #[arg(long, value_name = "N", conflicts_with = "tokenizer")]
+    #[arg(long, value_name = "N", conflicts_with = "tokenizer", value_parser = whole::<usize>)]
     pub(crate) vocab: Option<usize>,
     /// Use this tokenizer (a tokenizer.json, llama2.c's tokenizer.bin or a rank file) instead of training one
     #[arg(long, value_name = "FILE")]
@@ -376,10 +415,10 @@ pub(crate) struct InspectArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) tokenizer: Option<PathBuf>,
     /// Tokens in each table
-    #[arg(long, value_name = "N", default_value_t = 10)]
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = whole::<usize>)]
     pub(crate) top: usize,
     /// Documents to show, from all over the text
-    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = whole::<usize>)]
     pub(crate) samples: usize,
     /// The column of Parquet files, or the field of JSON lines, with the text
     #[arg(long, value_name = "NAME", default_value = data::corpus::COLUMN)]
@@ -457,10 +496,10 @@ pub(crate) struct LayerArgs {
     #[arg(long, value_name = "NAME")]
     pub(crate) segment: Option<String>,
     /// Sequences in a batch
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = whole::<usize>)]
     pub(crate) batch: usize,
     /// Tokens in a sequence [default: the preset's]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>)]
     pub(crate) seq: Option<usize>,
 }
 
@@ -478,7 +517,7 @@ pub(crate) struct MilPrintArgs {
     #[command(flatten)]
     pub(crate) layer: LayerArgs,
     /// Constants of up to this many elements stand in the text
-    #[arg(long, value_name = "N", default_value_t = 16)]
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = whole::<usize>)]
     pub(crate) inline_max: usize,
     /// Write each program into a folder of its name in DIR, with the files of its large constants
     #[arg(long, value_name = "DIR")]
@@ -624,13 +663,13 @@ pub(crate) struct BenchArgs {
     #[arg(long, short, value_name = "NAME", default_value = train::DEFAULT_PRESET)]
     pub(crate) preset: String,
     /// Tokens in a sequence [default: the preset's]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<u32>)]
     pub(crate) seq: Option<u32>,
     /// Sequences in a batch [default: what training would take]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<u32>)]
     pub(crate) batch: Option<u32>,
     /// Steps, or tokens of `generate`, to measure, after some to warm up
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = whole_in::<u32>(1..=u64::from(u32::MAX)))]
     pub(crate) steps: u32,
     /// Any other setting, as for `anneal train`; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_value, action = ArgAction::Append)]
@@ -638,7 +677,7 @@ pub(crate) struct BenchArgs {
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
     /// Convolutions in a row for `peak`
-    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=512))]
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = whole_in::<u32>(1..=512))]
     pub(crate) depth: u32,
     /// Also print where the time goes (device cpu only)
     #[arg(long)]
@@ -655,13 +694,6 @@ fn key_value(text: &str) -> Result<(String, String), String> {
     }
 }
 
-fn temperature(text: &str) -> Result<f64, String> {
-    match text.parse() {
-        Ok(value) if (0.0..=100.0).contains(&value) => Ok(value),
-        _ => Err("expected a number from 0 to 100".to_owned()),
-    }
-}
-
 /// `attn` stands for `attn|ffn`, which a shell would take for a pipe.
 fn cut(text: &str) -> Result<Cut, String> {
     if text == "attn" { Ok(Cut::AttnFfn) } else { text.parse() }
@@ -670,11 +702,30 @@ fn cut(text: &str) -> Result<Cut, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_definition_is_sound() {
-        Args::command().debug_assert();
+        Args::definition().debug_assert();
+    }
+
+    #[test]
+    fn what_is_no_such_number_is_said_in_words() {
+        for (line, said) in [
+            ("train --seed -1", "'-1' for '--seed <N>': expected a whole number"),
+            ("train --budget -5m", "'-5m' for '--budget <LENGTH>'"),
+            ("bench step --steps -1", "'-1' for '--steps <N>': expected a whole number from 1 on"),
+            ("bench peak --depth 513", "expected a whole number from 1 to 512"),
+            ("generate a --temperature -.5", "'-.5' for '--temperature <T>': expected a number from 0"),
+            ("train --batch 1.5", "'1.5' for '--batch <N>': expected a whole number"),
+            ("train --lr fast", "'fast' for '--lr <RATE>': expected a number"),
+            ("train --threads 70000", "'70000' for '--threads <N>': expected a whole number from 0 to 65535"),
+            ("generate a --checkpoint 3rd", "'3rd' for '--checkpoint <WHICH>': newest, best, a step"),
+            ("mil print --seq x", "'x' for '--seq <N>': expected a whole number"),
+        ] {
+            let words = std::iter::once("anneal").chain(line.split(' '));
+            let error = Args::definition().try_get_matches_from(words).unwrap_err().to_string();
+            assert!(error.contains(said), "{line}: {error}");
+        }
     }
 
     #[test]

@@ -19,14 +19,13 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use args::{Args, Command, DataCommand, MilCommand};
-use clap::Parser;
 use commands::{bench, data, devices, estimate, eval, generate, mil, mil_export, probe, report, train};
 
 /// The result of a command.
 type Result<T = ExitCode, E = Box<dyn Error>> = std::result::Result<T, E>;
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = Args::read();
     // Standard output is not locked: a progress bar may be drawn from another thread.
     let out = &mut io::stdout();
     let done = match &args.command {

@@ -205,6 +205,7 @@ fn what_the_guard_read_is_drawn_against_its_thresholds() {
             act_growth: Some(act_growth),
             act_layer: Some(1),
             grad_growth: None,
+            helpless: 0,
             verdict: Verdict::Healthy,
             news: None,
         };

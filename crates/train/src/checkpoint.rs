@@ -114,6 +114,18 @@ impl StateFile {
         FileSum::of(&serde_json::to_vec(&unsigned).expect("numbers and strings can be written")).sha256
     }
 
+    /// As it is written, with its checksum.
+    fn signed(&mut self) -> Vec<u8> {
+        self.sha256 = self.sum();
+        serde_json::to_vec_pretty(&self).expect("numbers and strings can be written")
+    }
+
+    /// What its validation found, if it was written because it was time to.
+    fn score(&self) -> Option<Score> {
+        let val_bpb = self.val_bpb.filter(|val_bpb| val_bpb.is_finite())?;
+        (self.occasion() != Occasion::Other).then_some((val_bpb, self.val_windows))
+    }
+
     /// Why it was written; what does not say was written because it was time to.
     fn occasion(&self) -> Occasion {
         self.occasion.unwrap_or(Occasion::Regular)
@@ -197,18 +209,18 @@ impl Checkpoint {
 /// What was found among a run's checkpoints.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Found {
-    /// The newest that is whole; `None` when the run has none at all.
+    /// It; `None` when the run has none at all.
     pub checkpoint: Option<Checkpoint>,
-    /// Newer ones that are not, and why.
+    /// Those that come before it and cannot be used, and why.
     pub skipped: Vec<(PathBuf, String)>,
 }
 
 /// The name of a checkpoint's folder. Newer ones are greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Name {
+pub(crate) struct Name {
     /// How often the run had gone back.
-    recoveries: usize,
-    step: u64,
+    pub(crate) recoveries: usize,
+    pub(crate) step: u64,
 }
 
 impl Name {
@@ -216,13 +228,13 @@ impl Name {
         Name { recoveries: state.recoveries.all.len(), step: state.spent.steps }
     }
 
-    fn parse(path: &Path) -> Option<Name> {
+    pub(crate) fn parse(path: &Path) -> Option<Name> {
         let name = path.file_name()?.to_str()?.strip_prefix("step_")?;
         let (step, recoveries) = name.split_once("-r").unwrap_or((name, "0"));
         Some(Name { recoveries: recoveries.parse().ok()?, step: step.parse().ok()? })
     }
 
-    fn folder(self) -> String {
+    pub(crate) fn folder(self) -> String {
         match self.recoveries {
             0 => format!("step_{:06}", self.step),
             recoveries => format!("step_{:06}-r{recoveries}", self.step),
@@ -242,6 +254,10 @@ impl Checkpoints {
         Checkpoints { dir: run.join("checkpoints") }
     }
 
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// Steps and folders, oldest first, whole or not.
     pub fn list(&self) -> Vec<(u64, PathBuf)> {
         self.named().into_iter().map(|(name, path)| (name.step, path)).collect()
@@ -252,7 +268,7 @@ impl Checkpoints {
         self.named().last().map(|(name, _)| name.recoveries)
     }
 
-    fn named(&self) -> Vec<(Name, PathBuf)> {
+    pub(crate) fn named(&self) -> Vec<(Name, PathBuf)> {
         let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
         let mut all: Vec<(Name, PathBuf)> =
             entries.filter_map(|entry| Some((Name::parse(&entry.path())?, entry.path()))).collect();
@@ -330,16 +346,16 @@ impl Checkpoints {
     /// they neither count nor go.
     fn superfluous(&self, config: &CheckpointConfig, state: &TrainerState) -> Vec<PathBuf> {
         let all: Vec<_> = self.named().into_iter().filter(|(name, _)| *name <= Name::of(state)).collect();
-        let candidate = |(name, path): &(Name, PathBuf)| {
-            let read = StateFile::read(&path.join(STATE)).ok();
-            Candidate {
-                number: read.as_ref().map_or(0, |read| read.saves),
-                occasion: read.as_ref().map_or(Occasion::Other, StateFile::occasion),
-                val_bpb: read.and_then(|read| read.val_bpb),
-                abandoned: state.recoveries.have_abandoned(name.recoveries, name.step),
-            }
+        let read: Vec<_> = all.iter().map(|(_, path)| StateFile::read(&path.join(STATE)).ok()).collect();
+        let scores = read.iter().map(|read| read.as_ref().and_then(StateFile::score));
+        let scores: Vec<_> = of_one_measure(scores.collect());
+        let candidate = |at: usize| Candidate {
+            number: read[at].as_ref().map_or(0, |read| read.saves),
+            occasion: read[at].as_ref().map_or(Occasion::Other, StateFile::occasion),
+            val_bpb: scores[at],
+            abandoned: state.recoveries.have_abandoned(all[at].0.recoveries, all[at].0.step),
         };
-        let stay = retention::stay(config, &all.iter().map(candidate).collect::<Vec<_>>());
+        let stay = retention::stay(config, &(0..all.len()).map(candidate).collect::<Vec<_>>());
         all.into_iter().zip(stay).filter(|(_, stays)| !stays).map(|((_, path), _)| path).collect()
     }
 
@@ -357,37 +373,12 @@ impl Checkpoints {
     /// has gone back from them or not.
     pub(crate) fn scored(&self, windows: usize) -> Vec<(f64, PathBuf)> {
         let scored = |path: PathBuf| {
-            let read = StateFile::read(&path.join(STATE)).ok()?;
-            let is_one = read.occasion() != Occasion::Other && read.val_windows == Some(windows);
-            let val_bpb = read.val_bpb.filter(|val_bpb| is_one && val_bpb.is_finite())?;
+            let (val_bpb, _) = score(&path).filter(|(_, over)| *over == Some(windows))?;
             Some((val_bpb, path))
         };
         let mut all: Vec<_> = self.named().into_iter().filter_map(|(_, path)| scored(path)).collect();
         all.sort_by(|a, b| a.0.total_cmp(&b.0));
         all
-    }
-
-    /// The newest checkpoint that verifies.
-    ///
-    /// # Errors
-    /// [`Error::NoValidCheckpoint`] when there are some and none verifies, [`Error::ModelChanged`] when the newest that
-    /// can be read is of another model.
-    pub fn newest_valid(&self, config: &ModelConfig, vocabulary: Option<&Vocabulary>) -> Result<Found> {
-        let mut skipped = Vec::new();
-        for (_, path) in self.list().into_iter().rev() {
-            match load(&path, config, vocabulary) {
-                Ok(checkpoint) => {
-                    return Ok(Found { checkpoint: Some(checkpoint), skipped });
-                }
-                // So are those before it.
-                Err(changed @ Error::ModelChanged { .. }) => return Err(changed),
-                Err(why) => skipped.push((path, why.to_string())),
-            }
-        }
-        if skipped.is_empty() {
-            return Ok(Found::default());
-        }
-        Err(Error::NoValidCheckpoint { dir: self.dir.clone(), skipped })
     }
 
     /// Removes what a killed process left unfinished. Only for who holds the run's lock.
@@ -402,6 +393,36 @@ impl Checkpoints {
         }
         whole_file::remove_unfinished(&self.dir);
     }
+}
+
+/// The val_bpb of a regular checkpoint that was validated, and over how many windows, where that is known.
+pub(crate) type Score = (f64, Option<usize>);
+
+/// Of a checkpoint.
+pub(crate) fn score(path: &Path) -> Option<Score> {
+    StateFile::read(&path.join(STATE)).ok()?.score()
+}
+
+/// The val_bpb of those that were validated over as many windows as the newest that was; `scores` are in order of age.
+pub(crate) fn of_one_measure(scores: Vec<Option<Score>>) -> Vec<Option<f64>> {
+    let newest = scores.iter().rev().flatten().map(|(_, windows)| *windows).next();
+    let same = |score: Option<Score>| score.filter(|(_, windows)| Some(*windows) == newest);
+    scores.into_iter().map(|score| same(score).map(|(val_bpb, _)| val_bpb)).collect()
+}
+
+/// Writes what a validation of a checkpoint found into it.
+///
+/// # Errors
+/// [`Error::Checkpoint`] when its state cannot be read; [`Error::DiskFull`], [`Error::ReadOnly`], [`Error::Io`]. It is
+/// whole either way.
+pub(crate) fn add_score(path: &Path, (val_bpb, windows): (f64, usize)) -> Result<()> {
+    let path = path.join(STATE);
+    let mut state = StateFile::read(&path)?;
+    if (state.val_bpb, state.val_windows) == (Some(val_bpb), Some(windows)) {
+        return Ok(());
+    }
+    (state.val_bpb, state.val_windows) = (Some(val_bpb), Some(windows));
+    whole_file::write_whole(&path, &state.signed())
 }
 
 /// Removes a checkpoint; whether it is gone.
@@ -467,8 +488,7 @@ fn write_into(folder: &Path, snapshot: &Snapshot<'_>, needed: u64) -> Result<u64
         files,
         sha256: String::new(),
     };
-    state.sha256 = state.sum();
-    let json = serde_json::to_vec_pretty(&state).expect("numbers and strings can be written");
+    let json = state.signed();
     whole_file::write_synced(&folder.join(STATE), &json, needed)?;
     whole_file::sync_folder(Some(folder));
     Ok(state.files.values().map(|sum| sum.bytes).sum::<u64>() + json.len() as u64)
@@ -564,6 +584,21 @@ pub fn load(folder: &Path, config: &ModelConfig, vocabulary: Option<&Vocabulary>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Pick;
+
+    #[test]
+    fn scores_are_compared_where_they_are_of_as_many_windows_as_the_newest() {
+        let over = |windows: [Option<usize>; 3]| {
+            let scores =
+                [Some((1.9, windows[0])), None, Some((2.0, windows[1])), Some((2.1, windows[2])), None];
+            of_one_measure(scores.to_vec())
+        };
+        assert_eq!(over([Some(4), Some(64), Some(64)]), [None, None, Some(2.0), Some(2.1), None]);
+        // From before the windows were written down.
+        assert_eq!(over([None; 3]), [Some(1.9), None, Some(2.0), Some(2.1), None]);
+        assert_eq!(over([None, None, Some(4)]), [None, None, None, Some(2.1), None]);
+        assert_eq!(of_one_measure(vec![None]), [None]);
+    }
     use crate::Stretch;
     use model::presets;
 
@@ -657,7 +692,7 @@ mod tests {
         }
 
         fn newest_step(&self) -> (u64, Vec<(PathBuf, String)>) {
-            let found = self.checkpoints().newest_valid(&self.config.model, None).unwrap();
+            let found = self.checkpoints().pick(Pick::Newest, &self.config.model, None).unwrap();
             (found.checkpoint.unwrap().state.spent.steps, found.skipped)
         }
     }
@@ -665,12 +700,16 @@ mod tests {
     #[test]
     fn what_is_saved_is_loaded() {
         let saved = Saved::new();
-        assert_eq!(saved.checkpoints().newest_valid(&saved.config.model, None).unwrap(), Found::default());
+        assert_eq!(
+            saved.checkpoints().pick(Pick::Newest, &saved.config.model, None).unwrap(),
+            Found::default()
+        );
         let (path, bytes) = saved.save(7, Some(1.25)).unwrap();
         assert!(path.ends_with("checkpoints/step_000007"));
         let on_disk: u64 = fs::read_dir(&path).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).sum();
         assert_eq!(bytes, on_disk);
-        let loaded = saved.checkpoints().newest_valid(&saved.config.model, None).unwrap().checkpoint.unwrap();
+        let loaded =
+            saved.checkpoints().pick(Pick::Newest, &saved.config.model, None).unwrap().checkpoint.unwrap();
         assert_eq!(loaded.state, saved.state(7));
         assert_eq!(loaded.val_bpb, Some(1.25));
         assert_eq!(loaded.weights, saved.weights);
@@ -710,7 +749,8 @@ mod tests {
         for (_, path) in saved.checkpoints().list() {
             cut(&path.join(WEIGHTS), 0);
         }
-        let error = saved.checkpoints().newest_valid(&saved.config.model, None).unwrap_err().to_string();
+        let error =
+            saved.checkpoints().pick(Pick::Newest, &saved.config.model, None).unwrap_err().to_string();
         assert!(error.contains("step_000002") && error.contains("step_000001"), "{error}");
     }
 
@@ -722,7 +762,8 @@ mod tests {
         let values = |p| model::initial_values(&saved.config.model, p, 4);
         saved.means = Some(saved.parameters.iter().map(values).collect());
         let (path, bytes) = saved.save(2, None).unwrap();
-        let loaded = saved.checkpoints().newest_valid(&saved.config.model, None).unwrap().checkpoint.unwrap();
+        let loaded =
+            saved.checkpoints().pick(Pick::Newest, &saved.config.model, None).unwrap().checkpoint.unwrap();
         assert_eq!((&loaded.weights, &loaded.means), (&saved.weights, &saved.means));
         assert_eq!(loaded.state, saved.state(2));
         assert_eq!(loaded.model_weights(true), saved.weights);
@@ -743,7 +784,11 @@ mod tests {
         let changed = |change: &dyn Fn(&mut ModelConfig)| {
             let mut other = saved.config.model.clone();
             change(&mut other);
-            saved.checkpoints().newest_valid(&other, None).map(|_| ()).map_err(|error| error.to_string())
+            saved
+                .checkpoints()
+                .pick(Pick::Newest, &other, None)
+                .map(|_| ())
+                .map_err(|error| error.to_string())
         };
         let width = changed(&|c| c.width = 44).unwrap_err();
         let wanted = "step_000001: it was trained with model.width = 40, and config.toml says 44; ";

@@ -498,9 +498,9 @@ pub struct LossScaleConfig {
 pub struct EvalConfig {
     /// How often; 0 only at the end.
     pub every: Stretch,
-    /// Windows of the validation tokens, each time.
+    /// Windows of the validation tokens, each time, and once more at the end: by them checkpoints are compared.
     pub windows: usize,
-    /// Windows at the end of the run; 0 takes all there are.
+    /// Windows that the last model is measured over; 0 takes all there are.
     pub final_windows: usize,
 }
 

@@ -101,8 +101,9 @@ pub enum Error {
     /// A budget that is spent without a model that is of use.
     #[error(
         "step {step}: the budget is spent after {updates} updates ({skipped} steps were left out because what they \
-         computed could not be used), and val_bpb is {val_bpb}: the model is of no use; events.jsonl says what was \
-         wrong: start a run with a lower optimizer.lr, a longer budget, or on another device"
+         computed could not be used), and val_bpb is {val_bpb}: the model is of no use{}; events.jsonl says what was \
+         wrong: start a run with a lower optimizer.lr, a longer budget, or on another device",
+        better.map_or(String::new(), |step| format!(", and that of step {step} was better: --checkpoint best takes it"))
     )]
     NothingLearned {
         /// The last step.
@@ -113,6 +114,8 @@ pub enum Error {
         skipped: u64,
         /// The last validation.
         val_bpb: f64,
+        /// The step of a checkpoint that is better.
+        better: Option<u64>,
     },
 
     // Run directories and checkpoints
@@ -178,6 +181,16 @@ pub enum Error {
         dir: PathBuf,
         /// Each of them and what is wrong with it.
         skipped: Vec<(PathBuf, String)>,
+    },
+    /// A run has no such checkpoint.
+    #[error("{}: it has no checkpoint {wanted}: {}", dir.display(), known_checkpoints(there))]
+    NoSuchCheckpoint {
+        /// The folder of checkpoints.
+        dir: PathBuf,
+        /// What was asked for, as in "it has no checkpoint …".
+        wanted: String,
+        /// The names of those that there are, oldest first.
+        there: Vec<String>,
     },
     /// A line of a `.jsonl` file that cannot be read, other than an unfinished last one.
     #[error("{}, line {line}: {problem}", path.display())]
@@ -292,6 +305,13 @@ pub enum Error {
 
 fn megabytes(bytes: u64) -> String {
     format!("{:.1} MB", bytes as f64 / 1e6)
+}
+
+fn known_checkpoints(there: &[String]) -> String {
+    if there.is_empty() {
+        return "it has none yet; train it first".into();
+    }
+    format!("there are {}; or take the newest", there.join(", "))
 }
 
 fn known_keys(known: &[String]) -> String {

@@ -46,6 +46,7 @@ pub mod json_lines;
 pub mod loss_scale;
 mod muon;
 mod optimizer;
+mod pick;
 pub mod recipes;
 mod recovery;
 pub mod retention;
@@ -79,12 +80,13 @@ pub use gradient::{Measure, Peak};
 pub use loss_scale::{LossScale, LossScaleState};
 pub use muon::{Muon, MuonConfig};
 pub use optimizer::{Optimizer, Pace};
+pub use pick::Pick;
 pub use recovery::{Fitted, Recoveries, Recovery};
 pub use run_dir::RunDir;
 pub use schedule::{Schedule, ScheduleKind};
 pub use session::{
-    Fallback, Observer, Outcome, RunOptions, Start, Summary, Trained, load_trained, prepare_data, train_run,
-    train_run_by,
+    Better, Fallback, Observer, Outcome, RunOptions, Start, Summary, Trained, load_trained, prepare_data,
+    train_run, train_run_by,
 };
 pub use trainer::{ScaleChange, StepMetrics, Timings, Trainer};
 pub use user_config::UserConfig;

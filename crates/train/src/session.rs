@@ -13,14 +13,15 @@ use data::{Dataset, PrepareOptions, ReadOptions, Tokenizer, TokenizerChoice, Voc
 use device::Device;
 use serde::Serialize;
 
-use crate::checkpoint::{Checkpoint, Snapshot};
+use crate::checkpoint::{self, Checkpoint, Name, Snapshot};
 use crate::clock::SleepWatch;
-use crate::config::OnDeviceFailure;
+use crate::config::{EvalConfig, OnDeviceFailure};
+use crate::loss_scale::{LossScaleState, PATIENCE};
 use crate::retention::Occasion;
 use crate::run_dir::{self, RunDir};
 use crate::trainer::ScaleChange;
 use crate::{
-    Budget, Change, Checkpoints, Clock, Error, Evaluation, Event, MachineClock, Result, RunConfig,
+    Budget, Change, Checkpoints, Clock, Error, Evaluation, Event, MachineClock, Pick, Result, RunConfig,
     StepMetrics, Trainer, UserConfig,
 };
 
@@ -111,6 +112,28 @@ pub struct Summary {
     pub validation: Evaluation,
     /// The best that any model can reach on the whole validation text, where that is known.
     pub bound_bits_per_byte: Option<f64>,
+    /// A checkpoint that the run still has and that is better than its end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub better: Option<Better>,
+}
+
+/// What is worth a line where a text is one document, which has no standard error: half a percent over the same windows.
+const LEAST_GAIN: f64 = 0.005;
+
+/// A checkpoint that is better than the end of its run by more than the standard error of that, over the same windows:
+/// of a run that has learned its text by heart, or whose rate was too high.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Better {
+    /// Its step.
+    pub step: u64,
+    /// Its folder.
+    pub checkpoint: PathBuf,
+    /// Its val_bpb.
+    pub val_bpb: f64,
+    /// That of the end.
+    pub end_val_bpb: f64,
+    /// Over so many windows.
+    pub windows: usize,
 }
 
 /// Somebody who wants to see a run while it happens.
@@ -252,7 +275,7 @@ impl<'o> Session<'o> {
     ) -> Result<Self> {
         let (mut run, mut config) = RunDir::open(dir)?;
         let vocabulary = run_dir::read_vocabulary(dir, &config)?;
-        let found = run.checkpoints().newest_valid(&config.model, vocabulary.as_deref())?;
+        let found = run.checkpoints().pick(Pick::Newest, &config.model, vocabulary.as_deref())?;
         let (mut dataset, _) = prepare_data(&config, true, cache_dir, observer)?;
         config.take_data(&mut dataset, true, &dir.join(run_dir::CONFIG))?;
         let edited = found.checkpoint.as_ref().map_or(Ok(Vec::new()), |saved| edits(&config, saved, dir))?;
@@ -354,7 +377,7 @@ impl<'o> Session<'o> {
             let metrics = self.on_device(fallback, Trainer::step)?;
             let is_news = metrics.guard.as_ref().is_some_and(|guard| guard.news.is_some());
             let is_due = logs_every_step || metrics.step.is_multiple_of(config.log_every);
-            if is_due || is_news || self.trainer.is_done() {
+            if is_due || is_news || metrics.skipped || self.trainer.is_done() {
                 self.run.log_step(&metrics)?;
             }
             self.log_scale(&metrics)?;
@@ -423,7 +446,12 @@ impl<'o> Session<'o> {
         let step = metrics.step;
         match metrics.scale_change.clone() {
             None => Ok(()),
-            Some(ScaleChange::Skipped { why, scale }) => self.event(Event::Skipped { step, why, scale }),
+            Some(ScaleChange::Skipped { why, scale }) => {
+                self.event(Event::Skipped { step, why: why.clone(), scale })?;
+                let LossScaleState { helpless: skipped, .. } = self.trainer.state().loss_scale;
+                let is_over = skipped >= PATIENCE && !self.trainer.config().guard.recovers();
+                if is_over { Err(Error::Diverged { step, skipped, why }) } else { Ok(()) }
+            }
             Some(ScaleChange::Grew { scale }) => self.event(Event::ScaleGrew { step, scale }),
         }
     }
@@ -458,12 +486,11 @@ impl<'o> Session<'o> {
         let checkpoints = self.run.checkpoints();
         let weights = self.trainer.weights();
         let parameters = self.trainer.stack().parameters().to_vec();
-        let evaluated = self.evaluated.as_ref().filter(|(at, _)| *at == step);
         let state = self.trainer.state();
         let snapshot = Snapshot {
             state: &state,
             progress: self.trainer.progress(),
-            validation: evaluated.map(|(_, result)| (result.val_bpb, result.windows)),
+            validation: self.evaluated_here().map(|result| (result.val_bpb, result.windows)),
             config: self.trainer.config(),
             saves: self.saves,
             occasion,
@@ -494,6 +521,34 @@ impl<'o> Session<'o> {
         self.event(Event::Checkpoint { step, path, bytes, seconds: begun.elapsed().as_secs_f64() })
     }
 
+    /// The validation after the last step, if there was one.
+    fn evaluated_here(&self) -> Option<&Evaluation> {
+        let step = self.trainer.spent().steps;
+        self.evaluated.as_ref().filter(|(at, _)| *at == step).map(|(_, result)| result)
+    }
+
+    /// Writes what the validation after the last step found into the checkpoint of that step.
+    fn score(&self) -> Result<()> {
+        let Some(result) = self.evaluated_here().filter(|result| result.val_bpb.is_finite()) else {
+            return Ok(());
+        };
+        let (checkpoints, state) = (self.run.checkpoints(), self.trainer.state());
+        checkpoint::add_score(&checkpoints.folder(&state), (result.val_bpb, result.windows))?;
+        checkpoints.prune(&self.trainer.config().checkpoint, &state);
+        Ok(())
+    }
+
+    /// A checkpoint that is better than the model as it was just validated.
+    fn better(&self) -> Option<Better> {
+        let now = self.evaluated_here()?;
+        let (val_bpb, checkpoint) = self.run.checkpoints().scored(now.windows).into_iter().next()?;
+        let step = Name::parse(&checkpoint)?.step;
+        let (windows, end_val_bpb) = (now.windows, now.val_bpb);
+        let least = now.val_bpb_se.unwrap_or(LEAST_GAIN * end_val_bpb);
+        let is_better = !end_val_bpb.is_finite() || val_bpb < end_val_bpb - least;
+        is_better.then_some(Better { step, checkpoint, val_bpb, end_val_bpb, windows })
+    }
+
     fn interrupt(&mut self) -> Result<Outcome> {
         self.save(Occasion::Other)?;
         let step = self.trainer.spent().steps;
@@ -508,12 +563,27 @@ impl<'o> Session<'o> {
         stop: &AtomicBool,
         fallback: &mut Option<Fallback>,
     ) -> Result<Outcome> {
-        // Before the last validation, which may be long and is no reason to lose anything. What it finds
-        // does not go into the checkpoint: it counts other windows than the validations before, with
-        // which checkpoints are compared.
+        // Before the last validations, which may be long and are no reason to lose anything.
         self.save(Occasion::Regular)?;
-        let Some(result) = self.evaluate(config.eval.final_windows, stop, fallback)? else {
-            return self.interrupt();
+        let EvalConfig { every, windows, final_windows } = config.eval;
+        if !every.is_zero() {
+            // Over the windows of every validation of the run: by them its checkpoints are compared.
+            if self.evaluated_here().is_none() && self.evaluate(windows, stop, fallback)?.is_none() {
+                return self.interrupt();
+            }
+            self.score()?;
+        }
+        let better = self.better();
+        let is_final = |result: &&Evaluation| {
+            let are_all = result.windows < windows && result.windows < final_windows;
+            windows == final_windows || are_all
+        };
+        let result = match self.evaluated_here().filter(is_final).cloned() {
+            Some(result) => result,
+            None => match self.evaluate(final_windows, stop, fallback)? {
+                Some(result) => result,
+                None => return self.interrupt(),
+            },
         };
         let state = self.trainer.state();
         if state.updates == 0 || !result.val_bpb.is_finite() {
@@ -522,6 +592,7 @@ impl<'o> Session<'o> {
                 updates: state.updates,
                 skipped: state.loss_scale.skipped,
                 val_bpb: result.val_bpb,
+                better: better.map(|better| better.step),
             });
         }
         let summary = Summary {
@@ -541,6 +612,7 @@ impl<'o> Session<'o> {
             val_loss: result.val_loss,
             validation: result.clone(),
             bound_bits_per_byte: self.trainer.dataset().info.bound_bits_per_byte,
+            better,
         };
         self.event(Event::Finished { step: state.spent.steps, val_bpb: result.val_bpb })?;
         self.run.sync_logs()?;
@@ -661,17 +733,17 @@ pub struct Trained {
     pub tokenizer: Tokenizer,
     /// Its model's vocabulary, where that is shorter than the tokenizer's.
     pub vocabulary: Option<Arc<Vocabulary>>,
-    /// Its newest whole checkpoint.
+    /// The checkpoint.
     pub checkpoint: Checkpoint,
-    /// Newer ones that could not be used, and why.
+    /// Those that come before it and cannot be used, and why.
     pub skipped: Vec<(PathBuf, String)>,
 }
 
-/// Reads a run's model without locking the run.
+/// Reads a run's model, as one of its checkpoints has it, without locking the run.
 ///
 /// # Errors
-/// [`Error::NotARun`], [`Error::NoValidCheckpoint`], [`Error::Vocabulary`].
-pub fn load_trained(dir: &Path) -> Result<Trained> {
+/// [`Error::NotARun`], [`Error::Vocabulary`]; as [`Checkpoints::pick`].
+pub fn load_trained(dir: &Path, pick: Pick) -> Result<Trained> {
     let config = run_dir::read_config(dir)?;
     let path = dir.join(run_dir::TOKENIZER);
     let tokenizer = Tokenizer::load(&path)?;
@@ -680,7 +752,7 @@ pub fn load_trained(dir: &Path) -> Result<Trained> {
     if actual != config.model.vocab_size {
         return Err(Error::Vocabulary { path, configured: config.model.vocab_size, actual });
     }
-    let found = Checkpoints::of_run(dir).newest_valid(&config.model, vocabulary.as_deref())?;
+    let found = Checkpoints::of_run(dir).pick(pick, &config.model, vocabulary.as_deref())?;
     let Some(checkpoint) = found.checkpoint else {
         let problem = "it has no checkpoint yet; train it first".into();
         return Err(Error::NotARun { dir: dir.to_owned(), problem });

@@ -236,9 +236,7 @@ impl Trainer {
     /// One step: gradients over its microbatches, and the update if they are sound.
     ///
     /// # Errors
-    /// [`Error::Diverged`] when many steps in a row had to be skipped, no smaller loss scale is left, and no guard
-    /// is there to be told; [`Error::Model`] when the device fails: the trainer is then as it was before the step,
-    /// which may be tried again.
+    /// [`Error::Model`] when the device fails: the trainer is then as it was before the step, which may be tried again.
     pub fn step(&mut self) -> Result<StepMetrics> {
         let begun = self.clock.awake();
         let telemetry = self.stack.device().telemetry();
@@ -308,12 +306,6 @@ impl Trainer {
             helpless,
         };
         let guard = self.guard.observe(&signals);
-        if let Some(ScaleChange::Skipped { why, .. }) = &scale_change
-            && self.scale.has_given_up()
-            && !self.config.guard.recovers()
-        {
-            return Err(Error::Diverged { step: self.spent.steps, skipped: helpless, why: why.clone() });
-        }
         Ok(StepMetrics {
             step: self.spent.steps,
             recoveries: self.recoveries.all.len(),

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::{Place, Ticks, cpu};
 use serde_json::Value;
-use train::{Error, Event, Observer, Outcome, Start, StepMetrics, Summary, UserConfig, train_run};
+use train::{Error, Event, Observer, Outcome, Pick, Start, StepMetrics, Summary, UserConfig, train_run};
 
 /// A rate that rises until `odd` loses what it has learned.
 const TOO_HIGH: f64 = 2.0;
@@ -294,7 +294,10 @@ fn who_falls_ill_too_often_gives_up_and_stands_where_it_was_well() {
         assert!(text.contains(wanted), "{wanted}: {text}");
     }
     assert_eq!((place.events("a", "recovered").len(), place.events("a", "failed").len()), (2, 1));
-    assert_eq!(train::load_trained(&place.runs().join("a")).unwrap().checkpoint.state.spent.steps, back_to);
+    assert_eq!(
+        train::load_trained(&place.runs().join("a"), Pick::Newest).unwrap().checkpoint.state.spent.steps,
+        back_to
+    );
     // It says so again, and does what it says.
     assert!(matches!(place.train(place.resume("a"), cpu()), Err(Error::GaveUp { .. })));
     let path = place.runs().join("a/config.toml");

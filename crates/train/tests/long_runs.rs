@@ -11,8 +11,8 @@ use data::ByteCount;
 use device::Device;
 use model::Stack;
 use train::{
-    Budget, Change, Checkpoint, Checkpoints, Error, Outcome, Protocol, Start, Stretch, Summary, UserConfig,
-    ValidationData, checkpoint,
+    Budget, Change, Checkpoint, Checkpoints, Error, Outcome, Pick, Protocol, Start, Stretch, Summary,
+    UserConfig, ValidationData, checkpoint,
 };
 
 /// Tokens of a microbatch of the runs here: 3 sequences of 21.
@@ -37,7 +37,7 @@ fn with(place: &Place, budget: &str, settings: &[(&str, &str)]) -> UserConfig {
 
 fn checkpoints(place: &Place, name: &str) -> Vec<Checkpoint> {
     let dir = place.runs().join(name);
-    let model = train::load_trained(&dir).unwrap().config.model;
+    let model = train::load_trained(&dir, Pick::Newest).unwrap().config.model;
     let all = Checkpoints::of_run(&dir).list().into_iter();
     all.map(|(_, path)| checkpoint::load(&path, &model, None).unwrap()).collect()
 }
@@ -97,7 +97,7 @@ fn validation_is_of_the_mean_and_leaves_no_trace() {
         );
         assert!(place.means("often") == place.means("never"), "{}", device.name());
 
-        let trained = train::load_trained(&place.runs().join("often")).unwrap();
+        let trained = train::load_trained(&place.runs().join("often"), Pick::Newest).unwrap();
         let dataset =
             train::prepare_data(&trained.config, true, &place.path().join("cache"), &mut ()).unwrap().0;
         let data = ValidationData::new(&dataset, ByteCount::Raw);
@@ -334,7 +334,7 @@ fn what_is_an_amount_follows_a_budget_in_another_unit() {
     place.train_until(place.start("a", with(&place, "20steps", &settings)), cpu(), 10).1.unwrap();
     let change = Change::Stretch(Budget::Time(Duration::from_secs(100)));
     place.train_until(place.resume_with("a", change), cpu(), 12).1.unwrap();
-    let config = train::load_trained(&place.runs().join("a")).unwrap().config;
+    let config = train::load_trained(&place.runs().join("a"), Pick::Newest).unwrap().config;
     let share = |stretch: Stretch| match stretch {
         Stretch::Share(share) => share,
         Stretch::Amount(amount) => panic!("{amount}"),
@@ -556,4 +556,81 @@ fn settings_of_mean_and_ramp_that_cannot_be() {
     }
     // Without a ramp steps are alike, and tokens are steps.
     with(&place, "20steps", &[("schedule.warmup", "'500tok'")]).resolve().unwrap();
+}
+
+// ---- which checkpoint ----
+
+/// A rate that only rises, beyond what the model bears: the best model is an early one. Oracle: the model of that
+/// checkpoint, measured anew, and the validations as the run logged them.
+#[test]
+fn the_best_checkpoint_can_be_used_and_a_run_that_ends_worse_says_which_it_is() {
+    let place = Place::new();
+    let settings = [
+        ("optimizer.lr", "1.0"),
+        ("schedule.warmup", "0.99"),
+        ("schedule.decay", "0.0"),
+        ("schedule.final_fraction", "1.0"),
+        ("guard.action", "'off'"),
+        ("checkpoint.every", "0.1"),
+        ("checkpoint.keep", "1"),
+        ("checkpoint.spaced", "false"),
+    ];
+    let (seen, outcome) =
+        place.train_until(place.start("a", with(&place, "60steps", &settings)), cpu(), u64::MAX);
+    let summary = finished(outcome);
+    let better = summary.better.expect("it ends worse than it was");
+    // The last two are of the end: over the windows of all others, and of more.
+    let (end, all) = (seen.evaluations[seen.evaluations.len() - 2].clone(), &seen.evaluations);
+    assert_eq!((end.1.windows, all.last().unwrap().1.windows), (4, 8));
+    let best = all.iter().filter(|(_, e)| e.windows == 4).min_by(|a, b| a.1.val_bpb.total_cmp(&b.1.val_bpb));
+    let (step, best) = best.unwrap();
+    assert!(*step < 60 && best.val_bpb < end.1.val_bpb);
+    assert_eq!((better.step, better.val_bpb, better.end_val_bpb), (*step, best.val_bpb, end.1.val_bpb));
+    assert_eq!(better.windows, 4);
+
+    let dir = place.runs().join("a");
+    let trained = train::load_trained(&dir, Pick::Best).unwrap();
+    assert_eq!(trained.checkpoint.path, better.checkpoint);
+    let dataset = train::prepare_data(&trained.config, true, &place.path().join("cache"), &mut ()).unwrap().0;
+    let mut stack = Stack::new(&trained.config.model, cpu(), &trained.config.stack_options()).unwrap();
+    for (index, weights) in trained.checkpoint.model_weights(false).iter().enumerate() {
+        stack.set_weights(index, weights).unwrap();
+    }
+    let data = ValidationData::new(&dataset, ByteCount::Raw);
+    let again = train::evaluate(&mut stack, &data, Protocol::windows(4), &mut |_, _| ()).unwrap();
+    assert_eq!(again.val_bpb, better.val_bpb);
+
+    let of_step = |step| train::load_trained(&dir, Pick::Step { step, recoveries: None });
+    assert_eq!(of_step(*step).unwrap().checkpoint.path, better.checkpoint);
+    let error = of_step(7).unwrap_err().to_string();
+    let there = format!("it has no checkpoint of step 7: there are step_{step:06}, step_000060");
+    assert!(error.contains(&there), "{error}");
+    // Broken, it is passed over for the best that is left, and nothing stands in for a step.
+    std::fs::remove_file(better.checkpoint.join("weights.safetensors")).unwrap();
+    let second = train::load_trained(&dir, Pick::Best).unwrap();
+    assert_eq!((second.checkpoint.state.spent.steps, second.skipped.len()), (60, 1));
+    assert!(matches!(of_step(*step), Err(Error::Checkpoint { .. })));
+}
+
+#[test]
+fn a_run_that_ends_best_says_nothing_and_its_end_is_its_best_checkpoint() {
+    let place = Place::new();
+    let summary = finished(place.train(place.start("a", place.config("30steps", "")), cpu()));
+    assert_eq!(summary.better, None);
+    let best = train::load_trained(&place.runs().join("a"), Pick::Best).unwrap();
+    assert_eq!(best.checkpoint.state.spent.steps, 30);
+    // What was not validated is passed over, and said to be.
+    let state = best.checkpoint.path.join("state.json");
+    let text = std::fs::read_to_string(&state).unwrap();
+    let (outcome, resumed) =
+        (place.train(place.resume("a"), cpu()), std::fs::read_to_string(&state).unwrap());
+    finished(outcome);
+    assert_eq!(text, resumed, "its end is measured anew and is the same");
+    // Where nothing is validated before the end, nothing is compared.
+    let config = with(&place, "4steps", &[("eval.every", "0.0")]);
+    let (seen, outcome) = place.train_until(place.start("b", config), cpu(), u64::MAX);
+    assert_eq!(finished(outcome).better, None);
+    assert_eq!(seen.evaluations.len(), 1);
+    let error = train::load_trained(&place.runs().join("b"), Pick::Best).unwrap_err().to_string();
+    assert!(error.contains("no checkpoint that was validated"), "{error}");
 }

@@ -6,7 +6,8 @@ use std::fs;
 use std::path::PathBuf;
 
 use common::{Place, cpu, devices, sim_f16};
-use train::{Budget, Change, Error, Outcome, Start, UserConfig, train_run};
+use serde_json::json;
+use train::{Budget, Change, Error, Outcome, Pick, Start, UserConfig, train_run};
 
 #[test]
 fn a_run_learns_and_leaves_a_directory_that_explains_itself() {
@@ -52,11 +53,11 @@ fn a_run_learns_and_leaves_a_directory_that_explains_itself() {
             assert!(!metrics[7][key].is_null(), "{key}: {}", metrics[7]);
         }
         assert_eq!(metrics[7]["act_max"].as_array().unwrap().len(), 2);
-        assert_eq!(place.events("first", "validation").len(), 10, "nine tenths and the end");
+        assert_eq!(place.events("first", "validation").len(), 11, "ten tenths, and more windows of the end");
         assert_eq!(place.events("first", "checkpoint").len(), 10);
         assert_eq!(place.events("first", "finished").len(), 1);
         assert!(!place.events("first", "choice").is_empty());
-        let trained = train::load_trained(&run).unwrap();
+        let trained = train::load_trained(&run, Pick::Newest).unwrap();
         assert_eq!(trained.checkpoint.state.spent.steps, 40);
         assert_eq!(trained.config.model.vocab_size, trained.tokenizer.vocab_size());
     }
@@ -195,7 +196,7 @@ fn autoresearch_learns_and_is_resumed_to_the_same_bytes() {
         let Outcome::Finished(summary) = outcome else { panic!("nobody stops it") };
         let first = place.metrics("straight")[0]["loss"].as_f64().unwrap();
         assert!(summary.val_loss < first - 0.3, "{}: {} after {first}", device.name(), summary.val_loss);
-        let trained = train::load_trained(&place.runs().join("straight")).unwrap();
+        let trained = train::load_trained(&place.runs().join("straight"), Pick::Newest).unwrap();
         let model = &trained.config.model;
         for (parameter, weights) in model::Parameter::all(model).iter().zip(&trained.checkpoint.weights) {
             let first = model::initial_values(model, parameter, trained.config.seed);
@@ -288,7 +289,7 @@ fn a_shortened_vocabulary_is_seen_by_the_model_only() {
     place.train(place.resume("stopped"), cpu()).unwrap();
     assert!(place.tensors("stopped") == place.tensors("straight"));
 
-    let trained = train::load_trained(&place.runs().join("straight")).unwrap();
+    let trained = train::load_trained(&place.runs().join("straight"), Pick::Newest).unwrap();
     let vocabulary = trained.vocabulary.unwrap();
     let (rows, width) = (trained.config.model.vocab_size, trained.config.model.width);
     assert_eq!((vocabulary.vocab_size(), vocabulary.rows()), (300, rows));
@@ -425,6 +426,13 @@ fn a_rate_that_tears_the_weights_apart_ends_in_an_error_that_says_so() {
         assert!(matches!(error, Error::Diverged { skipped: 10, .. }), "{error}");
         assert!(error.to_string().contains("lower optimizer.lr"), "{error}");
         assert_eq!(place.events(action, "failed").len(), 1);
+        let last = place.metrics(action).pop().unwrap();
+        assert_eq!(last["skipped"], true, "the step that ends it is there: {last}");
+        assert_eq!(
+            last["guard"]["helpless"],
+            if action == "off" { json!(null) } else { json!(10) },
+            "{last}"
+        );
     }
     let error = train("once", "recover", 1).unwrap_err();
     assert!(matches!(error, Error::GaveUp { max_recoveries: 1, .. }), "{error}");
@@ -528,7 +536,7 @@ fn a_presets_vocabulary_gives_way_to_the_text_and_says_so() {
     place.train(place.start("a", config), cpu()).unwrap();
     let choice = place.events("a", "choice")[0]["what"].as_str().unwrap().to_owned();
     assert!(choice.contains("a tokenizer of the preset's 131 tokens cannot be made"), "{choice}");
-    let trained = train::load_trained(&place.runs().join("a")).unwrap();
+    let trained = train::load_trained(&place.runs().join("a"), Pick::Newest).unwrap();
     assert_eq!(trained.config.model.vocab_size, trained.tokenizer.vocab_size());
     place.train(place.resume("a"), cpu()).unwrap();
 }

@@ -4,6 +4,7 @@ use clap::{ArgGroup, Args as ClapArgs, ValueEnum};
 use mil::lint::Chip;
 use model::Cut;
 
+use super::numbers::{gigabytes, whole};
 use super::{RouteName, cut};
 
 /// Predict how long a training step would take on the Neural Engine, chip by chip
@@ -27,13 +28,13 @@ pub(crate) struct EstimateArgs {
     #[arg(long, short, value_name = "NAME", default_value = train::DEFAULT_PRESET)]
     pub(crate) preset: String,
     /// Tokens in a sequence [default: the preset's]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>)]
     pub(crate) seq: Option<usize>,
     /// Sequences in a batch, which one dispatch computes side by side
-    #[arg(long, value_name = "N", default_value_t = 4)]
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = whole::<usize>)]
     pub(crate) batch: usize,
     /// Batches whose gradients make one update
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = whole::<usize>)]
     pub(crate) batches: usize,
     /// How a layer is divided into programs: whole, attn (for attn|ffn) or ten
     #[arg(long, default_value = "whole", value_parser = cut)]
@@ -54,7 +55,7 @@ pub(crate) struct EstimateArgs {
     #[arg(long)]
     pub(crate) choose: bool,
     /// With --choose: sequences in a step, which batches divide
-    #[arg(long, value_name = "N", default_value_t = 16, requires = "choose")]
+    #[arg(long, value_name = "N", default_value_t = 16, requires = "choose", value_parser = whole::<usize>)]
     pub(crate) sequences: usize,
     /// With --choose: what a run may hold, in GB
     #[arg(long, value_name = "GB", default_value_t = 16.0, requires = "choose", value_parser = gigabytes)]
@@ -89,11 +90,4 @@ fn chips(text: &str) -> Result<Chips, String> {
     let named: Vec<Chip> =
         Chip::ALL.into_iter().filter(|chip| text == "all" || chip_name(*chip) == text).collect();
     if named.is_empty() { Err("there are m1, m2, m3, m4, m5 and all".to_owned()) } else { Ok(Chips(named)) }
-}
-
-fn gigabytes(text: &str) -> Result<f64, String> {
-    match text.parse() {
-        Ok(value) if (0.0..=1e6).contains(&value) => Ok(value),
-        _ => Err("expected a number of GB, for example 16".to_owned()),
-    }
 }

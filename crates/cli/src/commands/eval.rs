@@ -1,4 +1,4 @@
-//! `anneal eval`: a run's newest checkpoint in bits per byte.
+//! `anneal eval`: a run's model in bits per byte.
 
 use std::io::Write;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::progress::{Progress, Style};
 use crate::{Result, cache, device_choice, units, validation};
 
 pub(crate) fn run(args: &EvalArgs, out: &mut dyn Write) -> Result {
-    let trained = load_trained(&args.run)?;
+    let trained = load_trained(&args.run, args.checkpoint)?;
     for (path, why) in &trained.skipped {
         eprintln!("note: the checkpoint {} is passed over: {why}", path.display());
     }

@@ -27,7 +27,7 @@ pub(crate) struct Writing {
 pub(crate) type Emit<'a> = &'a mut dyn FnMut(&str) -> Result<()>;
 
 pub(crate) fn run(args: &GenerateArgs, out: &mut dyn Write) -> Result {
-    let trained = load_trained(&args.run)?;
+    let trained = load_trained(&args.run, args.checkpoint)?;
     for (path, why) in &trained.skipped {
         eprintln!("note: the checkpoint {} is passed over: {why}", path.display());
     }
@@ -43,9 +43,10 @@ pub(crate) fn run(args: &GenerateArgs, out: &mut dyn Write) -> Result {
                 Ok(())
             })?;
             let step = trained.checkpoint.state.spent.steps;
-            let object = json!({
+            let mut object = json!({
                 "text": text, "prompt": args.prompt, "tokens": tokens, "seed": writing.seed, "step": step,
             });
+            object["checkpoint"] = json!(trained.checkpoint.path);
             writeln!(out, "{object}")?;
             continue;
         }

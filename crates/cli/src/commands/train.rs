@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use cpu::CpuDevice;
 use device::Device;
 use serde_json::json;
-use train::{Change, DEFAULT_PRESET, Outcome, RunOptions, Start, Summary, UserConfig, run_dir, train_run};
+use train::{
+    Change, DEFAULT_PRESET, Outcome, Pick, RunOptions, Start, Summary, UserConfig, run_dir, train_run,
+};
 
 use crate::args::{NewSchedule, TrainArgs};
 use crate::commands::generate::{self, Writing};
@@ -214,6 +216,14 @@ fn finished(summary: &Summary, choice: &Choice, as_json: bool, out: &mut dyn Wri
             "guard    it fell ill and went back {times}; {discarded_steps} more steps were taken back"
         )?;
     }
+    if let Some(better) = &summary.better {
+        writeln!(
+            out,
+            "better   {:.4} after step {}, by the same {} windows that give {:.4} at the end: eval and generate take \
+             that checkpoint with --checkpoint best",
+            better.val_bpb, better.step, better.windows, better.end_val_bpb
+        )?;
+    }
     writeln!(out, "\nThe model writes:\n")?;
     write_sample(summary, choice, &mut |text| {
         out.write_all(text.as_bytes())?;
@@ -233,7 +243,7 @@ fn write_sample(summary: &Summary, choice: &Choice, emit: generate::Emit<'_>) {
             // The run has left its device for this one.
             Arc::new(CpuDevice::new(0))
         };
-        let trained = train::load_trained(&summary.run)?;
+        let trained = train::load_trained(&summary.run, Pick::Newest)?;
         let mut decoder = generate::open_decoder(&trained, false, &device)?;
         generate::write_text(&mut decoder, &trained, "", &SAMPLE, emit)?;
         Ok(())

@@ -132,12 +132,20 @@ pub struct Reading {
     /// The factor of [`Trend::gradient`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grad_growth: Option<f64>,
+    /// As [`Signals::helpless`].
+    #[serde(skip_serializing_if = "is_zero")]
+    pub helpless: u64,
     /// The judgement.
     #[serde(flatten)]
     pub verdict: Verdict,
     /// The reason of a verdict that is not that of the step before.
     #[serde(skip)]
     pub news: Option<String>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands over references")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// The guard of a run.
@@ -235,6 +243,7 @@ impl Guard {
             act_growth: activations.map(|growth| growth.factor),
             act_layer: activations.and_then(|growth| growth.layer),
             grad_growth: trend.and_then(|trend| Some(trend.gradient?.factor)),
+            helpless,
             verdict,
             news,
         })
