@@ -59,6 +59,35 @@ fn a_run_is_trained_measured_and_writes() {
     assert_eq!(plain.trim_end_matches('\n'), texts[0]["text"].as_str().expect("text").trim_end_matches('\n'));
 }
 
+/// A rate that only rises, beyond what the model bears.
+#[test]
+fn a_run_that_ends_worse_than_it_was_offers_its_best_checkpoint() {
+    let place = Place::new();
+    let mut set = Vec::new();
+    for setting in [
+        "optimizer.lr=1.0",
+        "schedule.warmup=0.99",
+        "schedule.decay=0.0",
+        "guard.action=off",
+        "eval.every=0.1",
+    ] {
+        set.extend(["--set", setting]);
+    }
+    let done = place.ok(&place.train("runs/a", "60steps", &set));
+    let summary = std::fs::read(place.path("runs/a/summary.json")).expect("a summary");
+    let summary: Value = serde_json::from_slice(&summary).expect("JSON");
+    let step = &summary["better"]["step"];
+    let said = format!("The model of step {step} writes:");
+    for part in ["better   ", &said, "anneal generate --checkpoint best runs/a"] {
+        assert!(done.stdout.contains(part), "no {part:?} in\n{}", done.stdout);
+    }
+    let best = &place.ok(&["eval", "runs/a", "--json", "--windows", "4", "--checkpoint", "best"]).json()[0];
+    assert_eq!(&best["step"], step);
+    let text = &place.ok(&["generate", "runs/a", "--json", "--checkpoint", "best"]).json()[0];
+    assert_eq!((&text["step"], &text["checkpoint"]), (step, &summary["better"]["checkpoint"]));
+    place.fails(&["generate", "runs/a", "--checkpoint", "7"], &["no checkpoint of step 7", "newest"]);
+}
+
 #[test]
 fn who_uses_a_run_takes_the_mean_of_its_weights() {
     let place = Place::new();

@@ -219,22 +219,26 @@ fn finished(summary: &Summary, choice: &Choice, as_json: bool, out: &mut dyn Wri
     if let Some(better) = &summary.better {
         writeln!(
             out,
-            "better   {:.4} after step {}, by the same {} windows that give {:.4} at the end: eval and generate take \
-             that checkpoint with --checkpoint best",
-            better.val_bpb, better.step, better.windows, better.end_val_bpb
+            "better   {:.4} after step {}, where the end has {:.4} over the same windows: that checkpoint is kept, and \
+             --checkpoint best takes it",
+            better.val_bpb, better.step, better.end_val_bpb
         )?;
     }
-    writeln!(out, "\nThe model writes:\n")?;
+    let (which, more): (_, &[&str]) = match &summary.better {
+        Some(better) => (format!("The model of step {}", better.step), &["generate", "--checkpoint", "best"]),
+        None => ("The model".to_owned(), &["generate"]),
+    };
+    writeln!(out, "\n{which} writes:\n")?;
     write_sample(summary, choice, &mut |text| {
         out.write_all(text.as_bytes())?;
         Ok(out.flush()?)
     });
-    writeln!(out, "\n\nMore of it:\n  {}", own_command(&["generate"], run))?;
+    writeln!(out, "\n\nMore of it:\n  {}", own_command(more, run))?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// A text from the weights that the run has saved, written where the run ended. The run is over and saved, so
-/// that a text which cannot be written is only said.
+/// A text from the weights that the run ends with, or has better ones than, written where the run ended. The run is over
+/// and saved, so that a text which cannot be written is only said.
 fn write_sample(summary: &Summary, choice: &Choice, emit: generate::Emit<'_>) {
     let mut write = || -> Result<()> {
         let device: Arc<dyn Device> = if summary.device == choice.device.name() {
@@ -243,7 +247,8 @@ fn write_sample(summary: &Summary, choice: &Choice, emit: generate::Emit<'_>) {
             // The run has left its device for this one.
             Arc::new(CpuDevice::new(0))
         };
-        let trained = train::load_trained(&summary.run, Pick::Newest)?;
+        let pick = if summary.better.is_some() { Pick::Best } else { Pick::Newest };
+        let trained = train::load_trained(&summary.run, pick)?;
         let mut decoder = generate::open_decoder(&trained, false, &device)?;
         generate::write_text(&mut decoder, &trained, "", &SAMPLE, emit)?;
         Ok(())
