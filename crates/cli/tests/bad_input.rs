@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use common::{Place, Running, name};
+use serde_json::Value;
 
 #[test]
 fn a_preset_that_does_not_exist() {
@@ -339,4 +340,24 @@ fn a_full_disk() {
         done.stderr
     );
     assert!(done.stdout.ends_with("third 0\nstep_000030\nstep_000040\n2\n"), "{}", done.stdout);
+
+    // So they do for the logs: two pages are free, and the lines of 40 steps need five before the next checkpoint is due.
+    let settings =
+        ["--set", "checkpoint.every=0.25", "--set", "checkpoint.keep=1", "--set", "eval.final_windows=1"];
+    place.ok(&place.train("log", "40steps", &settings));
+    let script = "mount -t tmpfs -o size=4m none disk && cp -r log disk/ && \
+         free=$(df -k --output=avail disk | tail -n 1) && head -c $(( (free - 8) * 1024 )) /dev/zero > disk/filler && \
+         \"$0\" train --resume disk/log --budget 160steps --schedule restart --threads 1; echo \"fourth $?\"; \
+         cp disk/log/metrics.jsonl .; \
+         grep -o '\"event\":\"made_room\",\"step\":[0-9]*' disk/log/events.jsonl | head -n 1";
+    let done = shell(&place, &["unshare", "-rm", "sh", "-c", script]);
+    assert!(done.stdout.contains("fourth 0\n"), "{}{}", done.stdout, done.stderr);
+    let first: u64 =
+        done.stdout.trim_end().rsplit(':').next().and_then(|step| step.parse().ok()).expect("a step");
+    assert!(first < 80, "{}", done.stdout);
+    let metrics = fs::read_to_string(place.path("metrics.jsonl")).expect("a copy");
+    let steps = metrics
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).expect("a whole line")["step"].as_u64());
+    assert!(steps.eq((1..=160).map(Some)), "{metrics}");
 }

@@ -14,24 +14,35 @@ use crate::{Error, Result, whole_file};
 pub(crate) struct JsonLines {
     path: PathBuf,
     file: File,
+    /// Of the whole lines in it.
+    len: u64,
 }
 
 impl JsonLines {
     /// Opens or creates it.
     pub(crate) fn open(path: &Path) -> Result<JsonLines> {
-        let file = OpenOptions::new().create(true).append(true).open(path).map_err(Error::writing(
-            path,
-            "open it for writing",
-            0,
-        ))?;
-        Ok(JsonLines { path: path.to_owned(), file })
+        let open = || {
+            let file = OpenOptions::new().create(true).append(true).open(path)?;
+            let len = file.metadata()?.len();
+            Ok((file, len))
+        };
+        let (file, len) = open().map_err(Error::writing(path, "open it for writing", 0))?;
+        Ok(JsonLines { path: path.to_owned(), file, len })
     }
 
-    /// Adds a line, in a single write, so that readers never wait for its second half.
+    /// Adds a line, in a single write, so that readers never wait for its second half. One that has no room is taken back,
+    /// and may be added once there is some.
     pub(crate) fn push(&mut self, object: &impl Serialize) -> Result<()> {
         let mut line = serde_json::to_vec(object).expect("numbers and strings can be written");
         line.push(b'\n');
-        self.file.write_all(&line).map_err(Error::writing(&self.path, "add a line to it", line.len() as u64))
+        let bytes = line.len() as u64;
+        self.file.write_all(&line).map_err(|error| {
+            // What cannot be taken back is repaired when the run is resumed.
+            let _ = self.file.set_len(self.len);
+            Error::writing(&self.path, "add a line to it", bytes)(error)
+        })?;
+        self.len += bytes;
+        Ok(())
     }
 
     /// Makes what was added survive a power cut.

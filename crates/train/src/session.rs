@@ -356,7 +356,20 @@ impl<'o> Session<'o> {
 
     pub(crate) fn event(&mut self, event: Event) -> Result<()> {
         self.observer.on_event(&event);
-        self.run.log_event(&event)
+        self.log(|run| run.log_event(&event))
+    }
+
+    /// Adds to a log, for which checkpoints make room as for one of their own: a night is not to end for a line.
+    fn log(&mut self, mut add: impl FnMut(&mut RunDir) -> Result<()>) -> Result<()> {
+        let checkpoints = self.run.checkpoints();
+        let (gone, added) = with_room(&checkpoints, &self.trainer, || add(&mut self.run));
+        added?;
+        self.say_gone(gone)
+    }
+
+    fn say_gone(&mut self, gone: Vec<PathBuf>) -> Result<()> {
+        let step = self.trainer.spent().steps;
+        gone.into_iter().try_for_each(|path| self.event(Event::MadeRoom { step, path }))
     }
 
     fn train(
@@ -378,7 +391,7 @@ impl<'o> Session<'o> {
             let is_news = metrics.guard.as_ref().is_some_and(|guard| guard.news.is_some());
             let is_due = logs_every_step || metrics.step.is_multiple_of(config.log_every);
             if is_due || is_news || metrics.skipped || self.trainer.is_done() {
-                self.run.log_step(&metrics)?;
+                self.log(|run| run.log_step(&metrics))?;
             }
             self.log_scale(&metrics)?;
             if let Some(slept) = sleep.look(clock) {
@@ -500,21 +513,8 @@ impl<'o> Session<'o> {
             vocabulary: self.trainer.dataset().vocabulary.as_deref(),
             moments: self.trainer.moments(),
         };
-        let mut gave_way = Vec::new();
-        let saved = loop {
-            match checkpoints.save(&snapshot) {
-                Err(Error::DiskFull { path, bytes, source }) => {
-                    let Some(gone) = checkpoints.make_room(&self.trainer.config().checkpoint, &state) else {
-                        break Err(Error::DiskFull { path, bytes, source });
-                    };
-                    gave_way.push(gone);
-                }
-                saved => break saved,
-            }
-        };
-        for path in gave_way {
-            self.event(Event::MadeRoom { step, path })?;
-        }
+        let (gone, saved) = with_room(&checkpoints, &self.trainer, || checkpoints.save(&snapshot));
+        self.say_gone(gone)?;
         let (path, bytes) = saved?;
         self.saved = Some((step, occasion));
         checkpoints.prune(&self.trainer.config().checkpoint, &state);
@@ -618,6 +618,26 @@ impl<'o> Session<'o> {
         self.run.sync_logs()?;
         self.run.write_summary(&summary)?;
         Ok(Outcome::Finished(Box::new(summary)))
+    }
+}
+
+/// What `write` gives once there is room for it, or nothing is left that could make some; the checkpoints that are gone
+/// for it.
+fn with_room<T>(
+    checkpoints: &Checkpoints,
+    trainer: &Trainer,
+    mut write: impl FnMut() -> Result<T>,
+) -> (Vec<PathBuf>, Result<T>) {
+    let mut gone = Vec::new();
+    loop {
+        let full = match write() {
+            Err(full @ Error::DiskFull { .. }) => full,
+            done => return (gone, done),
+        };
+        match checkpoints.make_room(&trainer.config().checkpoint, &trainer.state()) {
+            Some(path) => gone.push(path),
+            None => return (gone, Err(full)),
+        }
     }
 }
 
