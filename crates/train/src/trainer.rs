@@ -421,6 +421,14 @@ impl Trainer {
         Ok(())
     }
 
+    /// Lets the optimiser's own programs, which are Muon's, run on another device than the model's.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when it does not take them; they then stay where they are.
+    pub fn move_optimizer_to(&mut self, device: Arc<dyn Device>) -> Result<()> {
+        self.optimizer.move_to(device)
+    }
+
     /// All that a checkpoint keeps beside weights and moments.
     pub fn state(&self) -> TrainerState {
         TrainerState {
