@@ -165,7 +165,7 @@ pub enum Event {
         /// What it goes by from now on.
         now: String,
     },
-    /// The disk was full, and an old checkpoint that was kept for going back far made room for the new one.
+    /// The disk was full, and an old checkpoint that was kept for going back far made room for a new one or a line of a log.
     MadeRoom {
         /// After this step.
         step: u64,
