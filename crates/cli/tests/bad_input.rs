@@ -8,7 +8,6 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use common::{Place, Running, name};
-use serde_json::Value;
 
 #[test]
 fn a_preset_that_does_not_exist() {
@@ -358,6 +357,6 @@ fn a_full_disk() {
     let metrics = fs::read_to_string(place.path("metrics.jsonl")).expect("a copy");
     let steps = metrics
         .lines()
-        .map(|line| serde_json::from_str::<Value>(line).expect("a whole line")["step"].as_u64());
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).expect("a whole line")["step"].as_u64());
     assert!(steps.eq((1..=160).map(Some)), "{metrics}");
 }
