@@ -67,6 +67,13 @@ class Shape:
             for value in tensors.values():
                 file.write(value.tobytes())
 
+    def table(self):
+        """-> the table [model] of a config.toml of anneal"""
+        sizes = {key: value for key, value in dataclasses.asdict(self).items() if key != "batch"}
+        init = {"embedding_std": 0.02, "matrix_gain": 1.0, "zero_output_projections": False}
+        return {**sizes, "n_kv_heads": self.n_heads, "residual_scale": self.residual_scale, "ffn": "swiglu", "qk_norm": False,
+                "tied": True, "window": 0, "init": init}  # fmt: skip
+
     def rotary(self):
         """-> cos, sin [seq_len, head_dim]: the two halves of a head are turned"""
         angles = np.outer(np.arange(self.seq_len), self.rope_theta ** -(np.arange(0, self.head_dim, 2) / self.head_dim))
@@ -121,10 +128,13 @@ def measure(args, shape, step, parameters, check):
 
 
 def main():
-    """Writes a preset and SMALL for the Rust peers."""
+    """Writes a preset and SMALL for the Rust peers, or prints a preset as anneal's configuration."""
     parser = arguments(main.__doc__)
-    parser.add_argument("files", nargs=2, help="of the preset, and of SMALL")
+    parser.add_argument("files", nargs="*", help="of the preset, and of SMALL")
+    parser.add_argument("--table", action="store_true", help="print the table [model] as JSON")
     args = parser.parse_args()
+    if args.table:
+        return print(json.dumps(shape_of(args).table()))
     shape_of(args).save(args.files[0])
     SMALL.save(args.files[1])
 

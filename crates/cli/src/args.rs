@@ -177,7 +177,8 @@ pub(crate) enum NewSchedule {
 pub(crate) enum Precision {
     /// As it is
     F32,
-    /// Rounded to 8 bits: faster where the processor multiplies such numbers (AVX512-BF16), slower elsewhere
+    /// Rounded to 8 significant bits: training is faster where the processor multiplies such numbers
+    /// (AVX512-BF16), slower elsewhere; `generate` reads half as much memory anywhere
     Bf16,
 }
 

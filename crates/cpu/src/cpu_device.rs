@@ -10,8 +10,9 @@ use device::{
 };
 use mil::{Element, Program};
 
+use crate::bf16::{Bf16, round_all};
 use crate::plan::Plan;
-use crate::plan::memory::{Memory, Storage};
+use crate::plan::memory::{Entry, Memory, Storage};
 use crate::pool::{Line, Pool};
 use crate::{Precision, Write};
 
@@ -74,8 +75,9 @@ impl CpuDevice {
     }
 
     /// The same, with the operands of matrix products rounded to `precision`. Attention's products stay in f32: between
-    /// them stands a softmax, and rounding anew what each reads would cost what it saves. So does a matrix times a vector
-    /// that is stored: it is bound by memory, and rounding saves none.
+    /// them stands a softmax, and rounding anew what each reads would cost what it saves. A matrix times a vector is bound
+    /// by the memory that the matrix is read from: one that is a program's input is rounded once after each time that it
+    /// was written, beside the f32, and read in that form; the vector stays in f32.
     pub fn with_precision(threads: usize, precision: Precision) -> Self {
         let limits =
             Limits { max_axis: usize::MAX, max_programs: None, accumulate: true, inout: false, int8: false };
@@ -232,32 +234,41 @@ impl RawInvocation for CpuInvocation {
         }
         // One guard for each buffer, however many ports it is bound to.
         let mut readers = Vec::new();
-        let mut input_runs: Vec<(*mut f32, usize)> = Vec::new();
-        for (at, buffer) in self.bound.inputs.iter().enumerate() {
-            if let Some(same) = self.bound.inputs[..at].iter().position(|other| other.is(buffer)) {
-                input_runs.push(input_runs[same]);
+        let inputs = &self.bound.inputs;
+        let mut input_runs: Vec<(*mut f32, usize, Option<Arc<Vec<Bf16>>>)> = Vec::new();
+        for (at, buffer) in inputs.iter().enumerate() {
+            if let Some(same) = inputs[..at].iter().position(|other| other.is(buffer)) {
+                input_runs.push(input_runs[same].clone());
                 continue;
             }
             let guard = host(buffer).read();
-            input_runs.push((guard.as_ptr().cast_mut(), guard.len()));
+            let is_rounded =
+                inputs.iter().zip(&self.plan.input_is_rounded).any(|(other, is)| *is && other.is(buffer));
+            let rounded =
+                is_rounded.then(|| host(buffer).form(&guard, |values| round_all(&self.shared.pool, values)));
+            input_runs.push((guard.as_ptr().cast_mut(), guard.len(), rounded));
             readers.push(guard);
         }
         let mut writers: Vec<_> = self.bound.outputs.iter().map(|(buffer, _)| host(buffer).write()).collect();
         let output_runs: Vec<(*mut f32, usize)> =
             writers.iter_mut().map(|guard| (guard.as_mut_ptr(), guard.len())).collect();
         let base = arena.as_mut_ptr().cast::<f32>();
+        let entry = |(base, len), mode, rounded| Entry { base, len, mode, rounded };
         let memory = Memory::new(self.plan.storages.iter().map(|storage| match storage {
-            Storage::Input(port) => (input_runs[*port].0, input_runs[*port].1, Write::Store),
+            Storage::Input(port) => {
+                let (base, len, rounded) = &input_runs[*port];
+                entry((*base, *len), Write::Store, rounded.clone())
+            }
             Storage::Output(port) => {
                 let write = match self.bound.outputs[*port].1 {
                     Mode::Store => Write::Store,
                     Mode::Accumulate => Write::Accumulate,
                 };
-                (output_runs[*port].0, output_runs[*port].1, write)
+                entry(output_runs[*port], write, None)
             }
-            Storage::Const(values) => (values.as_ptr().cast_mut(), values.len(), Write::Store),
+            Storage::Const(values) => entry((values.as_ptr().cast_mut(), values.len()), Write::Store, None),
             // In bounds: the arena holds `arena_len` elements, and `place` put the run inside them.
-            Storage::Temp { offset, len } => (base.wrapping_add(*offset), *len, Write::Store),
+            Storage::Temp { offset, len } => entry((base.wrapping_add(*offset), *len), Write::Store, None),
         }));
         self.plan.run(&self.shared.pool, &memory, |index, run| {
             let Some(profile) = profile else { return run() };
@@ -280,5 +291,56 @@ impl RawInvocation for CpuInvocation {
         });
         self.shared.counters.ran(start.elapsed());
         Ok(Ticket::done())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use device::Binding;
+    use mil::Builder;
+
+    use super::*;
+    use crate::reference::random;
+
+    /// Oracle: the device that computes in f32, given what the crate `half` rounds. The matrix is written between runs, and
+    /// bound to two ports of which one is not read by a product.
+    #[test]
+    fn a_matrix_times_a_vector_sees_what_was_written_last() {
+        let (rows, cols) = (300, 40);
+        let mut b = Builder::new(Element::F32);
+        let (w, x, also) = (
+            b.input("w", &[1, 1, rows, cols]).unwrap(),
+            b.input("x", &[1, 1, cols, 1]).unwrap(),
+            b.input("also", &[1, 1, rows, cols]).unwrap(),
+        );
+        let y = b.matmul(w, x, false, false).unwrap();
+        let z = b.scale(also, 2.0).unwrap();
+        b.output("y", y).unwrap();
+        b.output("z", z).unwrap();
+        let program = b.finish().unwrap();
+        let devices = [CpuDevice::new(2), CpuDevice::with_precision(2, Precision::Bf16)];
+        let bound = devices.map(|device| {
+            let [w, z] = [(); 2].map(|()| device.alloc(&[1, 1, rows, cols]).unwrap());
+            let x = device.alloc(&[1, 1, cols, 1]).unwrap();
+            let y = device.alloc(&[1, 1, rows, 1]).unwrap();
+            let ports = [("w", &w), ("also", &w), ("x", &x), ("y", &y), ("z", &z)];
+            let bindings = ports.map(|(port, buffer)| Binding::new(port, buffer));
+            let run = device.compile("matvec", &program).unwrap().bind(&bindings).unwrap();
+            (run, w, x, y, z)
+        });
+        for seed in 0..3 {
+            let (values, vector) = (random(seed, rows * cols), random(seed + 9, cols));
+            let rounded: Vec<f32> = values.iter().map(|x| half::bf16::from_f32(*x).to_f32()).collect();
+            let [want, got] =
+                [(&bound[0], &rounded), (&bound[1], &values)].map(|((run, w, x, y, _), values)| {
+                    w.write_f32(values).unwrap();
+                    x.write_f32(&vector).unwrap();
+                    run.run().unwrap();
+                    y.to_vec()
+                });
+            assert_eq!(got, want);
+            let doubled: Vec<f32> = values.iter().map(|x| 2.0 * x).collect();
+            assert_eq!(bound[1].4.to_vec(), doubled, "what is no product is not rounded");
+        }
     }
 }

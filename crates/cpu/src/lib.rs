@@ -27,6 +27,7 @@
 //! ```
 
 pub mod attention;
+pub mod bf16;
 #[cfg(any(target_os = "macos", feature = "openblas"))]
 mod cblas;
 mod conv;

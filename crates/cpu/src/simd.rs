@@ -73,7 +73,8 @@ pub(crate) fn mul_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
 }
 
 /// Defines a function whose body is compiled once per [`Level`] and dispatched at run time. Inside
-/// the body the constant `FMA: bool` says whether fused multiply-add is an instruction.
+/// the body the constant `FMA: bool` says whether fused multiply-add is an instruction. A closure that the body hands to a
+/// function that is not inlined is compiled for the baseline, where a fused multiply-add is a call.
 macro_rules! dispatch {
     ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident : $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
         $(#[$meta])*

@@ -1,7 +1,7 @@
 //! Buffers: storage that programs read and write.
 
 use std::any::Any;
-use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
 use mil::Element;
@@ -146,8 +146,12 @@ pub struct HostBuffer {
     element: Element,
     shape: Vec<usize>,
     data: RwLock<Vec<f32>>,
+    /// See [`HostBuffer::form`].
+    form: Mutex<Option<Form>>,
     counters: Arc<Counters>,
 }
+
+type Form = Arc<dyn Any + Send + Sync>;
 
 impl HostBuffer {
     /// A zeroed buffer of the device called `device`.
@@ -175,18 +179,40 @@ impl HostBuffer {
             element,
             shape: shape.to_vec(),
             data,
+            form: Mutex::default(),
             counters,
         })))
     }
 
     /// The elements, while a run reads them.
     pub fn read(&self) -> RwLockReadGuard<'_, Vec<f32>> {
-        self.data.read().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.data.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The elements, while a run writes them.
     pub fn write(&self) -> RwLockWriteGuard<'_, Vec<f32>> {
-        self.data.write().unwrap_or_else(|poisoned| poisoned.into_inner())
+        let guard = self.data.write().unwrap_or_else(PoisonError::into_inner);
+        *self.made() = None;
+        guard
+    }
+
+    /// What the device makes of the elements, to read them in another form: made once, and kept until they are next
+    /// written. `values` is the buffer's own [`HostBuffer::read`], which keeps writers out meanwhile.
+    ///
+    /// # Panics
+    /// When the same elements were made into another type.
+    pub fn form<T: Any + Send + Sync>(
+        &self,
+        values: &RwLockReadGuard<'_, Vec<f32>>,
+        make: impl FnOnce(&[f32]) -> T,
+    ) -> Arc<T> {
+        let mut form = self.made();
+        let made = form.get_or_insert_with(|| Arc::new(make(values)));
+        made.clone().downcast().expect("a device has one other form of a buffer")
+    }
+
+    fn made(&self) -> MutexGuard<'_, Option<Form>> {
+        self.form.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn bytes(&self) -> usize {
@@ -270,6 +296,29 @@ mod tests {
     fn a_wrong_length_is_an_error_that_names_both() {
         let error = buffer(Element::F32).write_f32(&[1.0]).unwrap_err().to_string();
         assert!(error.contains("holds 4 elements, was given 1"), "{error}");
+    }
+
+    #[test]
+    fn a_form_is_made_once_for_what_was_written() {
+        let buffer = buffer(Element::F32);
+        let host = buffer.downcast::<HostBuffer>().unwrap();
+        let form = |times: &mut usize| {
+            let values = host.read();
+            let make = |values: &[f32]| {
+                *times += 1;
+                values.iter().sum::<f32>()
+            };
+            *host.form(&values, make)
+        };
+        let mut times = 0;
+        assert_eq!([form(&mut times), form(&mut times)], [0.0, 0.0]);
+        buffer.write_f32(&[1.0; 4]).unwrap();
+        assert_eq!([form(&mut times), form(&mut times)], [4.0, 4.0]);
+        buffer.map_f32(&mut |values| values.fill(2.0));
+        assert_eq!([form(&mut times), form(&mut times)], [8.0, 8.0]);
+        host.write()[0] = 0.0;
+        assert_eq!(form(&mut times), 6.0);
+        assert_eq!(times, 4);
     }
 
     #[test]

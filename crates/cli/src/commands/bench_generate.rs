@@ -7,6 +7,7 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use cpu::Precision;
 use model::{Decoder, ModelConfig, Parameter, ParameterKind, initial_values};
 use serde_json::json;
 
@@ -18,16 +19,20 @@ use crate::{Result, units};
 /// Tokens before the measured ones.
 const WARM_UP: usize = 4;
 
-/// Bytes that a token has to read at the least, of weights in f32 and of a full context.
-fn bytes_of_token(config: &ModelConfig) -> usize {
+/// Bytes that a token has to read at the least: of matrices in `precision`, of other weights and of a full context in f32.
+fn bytes_of_token(config: &ModelConfig, precision: Precision) -> usize {
     let is_read = |p: &Parameter| match p.kind {
         // A row for each token; a tied one is the classifier, too.
         ParameterKind::Embedding => config.tied,
         ParameterKind::ValueEmbedding => false,
         _ => true,
     };
-    let weights: usize = Parameter::all(config).iter().filter(|p| is_read(p)).map(Parameter::numel).sum();
-    4 * (weights + 2 * config.n_layers * config.kv_dim() * config.seq_len)
+    let bytes_of = |p: &Parameter| match precision {
+        Precision::Bf16 if p.shape.len() == 2 => 2 * p.numel(),
+        _ => 4 * p.numel(),
+    };
+    let weights: usize = Parameter::all(config).iter().filter(|p| is_read(p)).map(bytes_of).sum();
+    weights + 4 * 2 * config.n_layers * config.kv_dim() * config.seq_len
 }
 
 pub(crate) fn run(args: &BenchArgs, choice: &Choice, out: &mut dyn Write) -> Result {
@@ -62,7 +67,8 @@ pub(crate) fn run(args: &BenchArgs, choice: &Choice, out: &mut dyn Write) -> Res
     let mut ms = ms.split_off(WARM_UP);
     ms.sort_by(f64::total_cmp);
     let ms_token = (ms[(ms.len() - 1) / 2] + ms[ms.len() / 2]) / 2.0;
-    let bytes = bytes_of_token(model);
+    let precision = choice.cpu.as_ref().map_or(Precision::F32, |cpu| cpu.precision());
+    let bytes = bytes_of_token(model, precision);
     let rate = bytes as f64 / ms_token * 1e3;
     let share = wall.map(|wall| rate / wall);
     if args.json {

@@ -18,11 +18,9 @@
 use std::array;
 
 use crate::Precision;
+use crate::bf16::UPPER;
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{self, Level};
-
-/// The bits of the upper half of a pair.
-pub(super) const UPPER: u32 = 0xffff_0000;
 
 /// What one call of a micro-kernel does: `c [R, V * lanes] = alpha * a [R, k] · b [k, V * lanes]`, or `+=`. Where the
 /// operands are pairs of bf16, `k` counts pairs, and what `a` and `b` point at are their bits.

@@ -1,7 +1,8 @@
 //! Copies of operands in the order in which the micro-kernels read them.
 
-use super::kernel::{Kernels, UPPER, prefetch};
+use super::kernel::{Kernels, prefetch};
 use super::{Block, DEPTH, MOST_COLS, MOST_SIDE};
+use crate::bf16::rounded;
 use crate::simd::dispatch;
 
 /// Values in a line of a cache.
@@ -174,14 +175,6 @@ dispatch! {
             }
         }
     }
-}
-
-/// bf16 of `x`, to nearest with ties to even, as the upper half of the bits; a NaN stays one.
-#[inline(always)]
-fn rounded(x: f32) -> u32 {
-    let bits = x.to_bits();
-    let up = bits.wrapping_add(0x7fff + (bits >> 16 & 1));
-    (if x.is_nan() { bits | 0x0040_0000 } else { up }) & UPPER
 }
 
 /// Two values as a pair of bf16, whose bits are those of the result.

@@ -11,15 +11,15 @@ use mil::{ConstData, Op, Stmt, ValueId};
 use super::Planner;
 use super::memory::{Memory, Storage, StorageId};
 use super::view::{View, dense_strides, merged_axes};
-use crate::Write;
 use crate::attention::Attention;
 use crate::cross_entropy::{CrossEntropy, Gradients, Stats};
 use crate::matmul::{Mat, MatMut, matmul, product};
-use crate::matvec::matvec;
+use crate::matvec::{FEW_ROWS, Strided, has_runs, matvec, rows_times};
 use crate::pool::SharedMut;
 use crate::reduce::{Reduction, reduce};
 use crate::rms_norm::RmsNorm;
 use crate::rope::{Pairing, RopeTables, Turn, rope};
+use crate::{Precision, Write};
 
 impl Planner<'_> {
     /// Plans a statement, and before it whatever it reads, unless that has happened already.
@@ -394,16 +394,39 @@ impl Planner<'_> {
         };
         let precision = self.precision;
         let is_matvec = batches == 1 && n == 1 && x_col == 1 && x_row == k && (y_row == 1 || k == 1);
+        let is_of_few_rows = batches > 1 && m <= FEW_ROWS && has_runs(y_row, y_col);
+        // Weights, which many products read before they are written again, are kept in half the bytes.
+        if let (true, Precision::Bf16, Storage::Input(port)) = (is_matvec, precision, &self.storages[xs.0])
+            && (x.offset, m * k) == (0, self.len(xs))
+        {
+            self.input_is_rounded[*port] = true;
+        }
         self.step(label, flops, &[xs, ys], &[out], move |pool, memory| {
+            let rounded = memory.rounded(xs);
             // SAFETY: declared above.
             let (xs, ys, out_run) = unsafe { (memory.read(xs), memory.read(ys), memory.write(out)) };
             let write = memory.mode(out);
             if is_matvec && write == Write::Store {
-                return matvec(pool, &xs[x_at[0]..][..m * k], &ys[y_at[0]..][..k], out_run);
+                let y = &ys[y_at[0]..][..k];
+                return match rounded {
+                    Some(xs) => matvec(pool, &xs[x_at[0]..][..m * k], y, out_run),
+                    None => matvec(pool, &xs[x_at[0]..][..m * k], y, out_run),
+                };
             }
             let mat = |values, at: usize, rows, cols, row, col| {
                 Mat::strided(slice_from(values, at), rows, cols, row, col)
             };
+            // Strides of 0, of broadcast operands, included; bounds are checked where it is read.
+            let strided = |values, at: usize, row, col| Strided { values: slice_from(values, at), row, col };
+            if is_of_few_rows {
+                let shared = SharedMut::new(out_run);
+                return pool.run(batches, |at| {
+                    // SAFETY: each batch writes its own part of the output.
+                    let out = unsafe { shared.slice(at * m * n, m * n) };
+                    let x = strided(xs, x_at[at], x_row, x_col);
+                    rows_times(x, strided(ys, y_at[at], y_row, y_col), [m, n, k], write, out);
+                });
+            }
             if batches == 1 {
                 let x = mat(xs, x_at[0], m, k, x_row, x_col);
                 let y = mat(ys, y_at[0], k, n, y_row, y_col);

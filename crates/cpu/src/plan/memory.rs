@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::Write;
+use crate::bf16::Bf16;
 use crate::pool::with_scratch;
 
 /// A run of memory that a plan knows: an index into its table.
@@ -26,6 +27,16 @@ pub(crate) enum Storage {
 pub(crate) struct Memory {
     runs: Vec<(*mut f32, usize)>,
     modes: Vec<Write>,
+    /// By storage, in bf16 what the plan asks for in that form.
+    rounded: Vec<Option<Arc<Vec<Bf16>>>>,
+}
+
+/// A storage's place in a run.
+pub(crate) struct Entry {
+    pub(crate) base: *mut f32,
+    pub(crate) len: usize,
+    pub(crate) mode: Write,
+    pub(crate) rounded: Option<Arc<Vec<Bf16>>>,
 }
 
 // SAFETY: a step's tasks share the table to look addresses up; who may read or write what is
@@ -33,10 +44,20 @@ pub(crate) struct Memory {
 unsafe impl Sync for Memory {}
 
 impl Memory {
-    /// One entry for each storage: address, length, and how it is written.
-    pub(crate) fn new(entries: impl Iterator<Item = (*mut f32, usize, Write)>) -> Memory {
-        let (runs, modes) = entries.map(|(base, len, mode)| ((base, len), mode)).unzip();
-        Memory { runs, modes }
+    /// One entry for each storage.
+    pub(crate) fn new(entries: impl Iterator<Item = Entry>) -> Memory {
+        let mut memory = Memory { runs: Vec::new(), modes: Vec::new(), rounded: Vec::new() };
+        for entry in entries {
+            memory.runs.push((entry.base, entry.len));
+            memory.modes.push(entry.mode);
+            memory.rounded.push(entry.rounded);
+        }
+        memory
+    }
+
+    /// The storage's values in bf16, where it is an input that the plan asks for in that form.
+    pub(crate) fn rounded(&self, id: StorageId) -> Option<&[Bf16]> {
+        self.rounded[id.0].as_ref().map(|values| values.as_slice())
     }
 
     /// How the storage is written: [`Write::Accumulate`] only for outputs that are bound so.

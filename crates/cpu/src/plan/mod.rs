@@ -49,6 +49,8 @@ pub(crate) struct Plan {
     pub(crate) arena_len: usize,
     /// For each output port whether a step also reads its buffer.
     pub(crate) output_is_read: Vec<bool>,
+    /// For each input port whether a step wants it in bf16.
+    pub(crate) input_is_rounded: Vec<bool>,
 }
 
 /// What planning knows while it goes through the program.
@@ -59,6 +61,7 @@ pub(crate) struct Planner<'a> {
     groups: Groups,
     storages: Vec<Storage>,
     steps: Vec<Step>,
+    input_is_rounded: Vec<bool>,
     /// Views of the values computed so far.
     views: Vec<Option<View>>,
     emitted: Vec<bool>,
@@ -71,12 +74,15 @@ pub(crate) struct Planner<'a> {
 impl Step {
     /// The bytes that it moves at the least.
     pub(crate) fn bytes(&self, memory: &Memory) -> f64 {
-        let read: usize = self.reads.iter().map(|id| memory.len(*id)).sum();
+        let read = self.reads.iter().map(|id| match memory.rounded(*id) {
+            Some(values) => size_of_val(values),
+            None => memory.len(*id) * size_of::<f32>(),
+        });
         let written = self.writes.iter().map(|id| match memory.mode(*id) {
             Write::Store => memory.len(*id),
             Write::Accumulate => 2 * memory.len(*id),
         });
-        ((read + written.sum::<usize>()) * size_of::<f32>()) as f64
+        (read.sum::<usize>() + written.sum::<usize>() * size_of::<f32>()) as f64
     }
 }
 
@@ -99,7 +105,7 @@ impl Plan {
             planner.emit_statement(index)?;
         }
         planner.emit_outputs();
-        let Planner { mut storages, steps, .. } = planner;
+        let Planner { mut storages, steps, input_is_rounded, .. } = planner;
         let arena_len = arena::place(&mut storages, &steps);
         let output_is_read = (0..program.outputs().len())
             .map(|port| {
@@ -107,7 +113,7 @@ impl Plan {
                 steps.iter().any(|step| step.reads.iter().any(is_it))
             })
             .collect();
-        Ok(Plan { storages, steps, arena_len, output_is_read })
+        Ok(Plan { storages, steps, arena_len, output_is_read, input_is_rounded })
     }
 
     /// Runs all steps; `step` is called around each, for whoever measures.
@@ -132,6 +138,7 @@ impl<'a> Planner<'a> {
             groups: Groups::of(program),
             storages: Vec::new(),
             steps: Vec::new(),
+            input_is_rounded: vec![false; program.inputs().len()],
             views: vec![None; count],
             emitted: vec![false; program.stmts().len()],
             homes: HashMap::new(),
