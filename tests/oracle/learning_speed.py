@@ -183,8 +183,9 @@ class Job:
             return {**result, "val_bpb": float(re.findall(r"^val_bpb ([\d.]+)$", log.read_text(), re.M)[-1])}
         summary = json.loads((folder / "summary.json").read_text())
         events = run_files.json_lines(folder / "events.jsonl")
-        curve = [[e["step"], round(e["val_bpb"], 5)] for e in events if e["event"] == "validation"]
-        return {**result, "val_bpb": summary["val_bpb"], "recoveries": summary["recoveries"], "curve": curve}
+        # The end is measured twice, last over the windows of the result.
+        curve = {e["step"]: round(e["val_bpb"], 5) for e in events if e["event"] == "validation"}
+        return {**result, "val_bpb": summary["val_bpb"], "recoveries": summary["recoveries"], "curve": [*curve.items()]}
 
 
 def flat(table, within=""):
