@@ -3,7 +3,8 @@
     python llama_generate.py model.json weights.safetensors ids.u32 logits.f32 --steps 100
 
 Makes a GGUF file of the weights, compares what llama.cpp says after each of the ids with anneal's logits, then measures.
-Keys and values of the comparison are in f32; of the measurement, in f16, as llama.cpp has them unless it is told otherwise.
+Keys and values of the comparison are in f32, without llama.cpp's flash attention, which rounds them to f16; the measurement
+is of what llama.cpp does unless it is told otherwise: keys and values in f16, flash attention where it likes.
 """
 
 import argparse
@@ -82,12 +83,13 @@ def write_gguf(path, model, weights, precision):
 
 
 class Writer:
-    def __init__(self, model, seq_len, threads, keys_in_f32):
+    def __init__(self, model, seq_len, threads, in_f32):
         settings = llama_cpp.llama_context_default_params()
         settings.n_ctx = settings.n_batch = seq_len
         settings.n_threads = settings.n_threads_batch = threads
-        if keys_in_f32:
+        if in_f32:
             settings.type_k = settings.type_v = llama_cpp.GGML_TYPE_F32
+            settings.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
         self.context = llama_cpp.llama_init_from_model(model, settings)
         if not self.context:
             raise SystemExit("llama.cpp makes no context of this model")
@@ -123,13 +125,13 @@ def main():
         raise SystemExit("llama.cpp does not take the model")
     ids = np.fromfile(args.ids, "<u4")
     want = np.fromfile(args.logits, "<f4").reshape(len(ids), vocab_size)
-    writer = Writer(model, table["seq_len"], args.threads, keys_in_f32=True)
+    writer = Writer(model, table["seq_len"], args.threads, in_f32=True)
     got = np.stack([writer.feed(token, vocab_size).copy() for token in ids])
     got = cap * np.tanh(got / cap) if cap else got
     worst = float(np.abs(got - want).max() / np.abs(want).max())
     if not worst <= AGREES[args.precision]:
         raise SystemExit(f"the models differ: logits by {worst:.2e} of the largest; allowed {AGREES[args.precision]:.0e}")
-    writer = Writer(model, table["seq_len"], args.threads, keys_in_f32=False)
+    writer = Writer(model, table["seq_len"], args.threads, in_f32=False)
     seconds = []
     for number in range(4 + args.steps):
         start = time.perf_counter()
