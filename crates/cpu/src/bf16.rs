@@ -1,5 +1,7 @@
 //! Numbers of 8 bits of precision with the exponents of f32: its upper half.
 
+use device::memory::{Block, Plain};
+
 use crate::pool::Pool;
 use crate::simd::dispatch;
 
@@ -7,6 +9,9 @@ use crate::simd::dispatch;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct Bf16(u16);
+
+// SAFETY: zero has no bit set; two bytes, and nothing to drop.
+unsafe impl Plain for Bf16 {}
 
 impl Bf16 {
     /// To nearest with ties to even; a NaN stays one.
@@ -34,10 +39,10 @@ pub(crate) fn rounded(x: f32) -> u32 {
 }
 
 /// All of `values` in bf16.
-pub fn round_all(pool: &Pool, values: &[f32]) -> Vec<Bf16> {
+pub fn round_all(pool: &Pool, values: &[f32]) -> Block<Bf16> {
     /// 256 KiB of f32.
     const PER_TASK: usize = 1 << 16;
-    let mut all = vec![Bf16::default(); values.len()];
+    let mut all = Block::zeros(values.len());
     let parts: Vec<_> = all.chunks_mut(PER_TASK).map(std::sync::Mutex::new).collect();
     pool.run(parts.len(), |task| {
         // Each task locks its own.

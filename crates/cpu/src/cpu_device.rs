@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use device::memory::Block;
 use device::{
     Bound, Buffer, Counters, Device, Error, Executable, HostBuffer, Limits, Mode, RawExecutable,
     RawInvocation, Result, Telemetry, Ticket,
@@ -13,7 +14,7 @@ use mil::{Element, Program};
 use crate::bf16::{Bf16, round_all};
 use crate::plan::Plan;
 use crate::plan::memory::{Entry, Memory, Storage};
-use crate::pool::{Line, Pool};
+use crate::pool::Pool;
 use crate::{Precision, Write};
 
 /// Time and work of one step of a program, summed over runs.
@@ -48,7 +49,7 @@ pub struct Walls {
 #[derive(Default)]
 struct Lane {
     /// Grows to the largest arena that a plan needs; runs use it one after another.
-    arena: Vec<Line>,
+    arena: Block,
     /// By program and step, while profiling.
     profile: Option<HashMap<(String, usize), StepProfile>>,
 }
@@ -228,14 +229,13 @@ impl RawInvocation for CpuInvocation {
         let start = Instant::now();
         let mut lane = self.shared.lane();
         let Lane { arena, profile } = &mut *lane;
-        let lines = self.plan.arena_len.div_ceil(16);
-        if arena.len() < lines {
-            arena.resize(lines, Line::default());
+        if arena.len() < self.plan.arena_len {
+            *arena = Block::zeros(self.plan.arena_len);
         }
         // One guard for each buffer, however many ports it is bound to.
         let mut readers = Vec::new();
         let inputs = &self.bound.inputs;
-        let mut input_runs: Vec<(*mut f32, usize, Option<Arc<Vec<Bf16>>>)> = Vec::new();
+        let mut input_runs: Vec<(*mut f32, usize, Option<Arc<Block<Bf16>>>)> = Vec::new();
         for (at, buffer) in inputs.iter().enumerate() {
             if let Some(same) = inputs[..at].iter().position(|other| other.is(buffer)) {
                 input_runs.push(input_runs[same].clone());
@@ -252,7 +252,7 @@ impl RawInvocation for CpuInvocation {
         let mut writers: Vec<_> = self.bound.outputs.iter().map(|(buffer, _)| host(buffer).write()).collect();
         let output_runs: Vec<(*mut f32, usize)> =
             writers.iter_mut().map(|guard| (guard.as_mut_ptr(), guard.len())).collect();
-        let base = arena.as_mut_ptr().cast::<f32>();
+        let base = arena.as_mut_ptr();
         let entry = |(base, len), mode, rounded| Entry { base, len, mode, rounded };
         let memory = Memory::new(self.plan.storages.iter().map(|storage| match storage {
             Storage::Input(port) => {

@@ -31,7 +31,12 @@ impl Value for Bf16 {
 pub fn matvec<V: Value>(pool: &Pool, w: &[V], x: &[f32], y: &mut [f32]) {
     let (rows, cols) = (y.len(), x.len());
     assert!(w.len() == rows * cols, "matvec: w has {} values, expected [{rows}, {cols}]", w.len());
-    let per_task = (VALUES_PER_TASK / cols.max(1)).max(1);
+    // A multiple of four, where there are so many, is shared out evenly among two or four threads.
+    let tasks = match rows * cols / VALUES_PER_TASK {
+        few @ 0..4 => few.max(1),
+        many => many / 4 * 4,
+    };
+    let per_task = rows.div_ceil(tasks).max(1);
     let out = SharedMut::new(y);
     pool.run(rows.div_ceil(per_task), |task| {
         let first = task * per_task;
@@ -164,14 +169,19 @@ fn dot_body<const FMA: bool, V: Copy>(a: &[V], b: &[f32], get: impl Fn(V) -> f32
     for ((sum, a), b) in lanes.iter_mut().zip(a_rest).zip(b_rest) {
         *sum = mul_add::<FMA>(get(*a), *b, *sum);
     }
-    let mut width = LANES;
-    while width > 1 {
-        width /= 2;
-        for l in 0..width {
-            lanes[l] += lanes[l + width];
-        }
-    }
-    lanes[0]
+    let lanes: [f32; 32] = halved(&lanes);
+    let lanes: [f32; 16] = halved(&lanes);
+    let lanes: [f32; 8] = halved(&lanes);
+    let lanes: [f32; 4] = halved(&lanes);
+    let [a, b] = halved(&lanes);
+    a + b
+}
+
+/// The sums of the first half with the second. Arrays of their own stay in registers, where one that shrinks goes through
+/// memory.
+#[inline(always)]
+fn halved<const HALF: usize>(lanes: &[f32]) -> [f32; HALF] {
+    std::array::from_fn(|l| lanes[l] + lanes[l + HALF])
 }
 
 #[cfg(test)]

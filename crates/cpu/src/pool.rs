@@ -4,19 +4,144 @@
 //! from the number of threads; which thread runs which task is left to chance. So a result is the
 //! same for any pool. Matrix products are cut by the number of threads, but where they are cut does not show.
 
-use std::cell::RefCell;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::any::Any;
+use std::cell::{RefCell, UnsafeCell};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, TryLockError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use device::memory::Block;
 
 /// A fixed set of threads: the caller and `threads - 1` workers that sleep between calls.
+///
+/// A token that is generated takes some hundred calls of 0.1 ms, and to wake a thread that sleeps takes half of that: so
+/// workers stay awake for a moment after each. Nobody waits for a worker that has not begun when the work is done, as
+/// where several runs share the machine.
 pub struct Pool {
-    /// The workers beside the calling thread; none for a pool of one.
-    workers: Option<rayon::ThreadPool>,
-    threads: usize,
+    /// None for a pool of one.
+    workers: Vec<JoinHandle<()>>,
+    shared: Arc<Shared>,
+    /// Held by the one call that has the workers.
+    turn: Mutex<()>,
+}
+
+/// How long a worker watches for the next call before it sleeps.
+const AWAKE: Duration = Duration::from_micros(50);
+/// Looks between two at the clock.
+const LOOKS: usize = 64;
+
+/// What a call gives to the workers. It borrows from the call, which ends when no worker is in it.
+type Job = *const (dyn Fn() + Sync);
+
+struct Shared {
+    /// Number of the job in the upper half; [`OPEN`]; and how many workers are in it.
+    state: AtomicU64,
+    job: UnsafeCell<Option<Job>>,
+    /// Workers that wait for `woken`.
+    asleep: AtomicUsize,
+    bed: Mutex<()>,
+    woken: Condvar,
+    ends: AtomicBool,
+    /// What a worker's task panicked with.
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+// SAFETY: `job` is written by the call that holds the turn while no worker is in a job, and read by workers in it; what it
+// points at is `Sync`.
+unsafe impl Send for Shared {}
+// SAFETY: as above.
+unsafe impl Sync for Shared {}
+
+/// Set while workers may join the job.
+const OPEN: u64 = 1 << 31;
+/// One job further.
+const NEXT: u64 = 1 << 32;
+
+fn number(state: u64) -> u64 {
+    state / NEXT
+}
+
+fn workers_in(state: u64) -> u64 {
+    state % OPEN
+}
+
+impl Shared {
+    /// Waits until there is another job than number `seen`; -> its number, or none when the pool ends.
+    fn next(&self, seen: u64) -> Option<u64> {
+        let is_new = || number(self.state.load(Ordering::SeqCst)) != seen || self.ends.load(Ordering::SeqCst);
+        let begin = Instant::now();
+        while !is_new() && begin.elapsed() < AWAKE {
+            for _ in 0..LOOKS {
+                if is_new() {
+                    break;
+                }
+                std::hint::spin_loop();
+            }
+        }
+        if !is_new() {
+            let mut bed = self.bed.lock().unwrap_or_else(PoisonError::into_inner);
+            // A call that does not see this has made its job known before, and is seen below.
+            self.asleep.fetch_add(1, Ordering::SeqCst);
+            while !is_new() {
+                bed = self.woken.wait(bed).unwrap_or_else(PoisonError::into_inner);
+            }
+            self.asleep.fetch_sub(1, Ordering::SeqCst);
+        }
+        (!self.ends.load(Ordering::SeqCst)).then(|| number(self.state.load(Ordering::SeqCst)))
+    }
+
+    /// Joins job number `seen`; false when it has been closed.
+    fn join(&self, seen: u64) -> bool {
+        let one_more = |state| (number(state) == seen && state & OPEN != 0).then_some(state + 1);
+        self.state.fetch_update(Ordering::Acquire, Ordering::Relaxed, one_more).is_ok()
+    }
+
+    fn work(&self) {
+        let mut seen = 0;
+        while let Some(number) = self.next(seen) {
+            seen = number;
+            if !self.join(number) {
+                continue;
+            }
+            // SAFETY: the call that wrote it waits until this worker has left.
+            let job = unsafe { (*self.job.get()).map(|job| &*job) };
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| job.inspect(|job| job()))) {
+                *self.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(panic);
+            }
+            self.state.fetch_sub(1, Ordering::Release);
+        }
+    }
+
+    /// Wakes up to `most` workers.
+    fn wake(&self, most: usize) {
+        let asleep = self.asleep.load(Ordering::SeqCst);
+        if asleep > 0 {
+            let _bed = self.bed.lock().unwrap_or_else(PoisonError::into_inner);
+            (0..most.min(asleep)).for_each(|_| self.woken.notify_one());
+        }
+    }
+}
+
+/// The end of a call, also of one that panics: no worker joins its job from here on, and none is left in it afterwards.
+struct Closes<'a>(&'a Shared);
+
+impl Drop for Closes<'_> {
+    fn drop(&mut self) {
+        self.0.state.fetch_and(!OPEN, Ordering::AcqRel);
+        let mut looks = 0_usize;
+        while workers_in(self.0.state.load(Ordering::Acquire)) > 0 {
+            looks += 1;
+            // A task of another thread is at its end soon, unless the system has taken that thread's core away.
+            if looks.is_multiple_of(LOOKS) { std::thread::yield_now() } else { std::hint::spin_loop() }
+        }
+    }
 }
 
 impl std::fmt::Debug for Pool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pool").field("threads", &self.threads).finish()
+        f.debug_struct("Pool").field("threads", &self.threads()).finish()
     }
 }
 
@@ -27,78 +152,110 @@ impl Pool {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             n => n,
         };
-        let workers = (threads > 1).then(|| {
-            rayon::ThreadPoolBuilder::new()
-                .num_threads(threads - 1)
-                .thread_name(|i| format!("cpu-{}", i + 1))
-                .build()
-                .unwrap_or_else(|e| panic!("cpu pool: cannot start {} threads: {e}", threads - 1))
+        let shared = Arc::new(Shared {
+            state: AtomicU64::new(0),
+            job: UnsafeCell::new(None),
+            asleep: AtomicUsize::new(0),
+            bed: Mutex::new(()),
+            woken: Condvar::new(),
+            ends: AtomicBool::new(false),
+            panic: Mutex::new(None),
         });
-        Pool { workers, threads }
+        let worker = |i: usize| {
+            let shared = shared.clone();
+            std::thread::Builder::new()
+                .name(format!("cpu-{i}"))
+                .spawn(move || shared.work())
+                .unwrap_or_else(|e| panic!("cpu pool: cannot start {threads} threads: {e}"))
+        };
+        Pool { workers: (1..threads).map(worker).collect(), shared: shared.clone(), turn: Mutex::new(()) }
     }
 
     /// How many threads work, the caller included.
     pub fn threads(&self) -> usize {
-        self.threads
+        self.workers.len() + 1
     }
 
     /// Runs `task(0)` … `task(count - 1)`, each once, spread over the threads, and returns when all
-    /// are done. Called from within a task of a worker it runs its tasks one after the other.
+    /// are done. Called from within a task, or while another call has the workers, it runs its tasks one after the other.
+    ///
+    /// # Panics
+    /// When a task does; all others that have begun are done then.
     pub fn run(&self, count: usize, task: impl Fn(usize) + Sync) {
-        match &self.workers {
-            Some(workers) if count > 1 && workers.current_thread_index().is_none() => {
-                let next = AtomicUsize::new(0);
-                let work = || {
-                    loop {
-                        let i = next.fetch_add(1, Ordering::Relaxed);
-                        if i >= count {
-                            break;
-                        }
-                        task(i);
-                    }
-                };
-                workers.in_place_scope(|scope| {
-                    for _ in 1..self.threads.min(count) {
-                        scope.spawn(|_| work());
-                    }
-                    work();
-                });
+        let turn = match self.turn.try_lock() {
+            Ok(turn) => Some(turn),
+            Err(TryLockError::Poisoned(turn)) => Some(turn.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        };
+        if count < 2 || self.workers.is_empty() || turn.is_none() {
+            return (0..count).for_each(task);
+        }
+        let next = AtomicUsize::new(0);
+        let work = || {
+            loop {
+                let i = next.fetch_add(1, Ordering::Relaxed);
+                if i >= count {
+                    break;
+                }
+                task(i);
             }
-            _ => (0..count).for_each(task),
+        };
+        let job: &(dyn Fn() + Sync) = &work;
+        // SAFETY: only the lifetime changes. Workers use it between joining and leaving, and `Closes` waits for that.
+        let job = unsafe { std::mem::transmute::<&(dyn Fn() + Sync), &'static (dyn Fn() + Sync)>(job) };
+        let shared = &*self.shared;
+        // SAFETY: this call has the turn, and no worker is in a job: the call before waited for it.
+        unsafe { *shared.job.get() = Some(job) };
+        // Left over where the caller's own task panicked, too.
+        *shared.panic.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let number = number(shared.state.load(Ordering::Relaxed)).wrapping_add(1);
+        shared.state.store(number.wrapping_mul(NEXT) | OPEN, Ordering::SeqCst);
+        {
+            let _closes = Closes(shared);
+            shared.wake(count - 1);
+            work();
+        }
+        if let Some(panic) = shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            drop(turn);
+            resume_unwind(panic);
         }
     }
 }
 
-/// A cache line of floats: the unit in which scratch and arenas are allocated, so that it is aligned for the
-/// widest vectors.
-#[derive(Clone, Copy, Default)]
-#[repr(C, align(64))]
-pub(crate) struct Line([f32; 16]);
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.ends.store(true, Ordering::SeqCst);
+        {
+            let _bed = self.shared.bed.lock().unwrap_or_else(PoisonError::into_inner);
+            self.shared.woken.notify_all();
+        }
+        for worker in self.workers.drain(..) {
+            // It catches what tasks panic with.
+            let _ = worker.join();
+        }
+    }
+}
 
 thread_local! {
     /// Free scratch blocks of this thread. They grow to what was asked for and stay.
-    static FREE: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) };
+    static FREE: RefCell<Vec<Block>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Calls `f` with `len` floats of this thread's scratch, 64-byte aligned. The contents are left over
+/// Calls `f` with `len` floats of this thread's scratch, aligned as a [`Block`]. The contents are left over
 /// from earlier users. Calls nest: each level has its own block, and a block is reused by the next
 /// call at the same level, so steady state allocates nothing.
 pub(crate) fn with_scratch<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
-    let lines = len.div_ceil(16);
     let mut block = FREE.with(|free| {
         let mut free = free.borrow_mut();
         // The smallest block that is large enough, else the largest one, which then grows.
-        let fit = (0..free.len()).filter(|&i| free[i].len() >= lines).min_by_key(|&i| free[i].len());
+        let fit = (0..free.len()).filter(|&i| free[i].len() >= len).min_by_key(|&i| free[i].len());
         let pick = fit.or_else(|| (0..free.len()).max_by_key(|&i| free[i].len()));
         pick.map(|i| free.swap_remove(i)).unwrap_or_default()
     });
-    if block.len() < lines {
-        block = Vec::new();
-        block.resize(lines, Line([0.0; 16]));
+    if block.len() < len {
+        block = Block::zeros(len);
     }
-    // SAFETY: `Line` is exactly 16 floats without padding, and `block` holds at least `lines` of them.
-    let floats = unsafe { std::slice::from_raw_parts_mut(block.as_mut_ptr().cast::<f32>(), len) };
-    let result = f(floats);
+    let result = f(&mut block[..len]);
     FREE.with(|free| free.borrow_mut().push(block));
     result
 }
@@ -170,6 +327,63 @@ mod tests {
                 hits[i].fetch_add(1, Ordering::Relaxed);
             });
             assert!(hits.iter().all(|h| h.load(Ordering::Relaxed) == 1));
+        }
+    }
+
+    /// Calls follow one another at once and after pauses in which workers fall asleep; each task writes its own place.
+    #[test]
+    fn many_calls_in_a_row() {
+        let pool = Pool::new(4);
+        for call in 0..3000_usize {
+            let count = call % 7;
+            let sums: Vec<AtomicUsize> = (0..count).map(AtomicUsize::new).collect();
+            pool.run(count, |i| {
+                sums[i].fetch_add(call, Ordering::Relaxed);
+            });
+            assert!(sums.iter().enumerate().all(|(i, sum)| sum.load(Ordering::Relaxed) == i + call));
+            if call % 500 == 0 {
+                std::thread::sleep(4 * AWAKE);
+            }
+        }
+    }
+
+    #[test]
+    fn calls_from_a_task_and_from_other_threads_are_done_in_full() {
+        let pool = Pool::new(3);
+        let done = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    for _ in 0..200 {
+                        pool.run(5, |_| {
+                            pool.run(2, |_| {
+                                done.fetch_add(1, Ordering::Relaxed);
+                            });
+                        });
+                    }
+                });
+            }
+        });
+        assert_eq!(done.into_inner(), 3 * 200 * 5 * 2);
+    }
+
+    #[test]
+    fn a_panic_in_any_task_arrives_and_the_pool_goes_on() {
+        let pool = Pool::new(2);
+        for bad in [0, 1, 20, 39] {
+            let all = catch_unwind(AssertUnwindSafe(|| {
+                pool.run(40, |i| {
+                    std::thread::sleep(Duration::from_micros(20));
+                    assert!(i != bad, "task {i}");
+                });
+            }));
+            let message = *all.expect_err("one panics").downcast::<String>().expect("assert's text");
+            assert_eq!(message, format!("task {bad}"));
+            let sum = AtomicUsize::new(0);
+            pool.run(10, |i| {
+                sum.fetch_add(i, Ordering::Relaxed);
+            });
+            assert_eq!(sum.into_inner(), 45);
         }
     }
 

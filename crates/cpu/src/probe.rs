@@ -3,6 +3,8 @@
 use std::hint::black_box;
 use std::time::Instant;
 
+use device::memory::Block;
+
 use crate::matmul::{Mat, MatMut, matmul};
 use crate::pool::{Pool, SharedMut};
 use crate::simd::{self, dispatch, mul_add};
@@ -92,7 +94,7 @@ pub fn matmul_flops(pool: &Pool, precision: Precision) -> f64 {
 /// Memory bandwidth over all threads in bytes/s, by STREAM's triad a = b + s c on arrays far larger
 /// than the caches: two reads and a write per element, counted as three transfers.
 pub fn triad_bytes(pool: &Pool) -> f64 {
-    let (mut a, b, c) = (vec![0f32; ARRAY], vec![1f32; ARRAY], vec![2f32; ARRAY]);
+    let (mut a, b, c) = (array(0.0), array(1.0), array(2.0));
     let seconds = best(|| {
         let shared = SharedMut::new(&mut a);
         pool.run(ARRAY / PART, |i| {
@@ -107,7 +109,7 @@ pub fn triad_bytes(pool: &Pool) -> f64 {
 
 /// Read bandwidth over all threads in bytes/s: the wall of a matrix-vector product.
 pub fn read_bytes(pool: &Pool) -> f64 {
-    let a = vec![1f32; ARRAY];
+    let a = array(1.0);
     let seconds = best(|| {
         pool.run(ARRAY / PART, |i| {
             let part = &a[i * PART..(i + 1) * PART];
@@ -115,6 +117,13 @@ pub fn read_bytes(pool: &Pool) -> f64 {
         });
     });
     (size_of::<f32>() * ARRAY) as f64 / seconds
+}
+
+/// In the pages that weights have.
+fn array(value: f32) -> Block {
+    let mut values = Block::zeros(ARRAY);
+    values.fill(value);
+    values
 }
 
 /// 128 MiB per array.

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use mil::Element;
 
+use crate::memory::Block;
 use crate::{Counters, Error, Result};
 
 /// What a device implements for [`Buffer`]; lengths are checked before a call arrives here.
@@ -145,7 +146,7 @@ pub struct HostBuffer {
     device: Arc<str>,
     element: Element,
     shape: Vec<usize>,
-    data: RwLock<Vec<f32>>,
+    data: RwLock<Block>,
     /// See [`HostBuffer::form`].
     form: Mutex<Option<Form>>,
     counters: Arc<Counters>,
@@ -168,29 +169,25 @@ impl HostBuffer {
         let Some(len) = shape.iter().try_fold(1_usize, |len, extent| len.checked_mul(*extent)) else {
             return Err(fail(usize::MAX, "it is larger than the address space".to_owned()));
         };
-        // Asked for and given back: `vec!` takes pages that are zero already and touches none of them, but
-        // ends the process where there is no room.
-        Vec::<f32>::new()
-            .try_reserve_exact(len)
-            .map_err(|error| fail(len.saturating_mul(size_of::<f32>()), error.to_string()))?;
-        let data = RwLock::new(vec![0.0; len]);
+        let data =
+            Block::try_zeros(len).map_err(|problem| fail(len.saturating_mul(size_of::<f32>()), problem))?;
         Ok(Buffer::new(Arc::new(HostBuffer {
             device: device.into(),
             element,
             shape: shape.to_vec(),
-            data,
+            data: RwLock::new(data),
             form: Mutex::default(),
             counters,
         })))
     }
 
     /// The elements, while a run reads them.
-    pub fn read(&self) -> RwLockReadGuard<'_, Vec<f32>> {
+    pub fn read(&self) -> RwLockReadGuard<'_, Block> {
         self.data.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The elements, while a run writes them.
-    pub fn write(&self) -> RwLockWriteGuard<'_, Vec<f32>> {
+    pub fn write(&self) -> RwLockWriteGuard<'_, Block> {
         let guard = self.data.write().unwrap_or_else(PoisonError::into_inner);
         *self.made() = None;
         guard
@@ -203,7 +200,7 @@ impl HostBuffer {
     /// When the same elements were made into another type.
     pub fn form<T: Any + Send + Sync>(
         &self,
-        values: &RwLockReadGuard<'_, Vec<f32>>,
+        values: &RwLockReadGuard<'_, Block>,
         make: impl FnOnce(&[f32]) -> T,
     ) -> Arc<T> {
         let mut form = self.made();

@@ -8,11 +8,12 @@
 //! [`RawExecutable`] and [`RawInvocation`] and can rely on them.
 //!
 //! What this crate refuses: arithmetic, and knowledge of any particular device. The one thing
-//! that several devices share, a buffer in ordinary memory, is [`HostBuffer`].
+//! that several devices share, ordinary memory, is [`HostBuffer`] and [`memory`].
 
 mod buffer;
 mod error;
 mod executable;
+pub mod memory;
 mod telemetry;
 
 pub use buffer::{Buffer, HostBuffer, RawBuffer};

@@ -3,7 +3,7 @@
 //! `layer_decode` is the layer's own [`block`](crate::layer) with another attention: the keys and
 //! values of earlier tokens come in through ports, those of the new token go out, and the host
 //! writes them into the caches. Angles and mask are ports too, so one program serves every
-//! position.
+//! position. It reads its caches whole, so there is a second one for the first quarter of a sequence.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -99,6 +99,25 @@ fn kinds(config: &ModelConfig) -> Vec<LayerKind> {
     kinds
 }
 
+/// The shortest cache that is worth programs of its own.
+const SHORTEST: usize = 64;
+
+/// How many earlier tokens a layer's programs have caches for, and what is added to their names: a quarter of the sequence,
+/// where that is not next to nothing, and all of it.
+fn contexts(config: &ModelConfig) -> Vec<(&'static str, usize)> {
+    let first = config.seq_len / 4;
+    let mut all = vec![("", config.seq_len)];
+    if first >= SHORTEST {
+        all.insert(0, ("_first", first));
+    }
+    all
+}
+
+/// The model with caches for `context` tokens.
+fn cached(config: &ModelConfig, context: usize) -> ModelConfig {
+    ModelConfig { seq_len: context, ..config.clone() }
+}
+
 /// The programs of decoding, with the classifier in the tiles of `tiles`.
 pub(crate) fn programs(
     config: &ModelConfig,
@@ -107,8 +126,11 @@ pub(crate) fn programs(
 ) -> mil::Result<Vec<Segment>> {
     let segment = |name: &str, program| Segment { name: name.to_owned(), program };
     let mut all = Vec::new();
-    for kind in kinds(config) {
-        all.push(segment(&kind.program_name(LAYER), layer_decode(config, kind, element)?));
+    for (suffix, context) in contexts(config) {
+        for kind in kinds(config) {
+            let name = format!("{}{suffix}", kind.program_name(LAYER));
+            all.push(segment(&name, layer_decode(&cached(config, context), kind, element)?));
+        }
     }
     all.push(segment("head_decode", head_decode(config, tiles[0].len(), element)?));
     if let Some(rows) = tiles.last().map(Range::len).filter(|rows| *rows != tiles[0].len()) {
@@ -117,10 +139,16 @@ pub(crate) fn programs(
     Ok(all)
 }
 
+/// Layers with caches for so many tokens.
+struct Context {
+    len: usize,
+    layers: Vec<DecodeLayer>,
+    /// What queries see, by window.
+    masks: Vec<(Option<usize>, Buffer)>,
+}
+
 struct DecodeLayer {
     run: Invocation,
-    /// Value embeddings and their port's buffer.
-    ve: Option<(Vec<f32>, Buffer)>,
     caches: [Buffer; 2],
     host: [Vec<f32>; 2],
 }
@@ -129,13 +157,16 @@ struct DecodeLayer {
 pub struct Decoder {
     config: ModelConfig,
     embedding: Vec<f32>,
-    layers: Vec<DecodeLayer>,
+    /// From the shortest to the whole sequence.
+    contexts: Vec<Context>,
+    /// The one that holds the tokens so far.
+    current: usize,
+    /// Value embeddings of a layer and their port's buffer.
+    ve: Vec<Option<(Vec<f32>, Buffer)>>,
     /// One for each vocabulary tile, with its logits.
     heads: Vec<(Invocation, Buffer)>,
     streams: Vec<Buffer>,
     angles: [Buffer; 2],
-    /// What queries see, by window.
-    masks: Vec<(Option<usize>, Buffer)>,
     new: [Buffer; 2],
     position: usize,
 }
@@ -162,57 +193,66 @@ impl Decoder {
             (0..=config.n_layers).map(|_| alloc(&stream)).collect::<std::result::Result<Vec<_>, _>>()?;
         let angle = [1, 1, config.head_dim / 2, 1];
         let angles = [alloc(&angle)?, alloc(&angle)?];
-        let mut masks: Vec<(Option<usize>, Buffer)> = Vec::new();
-        for (kind, _) in config.layer_kinds() {
-            let window = config.window_of(kind);
-            if masks.iter().all(|(known, _)| *known != window) {
-                masks.push((window, alloc(&[1, 1, 1, config.seq_len])?));
-            }
-        }
         let new = [alloc(&[1, config.kv_dim(), 1, 1])?, alloc(&[1, config.kv_dim(), 1, 1])?];
-        let mut compiled: Vec<(LayerKind, Executable)> = Vec::new();
-        for kind in kinds(config) {
-            let program = layer_decode(config, kind, element)?;
-            compiled.push((kind, device.compile(&kind.program_name(LAYER), &program)?));
-        }
-        let mut layers = Vec::new();
+        let mut own = Vec::new();
+        let mut ve = Vec::new();
         for at in 0..config.n_layers {
-            let cache = [1, config.kv_dim(), 1, config.seq_len];
-            let caches = [alloc(&cache)?, alloc(&cache)?];
-            let own = parameters
-                .iter()
-                .filter(|p| p.layer == Some(at) && !p.on_host_only(config))
-                .map(|p| Ok((p.port, put(&p.name, &p.port_shape())?)))
-                .collect::<Result<Vec<_>>>()?;
+            let of_layer = parameters.iter().filter(|p| p.layer == Some(at) && !p.on_host_only(config));
+            own.push(
+                of_layer.map(|p| Ok((p.port, put(&p.name, &p.port_shape())?))).collect::<Result<Vec<_>>>()?,
+            );
             let table = parameters
                 .iter()
                 .position(|p| p.layer == Some(at) && p.kind == ParameterKind::ValueEmbedding);
-            let ve = match table {
+            ve.push(match table {
                 None => None,
                 Some(table) => Some((weights[table].clone(), alloc(&[1, config.kv_dim(), 1, 1])?)),
-            };
-            let window = config.window_of(config.layer_kind(at));
-            let (_, mask) = masks.iter().find(|(known, _)| *known == window).expect("made above");
-            let mut bindings: Vec<Binding<'_>> =
-                own.iter().map(|(port, buffer)| Binding::new(port, buffer)).collect();
-            bindings.extend([
-                Binding::new("x", &streams[at]),
-                Binding::new("y", &streams[at + 1]),
-                Binding::new("cos", &angles[0]),
-                Binding::new("sin", &angles[1]),
-                Binding::new("k_cache", &caches[0]),
-                Binding::new("v_cache", &caches[1]),
-                Binding::new("mask", mask),
-                Binding::new("k", &new[0]),
-                Binding::new("v", &new[1]),
-            ]);
-            bindings.extend(config.x0_residual.then(|| Binding::new("x0", &streams[0])));
-            bindings.extend(ve.as_ref().map(|(_, buffer)| Binding::new("ve", buffer)));
-            let kind = kind_of(config, at);
-            let (_, layer) = compiled.iter().find(|(known, _)| *known == kind).expect("compiled above");
-            let run = layer.bind(&bindings)?;
-            let empty = || vec![0.0; config.kv_dim() * config.seq_len];
-            layers.push(DecodeLayer { run, ve, caches, host: [empty(), empty()] });
+            });
+        }
+        // All of them at once: who is refused the longest is to know before the first token.
+        let mut contexts_made = Vec::new();
+        for (suffix, len) in contexts(config) {
+            let mut masks: Vec<(Option<usize>, Buffer)> = Vec::new();
+            for (kind, _) in config.layer_kinds() {
+                let window = config.window_of(kind);
+                if masks.iter().all(|(known, _)| *known != window) {
+                    masks.push((window, alloc(&[1, 1, 1, len])?));
+                }
+            }
+            let mut compiled: Vec<(LayerKind, Executable)> = Vec::new();
+            for kind in kinds(config) {
+                let program = layer_decode(&cached(config, len), kind, element)?;
+                let name = format!("{}{suffix}", kind.program_name(LAYER));
+                compiled.push((kind, device.compile(&name, &program)?));
+            }
+            let mut layers = Vec::new();
+            for at in 0..config.n_layers {
+                let cache = [1, config.kv_dim(), 1, len];
+                let caches = [alloc(&cache)?, alloc(&cache)?];
+                let window = config.window_of(config.layer_kind(at));
+                let (_, mask) = masks.iter().find(|(known, _)| *known == window).expect("made above");
+                let mut bindings: Vec<Binding<'_>> =
+                    own[at].iter().map(|(port, buffer)| Binding::new(port, buffer)).collect();
+                bindings.extend([
+                    Binding::new("x", &streams[at]),
+                    Binding::new("y", &streams[at + 1]),
+                    Binding::new("cos", &angles[0]),
+                    Binding::new("sin", &angles[1]),
+                    Binding::new("k_cache", &caches[0]),
+                    Binding::new("v_cache", &caches[1]),
+                    Binding::new("mask", mask),
+                    Binding::new("k", &new[0]),
+                    Binding::new("v", &new[1]),
+                ]);
+                bindings.extend(config.x0_residual.then(|| Binding::new("x0", &streams[0])));
+                bindings.extend(ve[at].as_ref().map(|(_, buffer)| Binding::new("ve", buffer)));
+                let kind = kind_of(config, at);
+                let (_, layer) = compiled.iter().find(|(known, _)| *known == kind).expect("compiled above");
+                let run = layer.bind(&bindings)?;
+                let empty = || vec![0.0; config.kv_dim() * len];
+                layers.push(DecodeLayer { run, caches, host: [empty(), empty()] });
+            }
+            contexts_made.push(Context { len, layers, masks });
         }
         let c = config.width;
         let gain = config.norm_gain.then(|| put(FINAL_NORM, &[1, c, 1, 1])).transpose()?;
@@ -239,11 +279,12 @@ impl Decoder {
         Ok(Decoder {
             config: config.clone(),
             embedding,
-            layers,
+            contexts: contexts_made,
+            current: 0,
+            ve,
             heads,
             streams,
             angles,
-            masks,
             new,
             position: 0,
         })
@@ -262,6 +303,33 @@ impl Decoder {
     /// Forgets every token.
     pub fn reset(&mut self) {
         self.position = 0;
+        self.current = 0;
+    }
+
+    /// How many earlier tokens the caches in use have room for, all of which are read for each new one.
+    pub fn context(&self) -> usize {
+        self.contexts[self.current].len
+    }
+
+    /// Goes on with the next longer caches, which get what the present ones hold.
+    fn lengthen(&mut self) -> Result<()> {
+        let (done, rest) = self.contexts.split_at_mut(self.current + 1);
+        let (from, to) = (&done[self.current], &mut rest[0]);
+        let channels = self.config.kv_dim();
+        let mut old = vec![0.0; channels * from.len];
+        for (from_layer, to_layer) in from.layers.iter().zip(&mut to.layers) {
+            for ((cache, longer), host) in
+                from_layer.caches.iter().zip(&to_layer.caches).zip(&mut to_layer.host)
+            {
+                cache.read_f32(&mut old)?;
+                for (row, longer_row) in old.chunks_exact(from.len).zip(host.chunks_exact_mut(to.len)) {
+                    longer_row[..from.len].copy_from_slice(row);
+                }
+                longer.write_f32(host)?;
+            }
+        }
+        self.current += 1;
+        Ok(())
     }
 
     /// Feeds one token; the logits of the next, `[V]`.
@@ -270,8 +338,12 @@ impl Decoder {
     /// [`Error::Batch`] when the context is full or the id is beyond the vocabulary,
     /// [`Error::Device`].
     pub fn feed(&mut self, id: u32) -> Result<Vec<f32>> {
+        if self.position >= self.context() && self.current + 1 < self.contexts.len() {
+            self.lengthen()?;
+        }
         let (config, p) = (&self.config, self.position);
-        if p >= config.seq_len {
+        let Context { len, layers, masks } = &mut self.contexts[self.current];
+        if p >= *len {
             return Err(Error::Batch(format!(
                 "the context of {} tokens is full; begin anew with its last part",
                 config.seq_len
@@ -293,25 +365,21 @@ impl Decoder {
         };
         self.angles[0].write_f32(&angles(f64::cos))?;
         self.angles[1].write_f32(&angles(f64::sin))?;
-        for (window, buffer) in &self.masks {
+        for (window, buffer) in &*masks {
             let visible = |key: usize| key < p && window.is_none_or(|window| p - key < window);
-            let mask: Vec<f32> =
-                (0..config.seq_len).map(|key| if visible(key) { 0.0 } else { MASKED }).collect();
+            let mask: Vec<f32> = (0..*len).map(|key| if visible(key) { 0.0 } else { MASKED }).collect();
             buffer.write_f32(&mask)?;
         }
         let mut column = vec![0.0; config.kv_dim()];
-        for layer in &mut self.layers {
-            if let Some((table, buffer)) = &layer.ve {
+        for (layer, ve) in layers.iter_mut().zip(&self.ve) {
+            if let Some((table, buffer)) = ve {
                 buffer.write_f32(&table[id as usize * config.kv_dim()..][..config.kv_dim()])?;
             }
             layer.run.run()?;
             for ((cache, host), new) in layer.caches.iter().zip(&mut layer.host).zip(&self.new) {
                 new.read_f32(&mut column)?;
                 let put = |cache: &mut [f32]| {
-                    column
-                        .iter()
-                        .enumerate()
-                        .for_each(|(channel, value)| cache[channel * config.seq_len + p] = *value);
+                    column.iter().enumerate().for_each(|(channel, value)| cache[channel * *len + p] = *value);
                 };
                 // In place where the device's memory is the host's; otherwise through a copy.
                 if !cache.map_f32(&mut |values| put(values)) {

@@ -5,7 +5,7 @@
 mod common;
 
 use common::{Golden, devices_f32, relative_error, sim_f16};
-use model::{Decoder, Parameter};
+use model::{Decoder, Parameter, Stack, StackOptions};
 
 #[test]
 fn tokens_one_by_one_give_the_logits_of_the_whole_sequence() {
@@ -32,6 +32,44 @@ fn tokens_one_by_one_give_the_logits_of_the_whole_sequence() {
                 }
             }
             assert!(decoder.feed(0).unwrap_err().to_string().contains("full"));
+        }
+    }
+}
+
+/// A sequence long enough for two lengths of caches, and a second one after it, without and with a window; on a device
+/// whose memory the host writes into, and on one where it goes through copies. Oracle: the pass that training uses, which
+/// is compared with PyTorch's elsewhere.
+#[test]
+fn caches_grow_without_a_trace() {
+    let base = model::presets::by_name("odd-all").unwrap();
+    let config = model::ModelConfig { seq_len: 260, ..base };
+    let weights: Vec<Vec<f32>> =
+        Parameter::all(&config).iter().map(|p| model::initial_values(&config, p, 3)).collect();
+    let ids: Vec<u32> = (0..config.seq_len as u32).map(|i| i * 37 % config.vocab_size as u32).collect();
+    for device in devices_f32() {
+        let mut stack = Stack::new(&config, device.clone(), &StackOptions::default()).unwrap();
+        for (index, values) in weights.iter().enumerate() {
+            stack.set_weights(index, values).unwrap();
+        }
+        let mut targets = ids.clone();
+        targets.rotate_left(1);
+        let want = stack.evaluate(&ids, &targets).unwrap().nll;
+        let mut decoder = Decoder::new(&config, &device, &weights).unwrap();
+        for _ in 0..2 {
+            let mut contexts = Vec::new();
+            for (t, id) in ids.iter().enumerate() {
+                let logits = decoder.feed(*id).unwrap();
+                contexts.push(decoder.context());
+                let largest = logits.iter().copied().fold(f32::MIN, f32::max);
+                let sum: f64 = logits.iter().map(|x| f64::from(x - largest).exp()).sum();
+                let nll = sum.ln() + f64::from(largest - logits[targets[t] as usize]);
+                // f32 in another order, of logits around 1 (see torch_model.rs).
+                let error = (nll - f64::from(want[t])).abs();
+                assert!(error < 2e-5, "{}, token {t}: {error:.1e}", device.describe());
+            }
+            contexts.dedup();
+            assert_eq!(contexts, [65, 260]);
+            decoder.reset();
         }
     }
 }

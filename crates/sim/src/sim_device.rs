@@ -167,13 +167,12 @@ impl RawInvocation for SimInvocation {
         let values = first_port
             .iter()
             .map(|port| guards[*port].as_ref().expect("the first port is locked"))
-            .map(|guard| Data::Float(Floats::Borrowed(guard.as_slice())))
+            .map(|guard| Data::Float(Floats::Borrowed(guard)))
             .collect();
         let outputs = self.interpreter.execute(values);
         for ((buffer, _), output) in self.bound.outputs.iter().zip(outputs) {
-            // The buffer takes the new memory, the pool gets the old.
-            let mut memory = output.into_numbers();
-            std::mem::swap(&mut *host(buffer).write(), &mut memory);
+            let memory = output.into_numbers();
+            host(buffer).write().copy_from_slice(&memory);
             self.shared.pool.put(memory);
         }
         self.shared.counters.ran(start.elapsed());

@@ -19,8 +19,9 @@ use crate::{Result, units};
 /// Tokens before the measured ones.
 const WARM_UP: usize = 4;
 
-/// Bytes that a token has to read at the least: of matrices in `precision`, of other weights and of a full context in f32.
-fn bytes_of_token(config: &ModelConfig, precision: Precision) -> usize {
+/// Bytes that a token has to read at the least: of matrices in `precision`, of other weights and of `context` keys and values
+/// in f32.
+fn bytes_of_token(config: &ModelConfig, precision: Precision, context: usize) -> usize {
     let is_read = |p: &Parameter| match p.kind {
         // A row for each token; a tied one is the classifier, too.
         ParameterKind::Embedding => config.tied,
@@ -32,7 +33,12 @@ fn bytes_of_token(config: &ModelConfig, precision: Precision) -> usize {
         _ => 4 * p.numel(),
     };
     let weights: usize = Parameter::all(config).iter().filter(|p| is_read(p)).map(bytes_of).sum();
-    weights + 4 * 2 * config.n_layers * config.kv_dim() * config.seq_len
+    weights + 4 * 2 * config.n_layers * config.kv_dim() * context
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    (values[(values.len() - 1) / 2] + values[values.len() / 2]) / 2.0
 }
 
 pub(crate) fn run(args: &BenchArgs, choice: &Choice, out: &mut dyn Write) -> Result {
@@ -44,7 +50,8 @@ pub(crate) fn run(args: &BenchArgs, choice: &Choice, out: &mut dyn Write) -> Res
     drop(weights);
     let wall = |choice: &Choice| choice.cpu.as_ref().map(|cpu| cpu::probe::read_bytes(cpu.pool()));
     let before = wall(choice);
-    let mut ms = Vec::new();
+    let precision = choice.cpu.as_ref().map_or(Precision::F32, |cpu| cpu.precision());
+    let (mut ms, mut bytes) = (Vec::new(), 0);
     for number in 0..WARM_UP + args.steps as usize {
         if let (true, WARM_UP, Some(cpu)) = (args.profile, number, &choice.cpu) {
             cpu.start_profile();
@@ -55,7 +62,10 @@ pub(crate) fn run(args: &BenchArgs, choice: &Choice, out: &mut dyn Write) -> Res
         let start = Instant::now();
         // Which token it is makes no difference.
         decoder.feed((number % model.vocab_size) as u32)?;
-        ms.push(start.elapsed().as_secs_f64() * 1e3);
+        if number >= WARM_UP {
+            ms.push(start.elapsed().as_secs_f64() * 1e3);
+            bytes += bytes_of_token(model, precision, decoder.context());
+        }
     }
     let profile = match (args.profile, &choice.cpu) {
         (true, Some(cpu)) => cpu.take_profile(),
@@ -64,11 +74,9 @@ pub(crate) fn run(args: &BenchArgs, choice: &Choice, out: &mut dyn Write) -> Res
     // On a machine that does other things as well the better figure is nearer to the truth.
     let wall = before.zip(wall(choice)).map(|(before, after)| before.max(after));
 
-    let mut ms = ms.split_off(WARM_UP);
-    ms.sort_by(f64::total_cmp);
-    let ms_token = (ms[(ms.len() - 1) / 2] + ms[ms.len() / 2]) / 2.0;
-    let precision = choice.cpu.as_ref().map_or(Precision::F32, |cpu| cpu.precision());
-    let bytes = bytes_of_token(model, precision);
+    // Of a token in the middle: caches grow.
+    let bytes = bytes / ms.len();
+    let ms_token = median(ms);
     let rate = bytes as f64 / ms_token * 1e3;
     let share = wall.map(|wall| rate / wall);
     if args.json {

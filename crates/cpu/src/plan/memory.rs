@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use device::memory::Block;
+
 use crate::Write;
 use crate::bf16::Bf16;
 use crate::pool::with_scratch;
@@ -28,7 +30,7 @@ pub(crate) struct Memory {
     runs: Vec<(*mut f32, usize)>,
     modes: Vec<Write>,
     /// By storage, in bf16 what the plan asks for in that form.
-    rounded: Vec<Option<Arc<Vec<Bf16>>>>,
+    rounded: Vec<Option<Arc<Block<Bf16>>>>,
 }
 
 /// A storage's place in a run.
@@ -36,7 +38,7 @@ pub(crate) struct Entry {
     pub(crate) base: *mut f32,
     pub(crate) len: usize,
     pub(crate) mode: Write,
-    pub(crate) rounded: Option<Arc<Vec<Bf16>>>,
+    pub(crate) rounded: Option<Arc<Block<Bf16>>>,
 }
 
 // SAFETY: a step's tasks share the table to look addresses up; who may read or write what is
@@ -57,7 +59,7 @@ impl Memory {
 
     /// The storage's values in bf16, where it is an input that the plan asks for in that form.
     pub(crate) fn rounded(&self, id: StorageId) -> Option<&[Bf16]> {
-        self.rounded[id.0].as_ref().map(|values| values.as_slice())
+        self.rounded[id.0].as_ref().map(|values| &***values)
     }
 
     /// How the storage is written: [`Write::Accumulate`] only for outputs that are bound so.
