@@ -32,7 +32,10 @@ def prepare(args, folder):
     example = ["cargo", "run", "--release", "--quiet", "--manifest-path", run.ROOT / "Cargo.toml", "-p", "anneal-model",
                "--example", "logits_check", "--"]  # fmt: skip
     subprocess.run([*map(str, [*example, "random", files[0], 1, files[1]])], check=True)
-    subprocess.run([*map(str, [*example, "logits", files[0], files[1], files[2], folder])], check=True)
+    precision = ["bf16"] if args.precision == "bf16" else []
+    subprocess.run([*map(str, [*example, "logits", files[0], files[1], files[2], folder, *precision])], check=True)
+    if args.steps + 4 > table["seq_len"]:
+        raise run.Problem(f"--steps {args.steps}: {args.preset} has a context of {table['seq_len']}, of which 4 are for warming up")
     return files
 
 

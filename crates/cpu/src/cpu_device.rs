@@ -78,7 +78,8 @@ impl CpuDevice {
     /// The same, with the operands of matrix products rounded to `precision`. Attention's products stay in f32: between
     /// them stands a softmax, and rounding anew what each reads would cost what it saves. A matrix times a vector is bound
     /// by the memory that the matrix is read from: one that is a program's input is rounded once after each time that it
-    /// was written, beside the f32, and read in that form; the vector stays in f32.
+    /// was written, beside the f32, and read in that form; the vector stays in f32. So do up to four rows with each of a batch
+    /// of matrices, as those of a single token with keys and values.
     pub fn with_precision(threads: usize, precision: Precision) -> Self {
         let limits =
             Limits { max_axis: usize::MAX, max_programs: None, accumulate: true, inout: false, int8: false };
@@ -244,8 +245,7 @@ impl RawInvocation for CpuInvocation {
             let guard = host(buffer).read();
             let is_rounded =
                 inputs.iter().zip(&self.plan.input_is_rounded).any(|(other, is)| *is && other.is(buffer));
-            let rounded =
-                is_rounded.then(|| host(buffer).form(&guard, |values| round_all(&self.shared.pool, values)));
+            let rounded = is_rounded.then(|| guard.form(|values| round_all(&self.shared.pool, values)));
             input_runs.push((guard.as_ptr().cast_mut(), guard.len(), rounded));
             readers.push(guard);
         }

@@ -31,6 +31,9 @@ impl Value for Bf16 {
 pub fn matvec<V: Value>(pool: &Pool, w: &[V], x: &[f32], y: &mut [f32]) {
     let (rows, cols) = (y.len(), x.len());
     assert!(w.len() == rows * cols, "matvec: w has {} values, expected [{rows}, {cols}]", w.len());
+    if cols == 0 {
+        return y.fill(0.0);
+    }
     // A multiple of four, where there are so many, is shared out evenly among two or four threads.
     let tasks = match rows * cols / VALUES_PER_TASK {
         few @ 0..4 => few.max(1),

@@ -108,7 +108,8 @@ impl Shared {
             // SAFETY: the call that wrote it waits until this worker has left.
             let job = unsafe { (*self.job.get()).map(|job| &*job) };
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| job.inspect(|job| job()))) {
-                *self.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(panic);
+                // The first one goes to the caller.
+                self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
             }
             self.state.fetch_sub(1, Ordering::Release);
         }
@@ -161,14 +162,15 @@ impl Pool {
             ends: AtomicBool::new(false),
             panic: Mutex::new(None),
         });
-        let worker = |i: usize| {
-            let shared = shared.clone();
-            std::thread::Builder::new()
-                .name(format!("cpu-{i}"))
-                .spawn(move || shared.work())
-                .unwrap_or_else(|e| panic!("cpu pool: cannot start {threads} threads: {e}"))
-        };
-        Pool { workers: (1..threads).map(worker).collect(), shared: shared.clone(), turn: Mutex::new(()) }
+        let mut pool = Pool { workers: Vec::new(), shared, turn: Mutex::new(()) };
+        for i in 1..threads {
+            let shared = pool.shared.clone();
+            let worker = std::thread::Builder::new().name(format!("cpu-{i}")).spawn(move || shared.work());
+            // The pool's end is that of those which have begun.
+            pool.workers
+                .push(worker.unwrap_or_else(|e| panic!("cpu pool: cannot start {threads} threads: {e}")));
+        }
+        pool
     }
 
     /// How many threads work, the caller included.
@@ -182,14 +184,14 @@ impl Pool {
     /// # Panics
     /// When a task does; all others that have begun are done then.
     pub fn run(&self, count: usize, task: impl Fn(usize) + Sync) {
-        let turn = match self.turn.try_lock() {
-            Ok(turn) => Some(turn),
-            Err(TryLockError::Poisoned(turn)) => Some(turn.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        };
-        if count < 2 || self.workers.is_empty() || turn.is_none() {
+        if count < 2 || self.workers.is_empty() {
             return (0..count).for_each(task);
         }
+        let turn = match self.turn.try_lock() {
+            Ok(turn) => turn,
+            Err(TryLockError::Poisoned(turn)) => turn.into_inner(),
+            Err(TryLockError::WouldBlock) => return (0..count).for_each(task),
+        };
         let next = AtomicUsize::new(0);
         let work = || {
             loop {

@@ -1,6 +1,7 @@
 //! Buffers: storage that programs read and write.
 
 use std::any::Any;
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
@@ -147,7 +148,7 @@ pub struct HostBuffer {
     element: Element,
     shape: Vec<usize>,
     data: RwLock<Block>,
-    /// See [`HostBuffer::form`].
+    /// See [`Elements::form`].
     form: Mutex<Option<Form>>,
     counters: Arc<Counters>,
 }
@@ -182,8 +183,8 @@ impl HostBuffer {
     }
 
     /// The elements, while a run reads them.
-    pub fn read(&self) -> RwLockReadGuard<'_, Block> {
-        self.data.read().unwrap_or_else(PoisonError::into_inner)
+    pub fn read(&self) -> Elements<'_> {
+        Elements { buffer: self, values: self.data.read().unwrap_or_else(PoisonError::into_inner) }
     }
 
     /// The elements, while a run writes them.
@@ -193,27 +194,39 @@ impl HostBuffer {
         guard
     }
 
-    /// What the device makes of the elements, to read them in another form: made once, and kept until they are next
-    /// written. `values` is the buffer's own [`HostBuffer::read`], which keeps writers out meanwhile.
-    ///
-    /// # Panics
-    /// When the same elements were made into another type.
-    pub fn form<T: Any + Send + Sync>(
-        &self,
-        values: &RwLockReadGuard<'_, Block>,
-        make: impl FnOnce(&[f32]) -> T,
-    ) -> Arc<T> {
-        let mut form = self.made();
-        let made = form.get_or_insert_with(|| Arc::new(make(values)));
-        made.clone().downcast().expect("a device has one other form of a buffer")
-    }
-
     fn made(&self) -> MutexGuard<'_, Option<Form>> {
         self.form.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn bytes(&self) -> usize {
         self.shape.iter().product::<usize>() * self.element.bytes()
+    }
+}
+
+/// The elements of a [`HostBuffer`] while they are read, which keeps writers out.
+pub struct Elements<'a> {
+    buffer: &'a HostBuffer,
+    values: RwLockReadGuard<'a, Block>,
+}
+
+impl Elements<'_> {
+    /// What the device makes of the elements, to read them in another form: made once, and kept until they are next
+    /// written.
+    ///
+    /// # Panics
+    /// When the same elements were made into another type.
+    pub fn form<T: Any + Send + Sync>(&self, make: impl FnOnce(&[f32]) -> T) -> Arc<T> {
+        let mut form = self.buffer.made();
+        let made = form.get_or_insert_with(|| Arc::new(make(&self.values)));
+        made.clone().downcast().expect("a device has one other form of a buffer")
+    }
+}
+
+impl Deref for Elements<'_> {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        &self.values
     }
 }
 
@@ -305,7 +318,7 @@ mod tests {
                 *times += 1;
                 values.iter().sum::<f32>()
             };
-            *host.form(&values, make)
+            *values.form(make)
         };
         let mut times = 0;
         assert_eq!([form(&mut times), form(&mut times)], [0.0, 0.0]);

@@ -16,7 +16,7 @@ mod executable;
 pub mod memory;
 mod telemetry;
 
-pub use buffer::{Buffer, HostBuffer, RawBuffer};
+pub use buffer::{Buffer, Elements, HostBuffer, RawBuffer};
 pub use error::Error;
 pub use executable::{Binding, Bound, Executable, Invocation, Mode, RawExecutable, RawInvocation, Ticket};
 pub use telemetry::{Counters, Telemetry};

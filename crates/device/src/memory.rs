@@ -27,6 +27,7 @@ struct Line;
 
 /// A large page of x86-64, and of AArch64 with small pages of 4 KiB. Blocks from this size on are mapped by the system, at
 /// a multiple of it, so that all but their end is large pages; smaller ones are the allocator's.
+#[cfg(any(target_os = "linux", test))]
 const LARGE: usize = 2 << 20;
 
 /// `len` values in memory that is theirs alone, zeros at first; in large pages where it is large and the system has some.

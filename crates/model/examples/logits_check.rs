@@ -3,7 +3,7 @@
 //! ```text
 //! logits_check initial MODEL.json SEED OUT.safetensors    what a run with this seed begins with
 //! logits_check random MODEL.json SEED OUT.safetensors     the same with nothing left at zero or one
-//! logits_check logits MODEL.json WEIGHTS IDS OUT          what the model says on `cpu`
+//! logits_check logits MODEL.json WEIGHTS IDS OUT [bf16]   what the model says on `cpu`, or on `cpu:bf16`
 //! ```
 //!
 //! MODEL.json is the table `[model]` of a run's `config.toml` as JSON. IDS holds little-endian u32.
@@ -17,12 +17,12 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use cpu::CpuDevice;
+use cpu::{CpuDevice, Precision};
 use device::Device;
 use model::{Decoder, ModelConfig, Parameter, ParameterKind, Stack, StackOptions, initial_values, weights};
 
 const USAGE: &str = "usage: logits_check initial|random MODEL.json SEED OUT.safetensors
-       logits_check logits MODEL.json WEIGHTS.safetensors IDS.u32 OUT_FOLDER";
+       logits_check logits MODEL.json WEIGHTS.safetensors IDS.u32 OUT_FOLDER [bf16]";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -30,7 +30,12 @@ fn main() -> ExitCode {
     let done = match args[..] {
         ["initial", model, seed, out] => write_weights(model, seed, out, false),
         ["random", model, seed, out] => write_weights(model, seed, out, true),
-        ["logits", model, weights, ids, out] => write_logits(model, weights, ids, Path::new(out)),
+        ["logits", model, weights, ids, out] => {
+            write_logits(model, weights, ids, Path::new(out), Precision::F32)
+        }
+        ["logits", model, weights, ids, out, "bf16"] => {
+            write_logits(model, weights, ids, Path::new(out), Precision::Bf16)
+        }
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(2);
@@ -77,7 +82,13 @@ fn write_weights(model: &str, seed: &str, out: &str, random: bool) -> Result<(),
     fs::write(out, bytes).map_err(|e| format!("{out}: {e}").into())
 }
 
-fn write_logits(model: &str, weights_path: &str, ids: &str, out: &Path) -> Result<(), Box<dyn Error>> {
+fn write_logits(
+    model: &str,
+    weights_path: &str,
+    ids: &str,
+    out: &Path,
+    precision: Precision,
+) -> Result<(), Box<dyn Error>> {
     let bytes = read(ids)?;
     let (words, rest) = bytes.as_chunks::<4>();
     let ids: Vec<u32> = words.iter().map(|word| u32::from_le_bytes(*word)).collect();
@@ -86,7 +97,7 @@ fn write_logits(model: &str, weights_path: &str, ids: &str, out: &Path) -> Resul
     }
     let config = ModelConfig { seq_len: ids.len(), ..config(model)? };
     let tensors = weights::from_bytes(&config, &read(weights_path)?, Path::new(weights_path))?;
-    let device: Arc<dyn Device> = Arc::new(CpuDevice::new(0));
+    let device: Arc<dyn Device> = Arc::new(CpuDevice::with_precision(0, precision));
 
     let mut decoder = Decoder::new(&config, &device, &tensors)?;
     let mut logits = Vec::with_capacity(ids.len() * config.vocab_size);

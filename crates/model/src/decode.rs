@@ -315,17 +315,21 @@ impl Decoder {
     fn lengthen(&mut self) -> Result<()> {
         let (done, rest) = self.contexts.split_at_mut(self.current + 1);
         let (from, to) = (&done[self.current], &mut rest[0]);
-        let channels = self.config.kv_dim();
-        let mut old = vec![0.0; channels * from.len];
-        for (from_layer, to_layer) in from.layers.iter().zip(&mut to.layers) {
-            for ((cache, longer), host) in
-                from_layer.caches.iter().zip(&to_layer.caches).zip(&mut to_layer.host)
-            {
-                cache.read_f32(&mut old)?;
-                for (row, longer_row) in old.chunks_exact(from.len).zip(host.chunks_exact_mut(to.len)) {
-                    longer_row[..from.len].copy_from_slice(row);
+        let (short, long) = (from.len, to.len);
+        let copy = |old: &[f32], new: &mut [f32]| {
+            for (old, new) in old.chunks_exact(short).zip(new.chunks_exact_mut(long)) {
+                new[..short].copy_from_slice(old);
+            }
+        };
+        let mut old = vec![0.0; self.config.kv_dim() * short];
+        for (from, to) in from.layers.iter().zip(&mut to.layers) {
+            for at in 0..2 {
+                if from.caches[at].map_f32(&mut |values| old.copy_from_slice(values)) {
+                    to.caches[at].map_f32(&mut |new| copy(&old, new));
+                } else {
+                    copy(&from.host[at], &mut to.host[at]);
+                    to.caches[at].write_f32(&to.host[at])?;
                 }
-                longer.write_f32(host)?;
             }
         }
         self.current += 1;

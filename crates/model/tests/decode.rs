@@ -46,7 +46,9 @@ fn caches_grow_without_a_trace() {
     let weights: Vec<Vec<f32>> =
         Parameter::all(&config).iter().map(|p| model::initial_values(&config, p, 3)).collect();
     let ids: Vec<u32> = (0..config.seq_len as u32).map(|i| i * 37 % config.vocab_size as u32).collect();
-    for device in devices_f32() {
+    // f32 in another order, of logits around 1 (see torch_model.rs); in f16, whose values go through copies, 2e-2 of them.
+    let devices = devices_f32().into_iter().map(|device| (device, 2e-5));
+    for (device, tolerance) in devices.chain([(sim_f16("m4"), 2e-2)]) {
         let mut stack = Stack::new(&config, device.clone(), &StackOptions::default()).unwrap();
         for (index, values) in weights.iter().enumerate() {
             stack.set_weights(index, values).unwrap();
@@ -63,9 +65,8 @@ fn caches_grow_without_a_trace() {
                 let largest = logits.iter().copied().fold(f32::MIN, f32::max);
                 let sum: f64 = logits.iter().map(|x| f64::from(x - largest).exp()).sum();
                 let nll = sum.ln() + f64::from(largest - logits[targets[t] as usize]);
-                // f32 in another order, of logits around 1 (see torch_model.rs).
                 let error = (nll - f64::from(want[t])).abs();
-                assert!(error < 2e-5, "{}, token {t}: {error:.1e}", device.describe());
+                assert!(error < tolerance, "{}, token {t}: {error:.1e}", device.describe());
             }
             contexts.dedup();
             assert_eq!(contexts, [65, 260]);

@@ -36,11 +36,6 @@ fn bytes_of_token(config: &ModelConfig, precision: Precision, context: usize) ->
     weights + 4 * 2 * config.n_layers * config.kv_dim() * context
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    (values[(values.len() - 1) / 2] + values[values.len() / 2]) / 2.0
-}
-
 pub(crate) fn run(args: &BenchArgs, choice: &Choice, out: &mut dyn Write) -> Result {
     let config = bench::config(args)?;
     let model = &config.model;
@@ -51,7 +46,7 @@ pub(crate) fn run(args: &BenchArgs, choice: &Choice, out: &mut dyn Write) -> Res
     let wall = |choice: &Choice| choice.cpu.as_ref().map(|cpu| cpu::probe::read_bytes(cpu.pool()));
     let before = wall(choice);
     let precision = choice.cpu.as_ref().map_or(Precision::F32, |cpu| cpu.precision());
-    let (mut ms, mut bytes) = (Vec::new(), 0);
+    let mut tokens = Vec::new();
     for number in 0..WARM_UP + args.steps as usize {
         if let (true, WARM_UP, Some(cpu)) = (args.profile, number, &choice.cpu) {
             cpu.start_profile();
@@ -63,8 +58,8 @@ pub(crate) fn run(args: &BenchArgs, choice: &Choice, out: &mut dyn Write) -> Res
         // Which token it is makes no difference.
         decoder.feed((number % model.vocab_size) as u32)?;
         if number >= WARM_UP {
-            ms.push(start.elapsed().as_secs_f64() * 1e3);
-            bytes += bytes_of_token(model, precision, decoder.context());
+            let ms = start.elapsed().as_secs_f64() * 1e3;
+            tokens.push((ms, bytes_of_token(model, precision, decoder.context())));
         }
     }
     let profile = match (args.profile, &choice.cpu) {
@@ -74,9 +69,9 @@ pub(crate) fn run(args: &BenchArgs, choice: &Choice, out: &mut dyn Write) -> Res
     // On a machine that does other things as well the better figure is nearer to the truth.
     let wall = before.zip(wall(choice)).map(|(before, after)| before.max(after));
 
-    // Of a token in the middle: caches grow.
-    let bytes = bytes / ms.len();
-    let ms_token = median(ms);
+    // Time and bytes of one token, since caches grow.
+    tokens.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let (ms_token, bytes) = tokens[tokens.len() / 2];
     let rate = bytes as f64 / ms_token * 1e3;
     let share = wall.map(|wall| rate / wall);
     if args.json {

@@ -64,6 +64,7 @@ mod tests {
             flops: 0.0,
             reads: ids(reads),
             writes: ids(writes),
+            reads_rounded: None,
             run: Box::new(|_, _| {}),
         }
     }

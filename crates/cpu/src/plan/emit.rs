@@ -387,6 +387,7 @@ impl Planner<'_> {
         let out = self.place(stmt.results[0]);
         let flops = 2.0 * (batches * m * n * k) as f64;
         let (xs, ys) = (x.storage, y.storage);
+        let xs_id = xs;
         let label = if batches == 1 {
             format!("matmul {m}x{k}x{n}")
         } else {
@@ -396,13 +397,16 @@ impl Planner<'_> {
         let is_matvec = batches == 1 && n == 1 && x_col == 1 && x_row == k && (y_row == 1 || k == 1);
         let is_of_few_rows = batches > 1 && m <= FEW_ROWS && has_runs(y_row, y_col);
         // Weights, which many products read before they are written again, are kept in half the bytes.
-        if let (true, Precision::Bf16, Storage::Input(port)) = (is_matvec, precision, &self.storages[xs.0])
-            && (x.offset, m * k) == (0, self.len(xs))
-        {
-            self.input_is_rounded[*port] = true;
+        let weights = match self.storages[xs.0] {
+            Storage::Input(port) if is_matvec && precision == Precision::Bf16 => Some(port),
+            _ => None,
+        };
+        let weights = weights.filter(|_| (x.offset, m * k) == (0, self.len(xs)));
+        if let Some(port) = weights {
+            self.input_is_rounded[port] = true;
         }
         self.step(label, flops, &[xs, ys], &[out], move |pool, memory| {
-            let rounded = memory.rounded(xs);
+            let rounded = weights.and_then(|_| memory.rounded(xs));
             // SAFETY: declared above.
             let (xs, ys, out_run) = unsafe { (memory.read(xs), memory.read(ys), memory.write(out)) };
             let write = memory.mode(out);
@@ -452,6 +456,7 @@ impl Planner<'_> {
                 }
             });
         });
+        self.steps.last_mut().expect("pushed above").reads_rounded = weights.map(|_| xs_id);
         Ok(())
     }
 

@@ -38,6 +38,8 @@ pub(crate) struct Step {
     pub(crate) flops: f64,
     pub(crate) reads: Vec<StorageId>,
     pub(crate) writes: Vec<StorageId>,
+    /// Which of `reads` it reads in bf16.
+    pub(crate) reads_rounded: Option<StorageId>,
     pub(crate) run: Kernel,
 }
 
@@ -75,8 +77,8 @@ impl Step {
     /// The bytes that it moves at the least.
     pub(crate) fn bytes(&self, memory: &Memory) -> f64 {
         let read = self.reads.iter().map(|id| match memory.rounded(*id) {
-            Some(values) => size_of_val(values),
-            None => memory.len(*id) * size_of::<f32>(),
+            Some(values) if self.reads_rounded == Some(*id) => size_of_val(values),
+            _ => memory.len(*id) * size_of::<f32>(),
         });
         let written = self.writes.iter().map(|id| match memory.mode(*id) {
             Write::Store => memory.len(*id),
@@ -196,7 +198,14 @@ impl<'a> Planner<'a> {
         reads.sort_unstable();
         reads.dedup();
         debug_assert!(writes.iter().all(|w| !reads.contains(w)), "a step does not write what it reads");
-        self.steps.push(Step { label: label.into(), flops, reads, writes, run: Box::new(run) });
+        self.steps.push(Step {
+            label: label.into(),
+            flops,
+            reads,
+            writes,
+            reads_rounded: None,
+            run: Box::new(run),
+        });
     }
 
     /// The view of a value, computing it first where that has not happened yet.
