@@ -11,7 +11,7 @@ use device::{
 };
 use mil::{Element, Program};
 
-use crate::bf16::{Bf16, round_all};
+use crate::bf16::round_all;
 use crate::plan::Plan;
 use crate::plan::memory::{Entry, Memory, Storage};
 use crate::pool::Pool;
@@ -236,7 +236,7 @@ impl RawInvocation for CpuInvocation {
         // One guard for each buffer, however many ports it is bound to.
         let mut readers = Vec::new();
         let inputs = &self.bound.inputs;
-        let mut input_runs: Vec<(*mut f32, usize, Option<Arc<Block<Bf16>>>)> = Vec::new();
+        let mut input_runs: Vec<Entry> = Vec::new();
         for (at, buffer) in inputs.iter().enumerate() {
             if let Some(same) = inputs[..at].iter().position(|other| other.is(buffer)) {
                 input_runs.push(input_runs[same].clone());
@@ -246,29 +246,27 @@ impl RawInvocation for CpuInvocation {
             let is_rounded =
                 inputs.iter().zip(&self.plan.input_is_rounded).any(|(other, is)| *is && other.is(buffer));
             let rounded = is_rounded.then(|| guard.form(|values| round_all(&self.shared.pool, values)));
-            input_runs.push((guard.as_ptr().cast_mut(), guard.len(), rounded));
+            let (base, len) = (guard.as_ptr().cast_mut(), guard.len());
+            input_runs.push(Entry { base, len, mode: Write::Store, rounded });
             readers.push(guard);
         }
         let mut writers: Vec<_> = self.bound.outputs.iter().map(|(buffer, _)| host(buffer).write()).collect();
         let output_runs: Vec<(*mut f32, usize)> =
             writers.iter_mut().map(|guard| (guard.as_mut_ptr(), guard.len())).collect();
         let base = arena.as_mut_ptr();
-        let entry = |(base, len), mode, rounded| Entry { base, len, mode, rounded };
+        let entry = |(base, len), mode| Entry { base, len, mode, rounded: None };
         let memory = Memory::new(self.plan.storages.iter().map(|storage| match storage {
-            Storage::Input(port) => {
-                let (base, len, rounded) = &input_runs[*port];
-                entry((*base, *len), Write::Store, rounded.clone())
-            }
+            Storage::Input(port) => input_runs[*port].clone(),
             Storage::Output(port) => {
                 let write = match self.bound.outputs[*port].1 {
                     Mode::Store => Write::Store,
                     Mode::Accumulate => Write::Accumulate,
                 };
-                entry(output_runs[*port], write, None)
+                entry(output_runs[*port], write)
             }
-            Storage::Const(values) => entry((values.as_ptr().cast_mut(), values.len()), Write::Store, None),
+            Storage::Const(values) => entry((values.as_ptr().cast_mut(), values.len()), Write::Store),
             // In bounds: the arena holds `arena_len` elements, and `place` put the run inside them.
-            Storage::Temp { offset, len } => entry((base.wrapping_add(*offset), *len), Write::Store, None),
+            Storage::Temp { offset, len } => entry((base.wrapping_add(*offset), *len), Write::Store),
         }));
         self.plan.run(&self.shared.pool, &memory, |index, run| {
             let Some(profile) = profile else { return run() };

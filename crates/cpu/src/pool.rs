@@ -349,6 +349,24 @@ mod tests {
         }
     }
 
+    /// Two tasks that wait for one another need two threads, and one of them sleeps.
+    #[test]
+    fn a_worker_that_sleeps_is_woken() {
+        let pool = Pool::new(2);
+        for _ in 0..20 {
+            std::thread::sleep(4 * AWAKE);
+            let here = AtomicUsize::new(0);
+            let begin = Instant::now();
+            pool.run(2, |_| {
+                here.fetch_add(1, Ordering::SeqCst);
+                while here.load(Ordering::SeqCst) < 2 {
+                    assert!(begin.elapsed() < Duration::from_secs(60), "nobody came");
+                    std::thread::yield_now();
+                }
+            });
+        }
+    }
+
     #[test]
     fn calls_from_a_task_and_from_other_threads_are_done_in_full() {
         let pool = Pool::new(3);

@@ -34,6 +34,7 @@ pub(crate) struct Memory {
 }
 
 /// A storage's place in a run.
+#[derive(Clone)]
 pub(crate) struct Entry {
     pub(crate) base: *mut f32,
     pub(crate) len: usize,
