@@ -163,8 +163,9 @@ mod tests {
         let Ok(areas) = std::fs::read_to_string("/proc/self/smaps") else {
             return println!("skipped: this system has no /proc/self/smaps");
         };
-        if !std::path::Path::new("/sys/kernel/mm/transparent_hugepage/enabled").exists() {
-            return println!("skipped: this kernel has no large pages");
+        let has_large = std::path::Path::new("/sys/kernel/mm/transparent_hugepage/enabled").exists();
+        if !has_large || !areas.contains("VmFlags:") {
+            return println!("skipped: this kernel has no large pages, or does not list who asked for them");
         }
         let flags_at = |address: usize| {
             let mut inside = false;
