@@ -16,7 +16,7 @@ use device::memory::Block;
 
 /// A fixed set of threads: the caller and `threads - 1` workers that sleep between calls.
 ///
-/// A token that is generated takes some hundred calls of 0.1 ms, and to wake a thread that sleeps takes half of that: so
+/// A token that is generated takes some hundred calls of 0.1 ms, of which waking a thread that sleeps is a good part: so
 /// workers stay awake for a moment after each. Nobody waits for a worker that has not begun when the work is done, as
 /// where several runs share the machine.
 pub struct Pool {

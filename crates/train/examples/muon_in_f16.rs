@@ -30,11 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     for setting in rest {
         let (key, value) = setting.split_once('=').ok_or("a setting is KEY=VALUE")?;
-        match (value.parse::<i64>(), value.parse::<f64>()) {
-            (Ok(number), _) => user.set(key, number, "argument"),
-            (_, Ok(number)) => user.set(key, number, "argument"),
-            _ => user.set(key, value, "argument"),
-        }
+        user.set_text(key, value, "argument");
     }
     let profile = Profile::by_name(profile).ok_or("no such profile")?;
     for seed in 1..=seeds.parse::<i64>()? {

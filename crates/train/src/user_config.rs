@@ -66,6 +66,11 @@ impl UserConfig {
         Ok(UserConfig { table: toml::from_str(text).map_err(fail)?, places, kept })
     }
 
+    /// As [`UserConfig::set`], with a value as TOML spells it, or else the text itself, so that strings need no quotes.
+    pub fn set_text(&mut self, key: &str, text: &str, place: &str) {
+        self.set(key, value_of(text), place);
+    }
+
     /// Sets `key` (with its tables, `optimizer.lr`), whatever it was before; `place` stands for it in
     /// errors, for instance the option's name.
     pub fn set(&mut self, key: &str, value: impl Into<Value>, place: &str) {
@@ -394,10 +399,27 @@ fn note_places(
     }
 }
 
+fn value_of(text: &str) -> Value {
+    let parsed = format!("value = {text}").parse::<Table>().ok();
+    let value = parsed.filter(|table| table.len() == 1).and_then(|mut table| table.remove("value"));
+    value.unwrap_or_else(|| Value::String(text.to_owned()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{Auto, Budget, Stretch};
+
+    #[test]
+    fn values_are_toml_or_else_text() {
+        assert_eq!(value_of("3"), Value::Integer(3));
+        assert_eq!(value_of("1e-3"), Value::Float(1e-3));
+        assert_eq!(value_of("true"), Value::Boolean(true));
+        assert_eq!(value_of("\"5\""), Value::String("5".into()));
+        assert_eq!(value_of("attn|ffn"), Value::String("attn|ffn".into()));
+        assert_eq!(value_of("a\nb = 1"), Value::String("a\nb = 1".into()));
+        assert_eq!(value_of("1\nb = 1"), Value::String("1\nb = 1".into()));
+    }
 
     fn resolve(text: &str) -> Result<RunConfig> {
         UserConfig::parse(text, "my.toml")?.resolve()

@@ -15,7 +15,6 @@ use serde_json::json;
 use train::{RunConfig, Trainer, UserConfig};
 
 use crate::args::{BenchArgs, BenchKind};
-use crate::commands::train::toml_value;
 use crate::commands::{bench_engine, bench_generate, bench_layer};
 use crate::machine::{matmul_peak, peak_rss_bytes};
 use crate::{Result, device_choice, device_choice::Choice, units};
@@ -42,7 +41,7 @@ pub(super) fn config(args: &BenchArgs) -> train::Result<RunConfig> {
     // A preset as it is: what others measure, too.
     user.set("recipe", "", "the default");
     for (key, value) in &args.set {
-        user.set(key, toml_value(value), "--set");
+        user.set_text(key, value, "--set");
     }
     user.set("preset", args.preset.as_str(), "--preset");
     user.set("budget", format!("{}steps", WARM_UP + args.steps), "--steps");

@@ -120,7 +120,7 @@ fn settings(args: &TrainArgs) -> Result<(UserConfig, Choice)> {
         None => UserConfig::default(),
     };
     for (key, value) in &args.set {
-        config.set(key, toml_value(value), "--set");
+        config.set_text(key, value, "--set");
     }
     if let Some(recipe) = &args.recipe {
         config.set("recipe", recipe.as_str(), "--recipe");
@@ -153,13 +153,6 @@ fn settings(args: &TrainArgs) -> Result<(UserConfig, Choice)> {
         config.set("eval.final_windows", 0, "the built-in stories");
     }
     Ok((config, choice))
-}
-
-/// A value as TOML spells it, or else the text itself, so that strings need no quotes.
-pub(crate) fn toml_value(text: &str) -> toml::Value {
-    let parsed = format!("value = {text}").parse::<toml::Table>().ok();
-    let value = parsed.filter(|table| table.len() == 1).and_then(|mut table| table.remove("value"));
-    value.unwrap_or_else(|| toml::Value::String(text.to_owned()))
 }
 
 /// The first signal (Ctrl-C, SIGTERM, SIGHUP) asks the run to save and stop, the second ends it at
@@ -255,22 +248,5 @@ fn write_sample(summary: &Summary, choice: &Choice, emit: generate::Emit<'_>) {
     };
     if let Err(error) = write() {
         eprintln!("note: nothing is written: {error}");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use toml::Value;
-
-    #[test]
-    fn values_are_toml_or_else_text() {
-        assert_eq!(toml_value("3"), Value::Integer(3));
-        assert_eq!(toml_value("1e-3"), Value::Float(1e-3));
-        assert_eq!(toml_value("true"), Value::Boolean(true));
-        assert_eq!(toml_value("\"5\""), Value::String("5".into()));
-        assert_eq!(toml_value("attn|ffn"), Value::String("attn|ffn".into()));
-        assert_eq!(toml_value("a\nb = 1"), Value::String("a\nb = 1".into()));
-        assert_eq!(toml_value("1\nb = 1"), Value::String("1\nb = 1".into()));
     }
 }

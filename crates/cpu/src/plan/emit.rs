@@ -387,7 +387,6 @@ impl Planner<'_> {
         let out = self.place(stmt.results[0]);
         let flops = 2.0 * (batches * m * n * k) as f64;
         let (xs, ys) = (x.storage, y.storage);
-        let xs_id = xs;
         let label = if batches == 1 {
             format!("matmul {m}x{k}x{n}")
         } else {
@@ -456,7 +455,7 @@ impl Planner<'_> {
                 }
             });
         });
-        self.steps.last_mut().expect("pushed above").reads_rounded = weights.map(|_| xs_id);
+        self.steps.last_mut().expect("pushed above").reads_rounded = weights.map(|_| xs);
         Ok(())
     }
 
